@@ -1,0 +1,123 @@
+"""The adapter between Flower's messages and a :class:`~clients.participant.Participant`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.participant import Participant
+from unlearning.errors import FederationError
+from unlearning.protocol import Scalar, Wire
+from unlearning.request import Omission
+
+__all__ = ["make_client_app"]
+
+MakeParticipant = Callable[[Context, dict[str, Scalar]], Participant]
+
+
+def make_client_app(make_participant: MakeParticipant) -> ClientApp:
+    """Return a ClientApp that answers with the participant that ``make_participant`` gives.
+
+    ``train`` runs a named step, ``evaluate`` answers for a named split, ``query`` says who this
+    is, ``query.delete`` deletes for good. Everything a client needs travels in the message: a
+    simulation hands clients no run config.
+
+    Parameters
+    ----------
+    make_participant : callable
+        ``(context, config) -> Participant``; ``config`` is the message's config record. It must
+        live in an importable module: Ray sends it to its workers with every message.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        config = _config(message)
+        begun = time.perf_counter()
+        with _time_limit(float(config.get(Wire.TIMEOUT, 0.0))):
+            arrays = _arrays(message, config)
+            answer, count, metrics = make_participant(context, config).fit(arrays, config)
+        names = json.loads(str(metrics.pop(Wire.NAMES)))
+        numbers = {key: _number(key, value) for key, value in metrics.items()}
+        numbers[Wire.NUM_EXAMPLES] = int(count)
+        numbers[Wire.CLIENT_SECONDS] = time.perf_counter() - begun
+        pairs = zip(names, answer, strict=True)
+        records = {
+            Wire.ARRAYS: ArrayRecord({name: Array(np.asarray(a)) for name, a in pairs}),
+            Wire.METRICS: MetricRecord(numbers),  # type: ignore[arg-type]
+        }
+        return Message(RecordDict(records), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        config = _config(message)
+        with _time_limit(float(config.get(Wire.TIMEOUT, 0.0))):
+            arrays = _arrays(message, config)
+            loss, count, metrics = make_participant(context, config).evaluate(arrays, config)
+        numbers = {key: _number(key, value) for key, value in metrics.items()}
+        record = MetricRecord({Wire.NUM_EXAMPLES: int(count), "loss": float(loss), **numbers})
+        return Message(RecordDict({Wire.METRICS: record}), reply_to=message)
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        config = _config(message)
+        properties = make_participant(context, config).get_properties(config)
+        return Message(RecordDict({Wire.CONFIG: ConfigRecord(dict(properties))}), reply_to=message)
+
+    @app.query("delete")
+    def delete(message: Message, context: Context) -> Message:
+        config = _config(message)
+        omission = Omission.from_json(json.loads(str(config[Wire.FORGET])))
+        receipt = make_participant(context, config).delete(omission)
+        return Message(RecordDict({Wire.CONFIG: ConfigRecord(dict(receipt))}), reply_to=message)
+
+    return app
+
+
+def _config(message: Message) -> dict[str, Scalar]:
+    record = message.content.config_records.get(Wire.CONFIG, ConfigRecord())
+    return {k: v for k, v in record.items() if isinstance(v, (bool, int, float, str))}
+
+
+def _arrays(message: Message, config: dict[str, Scalar]) -> list[np.ndarray]:  # type: ignore[type-arg]
+    record = message.content.array_records.get(Wire.ARRAYS, ArrayRecord())
+    config[Wire.NAMES] = json.dumps(list(record))
+    return [array.numpy() for array in record.values()]
+
+
+def _number(key: str, value: Scalar) -> int | float:
+    if isinstance(value, (bool, int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    raise FederationError(f"metric {key!r} is {value!r}; a step returns numbers only")
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the main thread after ``seconds``; elsewhere there is no limit.
+
+    Ray workers and Flower's client processes call handlers in their main thread.
+    """
+    if seconds <= 0 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_alarm(signum: int, frame: object) -> None:
+        raise TimeoutError(f"client worked longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,223 @@
+"""A client: guards its data, runs the step it is asked for, and remembers what it must not use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from flwr.client import NumPyClient
+from torch import nn
+
+from clients import steps
+from clients.steps import Local, Shard
+from unlearning.arrays import Arrays
+from unlearning.errors import FederationError
+from unlearning.memory import ClientMemory
+from unlearning.protocol import Scalar, Settings, Wire
+from unlearning.request import Omission
+
+__all__ = ["Holdings", "Participant", "arrays_of", "load_arrays"]
+
+LAST_LOCAL = "last_local"
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a client holds: its training data, its held-out data, and the model's architecture.
+
+    Parameters
+    ----------
+    train, held_out : Shard
+        Examples on the device the model is trained on. Positions in ``train`` never change:
+        requests name them.
+    fresh_model : callable
+        ``fresh_model(seed)`` returns a newly initialised model on the same device.
+    workbench : nn.Module
+        A model to work on; its state is overwritten by every message, so clients of one process
+        may share it.
+    """
+
+    train: Shard
+    held_out: Shard
+    fresh_model: Callable[[int], nn.Module]
+    workbench: nn.Module
+
+
+def arrays_of(model: nn.Module) -> Arrays:
+    """Return the model's state as named arrays, in the order of ``state_dict``; a copy."""
+    return {name: np.array(t.detach().cpu().numpy()) for name, t in model.state_dict().items()}
+
+
+def load_arrays(model: nn.Module, arrays: Arrays) -> None:
+    """Overwrite the model's state.
+
+    Raises
+    ------
+    FederationError
+        If a name or a shape does not fit the model.
+    """
+    state = model.state_dict()
+    if state.keys() != arrays.keys():
+        odd = sorted(state.keys() ^ arrays.keys())[0]
+        raise FederationError(f"model and message differ in array {odd!r}")
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if tuple(tensor.shape) != arrays[name].shape:
+                raise FederationError(
+                    f"array {name!r} came with shape {arrays[name].shape}, "
+                    f"the model has {tuple(tensor.shape)}"
+                )
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+
+
+class Participant(NumPyClient):
+    """One member of the federation.
+
+    Parameters
+    ----------
+    client : int
+        Stable client id.
+    holdings : Holdings
+        Data and model.
+    memory : ClientMemory
+        Where tombstones and the last local model are kept.
+    """
+
+    def __init__(self, client: int, holdings: Holdings, memory: ClientMemory) -> None:
+        self.client = client
+        self.holdings = holdings
+        self.memory = memory
+
+    def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Say who this is and how many training examples it holds."""
+        return {Wire.CLIENT: self.client, Wire.NUM_EXAMPLES: len(self.holdings.train)}
+
+    def get_parameters(self, config: dict[str, Scalar]) -> list[np.ndarray]:  # type: ignore[type-arg]
+        """Return a freshly initialised model, seed ``config["seed"]`` (default 0)."""
+        model = self.holdings.fresh_model(int(config.get("seed", 0)))
+        return list(arrays_of(model).values())
+
+    def fit(
+        self,
+        parameters: list[np.ndarray],  # type: ignore[type-arg]
+        config: dict[str, Scalar],
+    ) -> tuple[list[np.ndarray], int, dict[str, Scalar]]:  # type: ignore[type-arg]
+        """Run the step that ``config["step"]`` names, on data without anything forgotten.
+
+        Returns
+        -------
+        tuple
+            Arrays in the order of ``metrics["array-names"]`` (JSON), the number of examples, and
+            the step's metrics.
+        """
+        names = json.loads(str(config[Wire.NAMES]))
+        sent = dict(zip(names, parameters, strict=True))
+        extras = {
+            name.removeprefix(Wire.EXTRA): array
+            for name, array in sent.items()
+            if name.startswith(Wire.EXTRA)
+        }
+        model = self.holdings.workbench
+        load_arrays(model, {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)})
+        address = json.loads(str(config[Wire.SEED]))
+        generator = np.random.default_rng(address)
+        settings = cast(Settings, json.loads(str(config.get(Wire.SETTINGS, "{}"))))
+        step = steps.find(str(config[Wire.STEP]))
+        local = self._local(config, extras)
+        devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1)[0]))
+            outcome = step(model, local, settings, generator)
+        arrays = arrays_of(model) if outcome.arrays is None else outcome.arrays
+        if config.get(Wire.REMEMBER) and config[Wire.STEP] == "train":
+            facts = {"round": int(config[Wire.SERVER_ROUND])}
+            self.memory.remember(LAST_LOCAL, arrays, facts)
+        metrics: dict[str, Scalar] = {
+            **outcome.metrics,
+            Wire.EXAMPLES_PROCESSED: outcome.examples_processed,
+            Wire.NAMES: json.dumps(list(arrays)),
+        }
+        return list(arrays.values()), outcome.num_examples, metrics
+
+    def evaluate(
+        self,
+        parameters: list[np.ndarray],  # type: ignore[type-arg]
+        config: dict[str, Scalar],
+    ) -> tuple[float, int, dict[str, Scalar]]:
+        """Return mean cross-entropy, number of examples and accuracy on the split ``split``.
+
+        ``split`` is ``retain`` (default), ``forget`` or ``held-out``. An empty split answers
+        0 examples.
+        """
+        model = self.holdings.workbench
+        names = json.loads(str(config[Wire.NAMES]))
+        load_arrays(model, dict(zip(names, parameters, strict=True)))
+        split = str(config.get("split", "retain")).replace("-", "_")
+        local = self._local(config, {})
+        if split not in ("retain", "forget", "held_out"):
+            raise FederationError(f"unknown split {split!r} (known: retain, forget, held-out)")
+        shard: Shard = getattr(local, split)
+        if not len(shard):
+            return 0.0, 0, {"accuracy": 0.0}
+        model.eval()
+        with torch.inference_mode():
+            logits = torch.cat([model(chunk) for chunk in shard.features.split(1024)])
+        loss = float(nn.functional.cross_entropy(logits, shard.labels))
+        accuracy = float((logits.argmax(1) == shard.labels).double().mean())
+        return loss, len(shard), {"accuracy": accuracy}
+
+    def delete(self, omission: Omission) -> dict[str, Scalar]:
+        """Delete for good: write the tombstone, drop what was derived, and acknowledge."""
+        before = len(self._kept(self.memory.tombstones))
+        self.memory.bury(omission)
+        kept = len(self._kept(self.memory.tombstones | omission))
+        return {Wire.CLIENT: self.client, "deleted-examples": before - kept}
+
+    def _local(self, config: dict[str, Scalar], extras: Arrays) -> Local:
+        """Split the training data by what is forgotten for good and what is being forgotten."""
+        gone = self.memory.tombstones | _omission(config, Wire.OMIT)
+        asked = _omission(config, Wire.FORGET)
+        train = self.holdings.train
+        there = self._kept(gone)
+        wanted = there[~np.isin(there, self._kept(gone | asked))]
+        wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
+        remembered = self.memory.recall(LAST_LOCAL) if wants else None
+        return Local(
+            retain=_take(train, self._kept(gone | asked)),
+            forget=_take(train, wanted),
+            held_out=self.holdings.held_out,
+            fresh_model=self.holdings.fresh_model,
+            extras=extras,
+            remembered=remembered[0] if remembered else None,
+            facts=remembered[1] if remembered else {},
+        )
+
+    def _kept(self, omission: Omission) -> np.ndarray:  # type: ignore[type-arg]
+        """Return the positions in the training set that an omission leaves."""
+        labels = self.holdings.train.labels.cpu().numpy()
+        keep = np.full(len(labels), not omission.everything)
+        if omission.samples:
+            keep[[i for i in omission.samples if i < len(labels)]] = False
+        if omission.classes:
+            keep &= ~np.isin(labels, sorted(omission.classes))
+        return np.flatnonzero(keep)
+
+
+def _omission(config: dict[str, Scalar], key: str) -> Omission:
+    return Omission.from_json(json.loads(str(config.get(key, "{}"))))
+
+
+def _take(shard: Shard, positions: np.ndarray) -> Shard:  # type: ignore[type-arg]
+    if len(positions) == len(shard):
+        return shard
+    return shard.take(torch.from_numpy(positions).to(shard.labels.device))
+
+
+def _cuda_of(model: nn.Module) -> torch.device | None:
+    first = next(model.parameters(), None)
+    return first.device if first is not None and first.is_cuda else None

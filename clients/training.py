@@ -1,0 +1,60 @@
+"""The local training loop that several steps share: batches by slices, SGD, no data loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from clients.steps import Shard
+from unlearning.errors import ConfigError
+from unlearning.protocol import Settings
+
+__all__ = ["batches", "number", "optimiser"]
+
+
+def number(settings: Settings, key: str, default: float | None = None) -> float:
+    """Return a numeric setting of a step.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing without a default, or not a number.
+    """
+    value = settings.get(key, default)
+    if value is None or isinstance(value, str):
+        raise ConfigError(f"step setting {key!r} is {value!r}; give a number")
+    return float(value)
+
+
+def batches(
+    shard: Shard, settings: Settings, generator: np.random.Generator, *, epochs: int
+) -> Iterator[Shard]:
+    """Yield shuffled mini-batches, ``epochs`` passes of them.
+
+    Each pass draws one permutation and gathers once; batches are slices of the gathered tensors.
+    ``max_steps`` (0: no limit) ends the stream early.
+    """
+    size = int(number(settings, "batch_size"))
+    limit = int(number(settings, "max_steps", 0))
+    done = 0
+    for _ in range(epochs):
+        order = torch.from_numpy(generator.permutation(len(shard))).to(shard.labels.device)
+        mixed = shard.take(order)
+        for start in range(0, len(shard), size):
+            if limit and done >= limit:
+                return
+            done += 1
+            yield Shard(mixed.features[start : start + size], mixed.labels[start : start + size])
+
+
+def optimiser(settings: Settings, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return plain SGD with the momentum and weight decay of the settings."""
+    return torch.optim.SGD(
+        weights,
+        lr=number(settings, "learning_rate"),
+        momentum=number(settings, "momentum", 0.0),
+        weight_decay=number(settings, "weight_decay", 0.0),
+    )

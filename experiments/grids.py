@@ -1,0 +1,101 @@
+"""LocalGrid: a Flower grid that calls the ClientApp in this process.
+
+For tests, and for the many tiny federations of a statistical audit. The same app, the same seeds,
+the same model bit for bit as on Ray. The private corners of Flower that an in-process grid needs
+are touched here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import uuid4
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+# Private in Flower 1.41: messages take their sender from a process-wide identity, which every
+# launch path but this one sets, and Grid's signatures name Run.
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["LocalGrid"]
+
+_FIRST_NODE = 1000
+_CLIENT_RAISED = 2  # Flower's error code
+
+
+class LocalGrid(Grid):
+    """Calls a ClientApp directly, one node after the other.
+
+    Parameters
+    ----------
+    app : ClientApp
+        Flower's app; errors it raises become error replies, as in Flower's engines.
+    num_nodes : int
+        Number of nodes; each has its ``partition-id``, from 0.
+    """
+
+    def __init__(self, app: ClientApp, num_nodes: int) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self._app = app
+        self._replies: dict[str, Message] = {}
+        self.contexts = {
+            _FIRST_NODE + i: Context(
+                run_id=1,
+                node_id=_FIRST_NODE + i,
+                node_config={"partition-id": i, "num-partitions": num_nodes},
+                state=RecordDict(),
+                run_config={},
+            )
+            for i in range(num_nodes)
+        }
+
+    def set_run(self, run: Run) -> None:
+        """Do nothing: there is one run."""
+
+    @property
+    def run(self) -> Run:
+        """An empty run."""
+        return Run.create_empty(run_id=1)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a message to one node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return all nodes."""
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Have each message answered at once; return their ids."""
+        ids: list[str] = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            ids.append(message.metadata.message_id)
+            self._replies[ids[-1]] = self._answer(message)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there."""
+        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push, then pull."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _answer(self, message: Message) -> Message:
+        try:
+            return self._app(message, self.contexts[message.metadata.dst_node_id])
+        except Exception as error:  # as Flower's engines do: a client's failure is a reply
+            reason = f"{type(error).__name__}: {error}"
+            return Message(Error(code=_CLIENT_RAISED, reason=reason), reply_to=message)

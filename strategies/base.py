@@ -1,0 +1,513 @@
+"""FedAvg with history and unlearning hooks: the contract every algorithm fills in.
+
+References
+----------
+McMahan, Moore, Ramage, Hampson, Agueera y Arcas, "Communication-Efficient Learning of Deep
+Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Result
+
+from strategies.federation import Federation
+from strategies.roster import DELETE, Roster
+from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
+from unlearning import arrays as named
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.errors import ConfigError, FederationError, UnsupportedRequestError
+from unlearning.fulfil import fulfil
+from unlearning.history import History
+from unlearning.protocol import Instruction, Reply, Wire
+from unlearning.request import Forgotten, Guarantee, Request, Scope
+
+__all__ = ["UnlearningStrategy", "in_range", "one_of"]
+
+log = logging.getLogger("fedunlearn")
+
+_UNLEARN = 1  # last component of a seed address in unlearning rounds; learning rounds have none
+
+
+def in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise ConfigError unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        raise ConfigError(f"option {name!r} is {value!r}; it must be from {low:g} to {high:g}")
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ConfigError unless ``value`` is one of ``known``."""
+    if value not in known:
+        raise ConfigError(f"option {name!r} is {value!r}; it must be one of {', '.join(known)}")
+
+
+class UnlearningStrategy(FedAvg):
+    """A Flower strategy that learns by FedAvg, records history, and serves requests to forget.
+
+    An algorithm overrides ``prepare`` and, as needed, ``instruct`` and ``combine``; families that
+    do not learn by FedAvg also override ``teach`` and ``learn``. The class attributes are facts
+    that the contract tests check. Constructors store options and check their range.
+
+    Attributes
+    ----------
+    scopes : frozenset of Scope
+        Requests it serves; others are refused before a message is sent.
+    guarantee : Guarantee
+        How far its claim goes.
+    needs : frozenset of str
+        What must have been kept: columns of the history, or ``last_local``.
+    asks_forgotten : bool
+        Whether leaving clients are asked to help (never to train).
+    """
+
+    scopes: ClassVar[frozenset[Scope]] = frozenset()
+    guarantee: ClassVar[Guarantee] = Guarantee.APPROXIMATE
+    needs: ClassVar[frozenset[str]] = frozenset()
+    asks_forgotten: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__(
+            fraction_evaluate=0.0, min_train_nodes=1, min_evaluate_nodes=0, min_available_nodes=1
+        )
+        self.federation = Federation()
+        self.request: Request | None = None
+        self.rewritten: History | None = None
+        self._arrays: Arrays = {}
+        self._phase_begun = 0.0
+        self._asked: dict[int, Instruction] = {}
+
+    # The hooks of an algorithm --------------------------------------------------------------
+
+    def prepare(
+        self, request: Request, history: History, arrays: Arrays
+    ) -> tuple[Arrays, int]:
+        """Return where to start and how many rounds of unlearning follow (0 is allowed).
+
+        Parameters
+        ----------
+        request : Request
+            What to forget; its scope is one of ``scopes``.
+        history : History
+            What training left behind; not to be changed.
+        arrays : Arrays
+            The current global model; not to be changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it unlearns")
+
+    def instruct(self, server_round: int) -> Mapping[int, Instruction]:
+        """Return who works in an unlearning round (from 1), and how; default: as in learning."""
+        return self.teach(self.federation.completed + server_round)
+
+    def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Return the next model of an unlearning round; default: as in learning.
+
+        ``replies`` is consumed once, ordered by client, and read as they arrive.
+        """
+        return self.learn(self.federation.completed + server_round, arrays, replies)
+
+    def teach(self, server_round: int) -> Mapping[int, Instruction]:
+        """Return who learns in a round (absolute, from 1), and how; default: FedAvg."""
+        return {client: Instruction() for client in self.sample(server_round)}
+
+    def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Return the next model of a learning round; default: the example-weighted mean.
+
+        The mean is taken over updates, in float64, and added to ``arrays``.
+        """
+        terms = ((reply.num_examples, _update(reply)) for reply in replies)
+        return named.apply_update(arrays, named.weighted_mean(terms))
+
+    # What an algorithm may call ------------------------------------------------------------
+
+    def sample(self, server_round: int) -> tuple[int, ...]:
+        """Return the remaining clients that train in a round (absolute, from 1)."""
+        return self.federation.sample(server_round, tuple(self._roster.nodes))
+
+    @property
+    def remaining(self) -> tuple[int, ...]:
+        """The clients that are still members, in order; leavers of this request are not."""
+        return self._roster.clients
+
+    def recorded(
+        self, history: History, server_round: int, arrays: Arrays, replies: Iterable[Reply]
+    ) -> Arrays:
+        """Return what ``learn`` makes of the replies, and record the round as it happens."""
+        with history.record(server_round, arrays) as entry:
+
+            def noted() -> Iterator[Reply]:
+                for reply in replies:
+                    if reply.update is not None:
+                        entry.add(reply.client, reply.num_examples, reply.update)
+                    yield reply
+
+            return self.learn(server_round, arrays, noted())
+
+    def rewrite(self, history: History, *, before: int) -> History:
+        """Return a fork of ``history`` with the rounds before ``before``, to record a clean one.
+
+        It replaces the history when the request is fulfilled and is thrown away if it fails.
+        """
+        self.discard()
+        root = history.root
+        self.rewritten = history.fork(None if root is None else root.with_name(f"{root.name}.new"))
+        self.rewritten.truncate(before - 1)
+        return self.rewritten
+
+    # What the rest of the system calls ------------------------------------------------------
+
+    def join(self, federation: Federation) -> None:
+        """Take the federation to work in; call it before ``start``."""
+        self.federation = federation
+
+    def options(self) -> dict[str, object]:
+        """Return the constructor's options and their values."""
+        from strategies.registry import options
+
+        return {name: getattr(self, name) for name in options(type(self))}
+
+    def check(self, request: Request) -> None:
+        """Refuse, in words and before any message, what this strategy cannot serve.
+
+        Raises
+        ------
+        UnsupportedRequestError
+            If the scope is not served.
+        HistoryError
+            If the run was not recorded as the strategy needs.
+        """
+        if request.scope not in self.scopes:
+            from strategies.registry import who_serves
+
+            raise UnsupportedRequestError(
+                f"{type(self).__name__} does not serve requests of scope {request.scope.value!r} "
+                f"(it serves: {', '.join(sorted(self.scopes)) or 'none'}); strategies that do: "
+                f"{', '.join(who_serves(request.scope)) or 'none'}"
+            )
+        self.federation.history.require(self.needs - {"last_local"}, type(self).__name__)
+        if "last_local" in self.needs and not self.federation.remember:
+            raise ConfigError(
+                f"{type(self).__name__} needs clients that kept their last local model; "
+                "learn with this strategy configured from the start"
+            )
+
+    def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
+        """Return the model without what the request names; counts its cost under ``unlearn``.
+
+        A target that never took part changes nothing; where nobody is left, the answer is the
+        initial model, which nobody influenced.
+
+        Raises
+        ------
+        FederationError
+            If a round had too few valid replies or the result is not finite.
+        """
+        federation, roster = self.federation, self._roster
+        self.request, self.rewritten = request, None
+        federation.forgotten = federation.forgotten | request
+        roster.forget(request.leavers)
+        if history.rounds and history.first_round(request) is None:
+            return arrays
+        if not roster.clients:
+            return history.initial
+        roster.helping = request.leavers if self.asks_forgotten else frozenset()
+        begun = federation.clock()
+        try:
+            current, rounds = self.prepare(request, history, arrays)
+            for server_round in range(1, rounds + 1):
+                current = self._unlearning_round(server_round, current)
+                federation.observe("unlearn", server_round, current)
+            if difference := named.mismatch(arrays, current):
+                raise FederationError(f"{type(self).__name__} returned a model whose {difference}")
+        except BaseException:
+            self.discard()
+            raise
+        finally:
+            roster.helping = frozenset()
+            federation.spend("unlearn", Cost(wall_s=federation.clock() - begun))
+            self.request = None
+        return current
+
+    def dismiss(self, request: Request) -> dict[str, list[int]]:
+        """Have the owners delete for good; return who acknowledged and who did not answer."""
+        roster = self._roster
+        owners = request.owners(roster.nodes)
+        model = ArrayRecord()
+
+        def ask(client: int) -> Message:
+            facts = {
+                **self.federation.client_config,
+                Wire.CLIENT: client,
+                Wire.FORGET: request.omission(client).to_json(),
+            }
+            return Message(to_content(model, {}, facts), roster.nodes[client], DELETE)
+
+        replies = roster.send_and_receive(map(ask, owners), timeout=self.federation.timeout_s)
+        done = [int(str(r.content.config_records[Wire.CONFIG][Wire.CLIENT])) for r in replies]
+        return {
+            "acknowledged": sorted(done),
+            "unacknowledged": sorted(set(owners) - set(done)),
+        }
+
+    def discard(self) -> None:
+        """Throw away a rewritten trajectory that will not be used."""
+        if self.rewritten is not None:
+            self.rewritten.destroy()
+            self.rewritten = None
+
+    # Flower's strategy ----------------------------------------------------------------------
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Learn ``num_rounds`` rounds with Flower's own loop, serving requests between them.
+
+        Requests still open after the last round are served too, and ``recovery_rounds`` further
+        rounds follow.
+        """
+        federation = self.federation
+        if federation.roster is None or federation.roster.grid is not grid:
+            expected = len(list(grid.get_node_ids()))
+            federation.roster = Roster.discover(
+                grid, max(1, expected), federation.client_config, timeout_s=timeout
+            )
+        federation.timeout_s = min(federation.timeout_s, timeout)
+        federation.forgotten = federation.ledger.forgotten()
+        federation.roster.forget(federation.forgotten.clients)
+        if not federation.completed:
+            federation.history.start(to_arrays(initial_arrays))
+        flower = super().start
+        common = (timeout, train_config, evaluate_config, evaluate_fn)
+        result = flower(federation.roster, initial_arrays, num_rounds, *common)
+        arrays = result.arrays if num_rounds else initial_arrays
+        while federation.ledger.due(federation.completed):
+            arrays = to_record(self._serve_due(to_arrays(arrays)))
+            if federation.recovery_rounds:
+                rounds = federation.recovery_rounds
+                result = flower(federation.roster, arrays, rounds, *common)
+                arrays = result.arrays
+        result.arrays = arrays
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Serve what is open, then return the messages of the next learning round."""
+        federation = self.federation
+        self._arrays = self._serve_due(to_arrays(arrays))
+        self._phase_begun = federation.clock()
+        self._asked = dict(self.teach(federation.completed + 1))
+        if not self._asked:
+            raise FederationError("no client is left to learn from; add clients or end the run")
+        return self._messages(self._asked, self._arrays, federation.completed + 1)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check replies one by one, record them, and return the next model."""
+        federation = self.federation
+        number = federation.completed + 1
+        phase = "recover" if federation.forgotten.requests else "learn"
+        read = self._read(replies, self._asked, self._arrays, phase)
+
+        def learn(number: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+            return self.recorded(federation.history, number, arrays, replies)
+
+        current = self._combined(learn, number, self._arrays, read)
+        federation.completed = number
+        federation.spend(phase, Cost(wall_s=federation.clock() - self._phase_begun))
+        federation.observe(phase, number, current)
+        return to_record(current), None
+
+    # Inside ---------------------------------------------------------------------------------
+
+    @property
+    def _roster(self) -> Roster:
+        if self.federation.roster is None:
+            raise FederationError(
+                f"{type(self).__name__} has no grid yet; call start, or give the federation a roster"
+            )
+        return self.federation.roster
+
+    def _serve_due(self, arrays: Arrays) -> Arrays:
+        """Serve every request that is due, oldest first."""
+        federation = self.federation
+        for request in federation.ledger.due(federation.completed):
+            log.info("serving request %s: forget %s", request.id, request.describe())
+            judge = federation.judge
+
+            def measured(
+                before: Arrays, after: Arrays, request: Request = request, judge: Any = judge
+            ) -> Mapping[str, float | None]:
+                with federation.aside():
+                    return {} if judge is None else judge(request, before, after)
+
+            arrays = fulfil(
+                request, self, arrays, federation.history, federation.ledger, measured
+            )
+        return arrays
+
+    def _unlearning_round(self, server_round: int, arrays: Arrays) -> Arrays:
+        asked = dict(self.instruct(server_round))
+        messages = self._messages(asked, arrays, server_round, unlearning=True)
+        replies = self._roster.send_and_receive(messages, timeout=self.federation.timeout_s)
+        read = self._read(replies, asked, arrays, "unlearn")
+        if not asked:
+            return self.combine(server_round, arrays, iter(()))
+        self._asked = asked
+        return self._combined(self.combine, server_round, arrays, read)
+
+    def _combined(
+        self,
+        hook: Callable[[int, Arrays, Iterable[Reply]], Arrays],
+        server_round: int,
+        arrays: Arrays,
+        replies: Iterator[Reply],
+    ) -> Arrays:
+        """Let a hook combine replies, then see that enough of them were good."""
+        valid: list[int] = []
+
+        def counted() -> Iterator[Reply]:
+            for reply in replies:
+                valid.append(reply.client)
+                yield reply
+
+        stream = counted()
+        first = next(stream, None)
+        if first is None:
+            raise FederationError(self._too_few(server_round, 0))
+        current = hook(server_round, arrays, _again(first, stream))
+        for _ in stream:  # a hook may stop early; what it left is still checked and counted
+            pass
+        idle = [c for c, why in self._roster.lost.items() if why == _NOTHING_LEFT]
+        if len(valid) < self.federation.min_replies * (len(self._asked) - len(idle)):
+            raise FederationError(self._too_few(server_round, len(valid)))
+        if not named.is_finite(current):
+            raise FederationError(
+                f"round {server_round}: the combined model is not finite; the round is discarded. "
+                "Lower the learning rate or the strategy's step"
+            )
+        return {name: current[name] for name in arrays} if arrays.keys() == current.keys() else current
+
+    def _too_few(self, server_round: int, valid: int) -> str:
+        lost = "; ".join(f"client {c}: {why}" for c, why in sorted(self._roster.lost.items())[:5])
+        return (
+            f"round {server_round}: {valid} of {len(self._asked)} clients gave a valid reply, "
+            f"fewer than engine.min_replies allows ({lost or 'none was asked'})"
+        )
+
+    def _messages(
+        self,
+        asked: Mapping[int, Instruction],
+        arrays: Arrays,
+        server_round: int,
+        *,
+        unlearning: bool = False,
+    ) -> Iterator[Message]:
+        """Yield one message per client, in order; the model is serialised once."""
+        federation, roster = self.federation, self._roster
+        shared = to_record(arrays)
+        absolute = federation.completed if unlearning else server_round
+        defaults = dict(federation.train)
+        if not unlearning and federation.forgotten.requests:
+            defaults |= federation.recovery
+        for client in sorted(asked):
+            instruction = asked[client]
+            address = [federation.seed, server_round, client]
+            if instruction.seed_round is not None:
+                address[1] = instruction.seed_round
+            elif unlearning:
+                address = [federation.seed, absolute + server_round, client, _UNLEARN]
+            model = shared if instruction.arrays is None else to_record(instruction.arrays)
+            facts = {
+                **federation.client_config,
+                Wire.CLIENT: client,
+                Wire.STEP: instruction.step,
+                Wire.SEED: address,
+                Wire.SERVER_ROUND: absolute,
+                Wire.REMEMBER: federation.remember and (not unlearning or instruction.step != "train"),
+                Wire.SETTINGS: {**defaults, **instruction.settings},
+                **self._forgotten_parts(client),
+            }
+            content = to_content(model, instruction.extras, facts)
+            yield Message(content, roster.nodes[client], MessageType.TRAIN, group_id=str(absolute))
+
+    def _forgotten_parts(self, client: int) -> dict[str, object]:
+        """Return what a client must leave out: for good, and for the request being served."""
+        current = self.request
+        known = self.federation.forgotten.requests
+        earlier = Forgotten(tuple(r for r in known if current is None or r.id != current.id))
+        parts: dict[str, object] = {Wire.OMIT: earlier.omission(client).to_json()}
+        if current is not None:
+            parts[Wire.FORGET] = current.omission(client).to_json()
+        return parts
+
+    def _read(
+        self,
+        messages: Iterable[Message],
+        asked: Mapping[int, Instruction],
+        arrays: Arrays,
+        phase: str,
+    ) -> Iterator[Reply]:
+        """Yield checked replies; quarantine bad ones by name; meter all of them."""
+        federation, roster = self.federation, self._roster
+        down = roster.bytes_down
+        answered = 0
+        for message in messages:
+            client = roster.sender(message)
+            instruction = asked[client]
+            sent = arrays if instruction.arrays is None else instruction.arrays
+            answered += 1
+            try:
+                reply = read_reply(
+                    message,
+                    client,
+                    sent,
+                    model_like=instruction.answers == "model",
+                    declared=roster.declared.get(client),
+                )
+            except BadReplyError as error:
+                roster.lost[client] = f"quarantined: {error}"
+                log.warning("client %d was quarantined this round: %s", client, error)
+                continue
+            federation.spend(
+                phase,
+                Cost(
+                    client_s=reply.metrics.get(Wire.CLIENT_SECONDS, 0.0),
+                    examples=int(reply.metrics.get(Wire.EXAMPLES_PROCESSED, 0)),
+                    bytes_up=num_bytes(message.content.array_records[Wire.ARRAYS]),
+                ),
+            )
+            if reply.num_examples == 0:
+                roster.lost[client] = _NOTHING_LEFT
+                continue
+            yield reply
+        federation.spend(
+            phase, Cost(client_rounds=len(asked), bytes_down=roster.bytes_down - down)
+        )
+
+
+_NOTHING_LEFT = "holds no data any more"
+
+
+def _update(reply: Reply) -> Arrays:
+    if reply.update is None:
+        raise FederationError(f"client {reply.client} sent no model; this round needs one")
+    return reply.update
+
+
+def _again(first: Reply, rest: Iterator[Reply]) -> Iterator[Reply]:
+    yield first
+    yield from rest

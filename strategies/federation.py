@@ -1,0 +1,141 @@
+"""One federation as a strategy sees it: its clients, its stores, its settings and its clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.history import History
+from unlearning.ledger import Ledger
+from unlearning.protocol import Scalar, Settings
+from unlearning.request import Forgotten, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from strategies.roster import Roster
+
+__all__ = ["Federation", "Judge", "Watch"]
+
+Watch = Callable[[str, int, Arrays], None]
+Judge = Callable[[Request, Arrays, Arrays], Mapping[str, float | None]]
+
+
+def _see_nothing(phase: str, server_round: int, arrays: Arrays) -> None:
+    """Watch nothing."""
+
+
+@dataclass
+class Federation:
+    """What a strategy works with; everything but the last four fields is set once.
+
+    Parameters
+    ----------
+    seed : int
+        Root of all randomness of the run.
+    history, ledger : History, Ledger
+        The run's stores.
+    train : mapping
+        Settings of the local step ``train``.
+    recovery : mapping
+        Settings that replace some of ``train`` in rounds after an unlearning.
+    recovery_rounds : int
+        Learning rounds that follow when a request is served after the last round.
+    fraction : float
+        Share of the clients that trains in a round, (0, 1].
+    timeout_s : float
+        Deadline of every exchange, in seconds.
+    min_replies : float
+        Smallest share of valid replies a round may have, [0, 1].
+    client_config : mapping
+        Sent with every message: what the clients are made of, where they remember.
+    remember : bool
+        Whether clients keep their last local model.
+    options : mapping
+        The strategy's options, for the ledger.
+    watch : callable
+        ``watch(phase, server_round, arrays)`` after each round; its time is not counted.
+    judge : callable or None
+        ``judge(request, before, after)`` measures an unlearned model; its time is not counted.
+    stop : callable
+        True cancels the run.
+    roster : Roster or None
+        Set when the grid is there.
+    completed : int
+        Learning rounds done so far, the ones before a fork included.
+    forgotten : Forgotten
+        Who and what may never be trained on again.
+    costs : dict
+        Cost by phase: ``learn``, ``unlearn``, ``recover``.
+    """
+
+    seed: int = 0
+    history: History = field(default_factory=History)
+    ledger: Ledger = field(default_factory=Ledger)
+    train: Settings = field(default_factory=dict)
+    recovery: Settings = field(default_factory=dict)
+    recovery_rounds: int = 5
+    fraction: float = 1.0
+    timeout_s: float = 600.0
+    min_replies: float = 0.5
+    client_config: Mapping[str, Scalar] = field(default_factory=dict)
+    remember: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+    watch: Watch = _see_nothing
+    judge: Judge | None = None
+    stop: Callable[[], bool] = lambda: False
+    roster: Roster | None = None
+    completed: int = 0
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    _aside_s: float = 0.0
+
+    def sample(self, server_round: int, clients: tuple[int, ...]) -> tuple[int, ...]:
+        """Return who trains in a round: drawn from all clients ever, then without the forgotten.
+
+        The draw does not depend on who has left, so a retrained federation keeps the same random
+        stream as the original one. Where only the forgotten were drawn, the next in line step in.
+
+        Parameters
+        ----------
+        server_round : int
+            Absolute round, from 1.
+        clients : tuple of int
+            All clients ever, in order.
+        """
+        order = np.random.default_rng([self.seed, server_round]).permutation(len(clients))
+        size = max(1, round(self.fraction * len(clients)))
+        gone = self.forgotten.clients
+        drawn = [clients[i] for i in order[:size] if clients[i] not in gone]
+        if not drawn:
+            drawn = [clients[i] for i in order if clients[i] not in gone][:1]
+        return tuple(sorted(drawn))
+
+    def observe(self, phase: str, server_round: int, arrays: Arrays) -> None:
+        """Let the watcher look at a model, off the clock."""
+        with self.aside():
+            self.watch(phase, server_round, arrays)
+
+    def spend(self, phase: str, cost: Cost) -> None:
+        """Add to the cost of a phase."""
+        self.costs[phase] = self.costs.get(phase, Cost()) + cost
+
+    def clock(self) -> float:
+        """Return seconds of work since some moment, time spent watching and judging left out."""
+        return time.perf_counter() - self._aside_s
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Do something that is not part of the work and not on the clock."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._aside_s += time.perf_counter() - begun

@@ -1,0 +1,180 @@
+"""Strategies by name: found by walking the package, or given as ``"module:Class"``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import strategies as package
+from strategies.base import UnlearningStrategy
+from unlearning.errors import ConfigError, unknown
+from unlearning.request import Scope
+
+__all__ = ["Description", "alias", "describe", "make", "options", "resolve", "strategies", "who_serves"]
+
+StrategyClass = type[UnlearningStrategy]
+
+
+def strategies() -> dict[str, StrategyClass]:
+    """Return every concrete strategy of the package by its alias, in alphabetic order.
+
+    The alias is the module's name with hyphens: ``fed_eraser.py`` holds ``"fed-eraser"``. A
+    module with several strategies gives each the kebab-case of its class name.
+    """
+    found: dict[str, StrategyClass] = {}
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        classes = _defined(module)
+        for cls in classes:
+            name = _kebab(cls.__name__) if len(classes) > 1 else alias(cls)
+            if name in found:
+                raise RuntimeError(f"alias {name!r} stands for {found[name]} and {cls}")
+            found[name] = cls
+    return dict(sorted(found.items()))
+
+
+def who_serves(scope: Scope) -> list[str]:
+    """Return the aliases of the strategies that serve requests of a scope."""
+    return [name for name, cls in strategies().items() if scope in cls.scopes]
+
+
+def resolve(name: str) -> StrategyClass:
+    """Return the strategy class that an alias or ``"module:Class"`` names.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is not a concrete strategy.
+    """
+    if ":" not in name:
+        known = strategies()
+        if name not in known:
+            raise ConfigError(f"{unknown('strategy', name, known)}; your own is 'module:Class'")
+        return known[name]
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"strategy {name!r}: module {module_name!r} cannot be imported ({error}); "
+            "it must lie in the current directory or be installed"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, UnlearningStrategy)):
+        known_names = [cls.__name__ for cls in _defined(module)]
+        raise ConfigError(
+            f"strategy {name!r}: {unknown('strategy class', class_name, known_names)}"
+        )
+    if not _is_complete(found):
+        raise ConfigError(
+            f"strategy {name!r} does not say how it unlearns: it defines no 'prepare'"
+        )
+    return found
+
+
+def make(name: str, settings: Mapping[str, object]) -> UnlearningStrategy:
+    """Return a strategy with the given options.
+
+    Parameters
+    ----------
+    name : str
+        Alias or ``"module:Class"``.
+    settings : mapping
+        Options by name, as under ``[options]`` in the config.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy or an option is unknown, or the strategy refuses a value.
+    """
+    cls = resolve(name)
+    known = options(cls)
+    for key in settings:
+        if key not in known:
+            raise ConfigError(unknown(f"option of strategy {name!r}", key, known))
+    try:
+        return cls(**dict(settings))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"options of strategy {name!r}: {error}") from error
+
+
+def alias(cls: StrategyClass) -> str:
+    """Return the short name of a strategy class: its module's, with hyphens."""
+    return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+
+def options(cls: StrategyClass) -> dict[str, Any]:
+    """Return the keyword arguments of a strategy with their defaults.
+
+    A constructor that passes ``**rest`` on takes its base's arguments as well.
+    """
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                found.setdefault(parameter.name, parameter.default)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+        if base is UnlearningStrategy:
+            break
+    return found
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a strategy declares, for tables and programs."""
+
+    alias: str
+    summary: str
+    scopes: tuple[str, ...]
+    guarantee: str
+    needs: tuple[str, ...]
+    asks_forgotten: bool
+    options: dict[str, Any]
+
+
+def describe() -> list[Description]:
+    """Return what each strategy of the package declares."""
+    return [
+        Description(
+            alias=name,
+            summary=(inspect.getdoc(cls) or "").partition("\n")[0],
+            scopes=tuple(sorted(scope.value for scope in cls.scopes)),
+            guarantee=cls.guarantee.value,
+            needs=tuple(sorted(cls.needs)),
+            asks_forgotten=cls.asks_forgotten,
+            options=options(cls),
+        )
+        for name, cls in strategies().items()
+    ]
+
+
+def _defined(module: ModuleType) -> list[StrategyClass]:
+    """Return the concrete public strategies that a module itself defines."""
+    return [
+        found
+        for name, found in vars(module).items()
+        if inspect.isclass(found)
+        and issubclass(found, UnlearningStrategy)
+        and found.__module__ == module.__name__
+        and not name.startswith("_")
+        and _is_complete(found)
+    ]
+
+
+def _is_complete(cls: StrategyClass) -> bool:
+    """Return whether a class says how it unlearns, as no base does."""
+    return cls.prepare is not UnlearningStrategy.prepare
+
+
+def _kebab(name: str) -> str:
+    """Return ``"FedEraser"`` as ``"fed-eraser"``."""
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")

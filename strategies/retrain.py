@@ -1,0 +1,75 @@
+"""Retrain: learn again without the forgotten. Exact, and the reference for everything else.
+
+References
+----------
+The definition of unlearning itself. Restarting from the last model before the forgotten first took
+part is exact too; see "FATS", Tao et al., 2024 (arXiv 2401.11018), and the roll-back of plato.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from strategies.base import UnlearningStrategy
+from unlearning.arrays import Arrays
+from unlearning.errors import HistoryError
+from unlearning.history import History
+from unlearning.protocol import Instruction, Reply
+from unlearning.request import Guarantee, Request, Scope
+
+__all__ = ["Retrain"]
+
+
+class Retrain(UnlearningStrategy):
+    """Retraining with the random streams of the original run.
+
+    Every round draws the same clients and every client the same batches as before, the forgotten
+    left out after the draw, so that the result can be compared round by round.
+
+    Parameters
+    ----------
+    from_scratch : bool, default False
+        Begin at the initial model even where a later clean one was recorded. Otherwise the start
+        is the latest recorded model that no forgotten data had touched yet; the result is the same
+        bit for bit, only cheaper.
+
+    Notes
+    -----
+    If the forgotten took part from round 1 on, both begin at the initial model. Settings of
+    ``[recovery]`` do not apply: rounds are retrained as they were first learned.
+    """
+
+    scopes = frozenset(Scope)
+    guarantee = Guarantee.EXACT
+
+    def __init__(self, *, from_scratch: bool = False) -> None:
+        super().__init__()
+        self.from_scratch = from_scratch
+        self._begin = 1
+        self._clean: History | None = None
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """Go back to a model that no forgotten data had touched."""
+        last = self.federation.completed
+        if not history.rounds:
+            raise HistoryError(
+                "Retrain has no recorded rounds to learn again; it serves only models that were "
+                "learned in this run"
+            )
+        first = history.first_round(request) or 1
+        clean = [t for t in history.stored_rounds if t <= first] if "globals" in history.keep else []
+        self._begin = 1 if self.from_scratch or not clean else clean[-1]
+        start = history.initial if self._begin == 1 else history.arrays(self._begin)
+        self._clean = self.rewrite(history, before=self._begin)
+        return start, last - self._begin + 1
+
+    def instruct(self, server_round: int) -> Mapping[int, Instruction]:
+        """Repeat the original round without the forgotten."""
+        original = self._begin + server_round - 1
+        return {client: Instruction(seed_round=original) for client in self.sample(original)}
+
+    def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Average as in learning, and record the clean round."""
+        if self._clean is None:
+            raise HistoryError("Retrain was asked to combine before it was prepared")
+        return self.recorded(self._clean, self._begin + server_round - 1, arrays, replies)

@@ -1,0 +1,259 @@
+"""A Grid around Flower's: who is who, in which order, until when, and never the forgotten.
+
+Flower addresses nodes by random ids that change from run to run. The roster maps stable client
+ids to nodes once, hides forgotten clients from every strategy (Flower's own included), refuses any
+message to them, and hands replies back in the order the messages were given, a bounded number in
+flight, so that sums do not depend on who was fast and memory does not depend on how many replied.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from strategies.wire import num_bytes
+from unlearning.errors import FederationError
+from unlearning.protocol import Scalar, Wire
+
+if TYPE_CHECKING:
+    from flwr.supercore.run import Run
+
+__all__ = ["ForgottenClientError", "Roster"]
+
+_FASTEST_POLL_S, _SLOWEST_POLL_S = 0.002, 0.05
+DELETE = f"{MessageType.QUERY}.delete"
+
+
+class ForgottenClientError(RuntimeError):
+    """Something tried to send a message to a client that has been forgotten."""
+
+
+class Roster(Grid):
+    """The clients of one federation behind a Flower grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's grid, or any other.
+    nodes : mapping of int to int
+        Client id to node id.
+    declared : mapping of int to int
+        Client id to the number of training examples it said it holds.
+    window : int
+        Messages in flight at most.
+    stop : callable
+        Asked while waiting; True cancels the run.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: Mapping[int, int],
+        declared: Mapping[int, int] | None = None,
+        *,
+        window: int = 32,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.grid = grid
+        self.nodes = dict(sorted(nodes.items()))
+        self.declared = dict(declared or {})
+        self.forgotten: frozenset[int] = frozenset()
+        self.helping: frozenset[int] = frozenset()  # leavers that help to be forgotten, right now
+        self.lost: dict[int, str] = {}  # of the last exchange: client -> reason
+        self.bytes_down = 0
+        self._window = window
+        self._stop = stop
+        self._client_of = {node: client for client, node in self.nodes.items()}
+
+    @classmethod
+    def discover(
+        cls,
+        grid: Grid,
+        expected: int,
+        config: Mapping[str, Scalar],
+        *,
+        timeout_s: float = 120.0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Roster:
+        """Wait until ``expected`` clients have said who they are.
+
+        A simulation starts the server before its nodes exist, so the first look may find few.
+
+        Raises
+        ------
+        FederationError
+            If they have not all answered after ``timeout_s`` seconds, or two claim one id.
+        """
+        nodes: dict[int, int] = {}
+        declared: dict[int, int] = {}
+        reason = "no node was there"
+        deadline = time.monotonic() + timeout_s
+        while len(nodes) < expected:
+            if stop():
+                raise InterruptedError("run cancelled")
+            if time.monotonic() > deadline:
+                raise FederationError(
+                    f"{len(nodes)} of {expected} clients answered within {timeout_s:g} s "
+                    f"(last problem: {reason}); start the missing ones or lower data.clients"
+                )
+            found = set(nodes.values())
+            messages = [
+                Message(
+                    RecordDict({Wire.CONFIG: ConfigRecord(dict(config))}), node, MessageType.QUERY
+                )
+                for node in grid.get_node_ids()
+                if node not in found
+            ]
+            left = max(0.1, deadline - time.monotonic())
+            for reply in grid.send_and_receive(messages, timeout=left) if messages else []:
+                if reply.has_error():
+                    reason = _last_line(reply.error.reason)
+                    continue
+                properties = reply.content.config_records[Wire.CONFIG]
+                client, node = int(str(properties[Wire.CLIENT])), reply.metadata.src_node_id
+                if nodes.setdefault(client, node) != node:
+                    raise FederationError(
+                        f"two nodes claim to be client {client}; give each its own partition-id"
+                    )
+                declared[client] = int(str(properties[Wire.NUM_EXAMPLES]))
+            if len(nodes) < expected:
+                time.sleep(_SLOWEST_POLL_S)
+        return cls(grid, nodes, declared, stop=stop)
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """Client ids that are still members, in order."""
+        return tuple(client for client in self.nodes if client not in self.forgotten)
+
+    def client_of(self, message: Message) -> int:
+        """Return the client a message is addressed to."""
+        return self._client_of.get(message.metadata.dst_node_id, -1)
+
+    def sender(self, reply: Message) -> int:
+        """Return the client a reply (without an error) comes from."""
+        return self._client_of[reply.metadata.src_node_id]
+
+    def forget(self, clients: Iterable[int]) -> None:
+        """Hide clients from now on and refuse messages to them."""
+        self.forgotten = self.forgotten | frozenset(clients)
+
+    # Flower's Grid -------------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """Pass on."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the grid inside."""
+        return self.grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Pass on."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes of the remaining clients that are there, ordered by client."""
+        alive = set(self.grid.get_node_ids())
+        return [self.nodes[client] for client in self.clients if self.nodes[client] in alive]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send, after checking that no message goes to a forgotten client."""
+        checked = [self._allow(message) for message in messages]
+        return self.grid.push_messages(checked)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on."""
+        return self.grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield replies in the order of ``messages``; what failed is in ``lost`` afterwards.
+
+        Messages are taken from the iterable as places in the window become free, so neither they
+        nor the replies are ever all in memory. Error replies and replies that did not come before
+        ``timeout`` seconds had passed are left out and named in ``lost``.
+
+        Raises
+        ------
+        ForgottenClientError
+            If a message is addressed to a forgotten client.
+        InterruptedError
+            If the run was cancelled.
+        """
+        self.lost = {}
+        source = iter(messages)
+        waiting: deque[tuple[str, int]] = deque()
+        ready: dict[str, Message] = {}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _FASTEST_POLL_S
+        while True:
+            waiting.extend(self._fill(source, self._window - len(waiting)))
+            if not waiting:
+                return
+            if self._stop():
+                raise InterruptedError("run cancelled")
+            pending = [message_id for message_id, _ in waiting if message_id not in ready]
+            arrived = list(self.grid.pull_messages(pending)) if pending else []
+            for reply in arrived:
+                ready[reply.metadata.reply_to_message_id] = reply
+            while waiting and waiting[0][0] in ready:
+                message_id, client = waiting.popleft()
+                reply = ready.pop(message_id)
+                if reply.has_error():
+                    self.lost[client] = _last_line(reply.error.reason)
+                else:
+                    yield reply
+            if deadline is not None and time.monotonic() > deadline:
+                late = [client for message_id, client in waiting if message_id not in ready]
+                for message_id, client in waiting:
+                    if message_id in ready and not ready[message_id].has_error():
+                        yield ready[message_id]
+                    elif client not in late:
+                        self.lost[client] = _last_line(ready[message_id].error.reason)
+                unsent = [self.client_of(message) for message in source]
+                self.lost |= dict.fromkeys([*late, *unsent], f"no reply within {timeout:g} s")
+                return
+            pause = _FASTEST_POLL_S if arrived else min(pause * 1.5, _SLOWEST_POLL_S)
+            if waiting and not arrived:
+                time.sleep(pause)
+
+    def _fill(self, source: Iterator[Message], places: int) -> list[tuple[str, int]]:
+        """Send up to ``places`` further messages; return their ids and clients."""
+        batch: list[Message] = []
+        while len(batch) < places and (message := next(source, None)) is not None:
+            batch.append(message)
+            self.bytes_down += sum(map(num_bytes, message.content.array_records.values()))
+        if not batch:
+            return []
+        clients = [self.client_of(message) for message in batch]
+        return list(zip(self.push_messages(batch), clients, strict=True))
+
+    def _allow(self, message: Message) -> Message:
+        client = self.client_of(message)
+        if client in self.forgotten and message.metadata.message_type != DELETE:
+            record = message.content.config_records.get(Wire.CONFIG, ConfigRecord())
+            if client not in self.helping or record.get(Wire.STEP, "train") == "train":
+                raise ForgottenClientError(
+                    f"a message of type {message.metadata.message_type!r} was addressed to client "
+                    f"{client}, which has been forgotten; it was not sent"
+                )
+        return message
+
+
+def _last_line(reason: str) -> str:
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

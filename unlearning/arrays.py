@@ -1,0 +1,243 @@
+"""Named arrays and their arithmetic.
+
+A model, an update or a gradient is a mapping from tensor name to NumPy array. Three kinds of
+entries live in it: *parameters* (floating point, trained), *float buffers* (BatchNorm statistics:
+averaged as state, never scaled, ascended or negated) and *integer buffers* (counters: copied).
+Which floating-point names are buffers is told by :func:`is_buffer`.
+
+Sums run in float64 and in the order given, so that equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Array",
+    "Arrays",
+    "add",
+    "apply_update",
+    "combine_pairs",
+    "copy",
+    "delta",
+    "digest",
+    "dot",
+    "is_buffer",
+    "is_finite",
+    "is_parameter",
+    "mismatch",
+    "nbytes",
+    "norm",
+    "parameters",
+    "scale",
+    "subtract",
+    "weighted_mean",
+    "weighted_sum",
+]
+
+Array = NDArray[np.generic]
+Arrays = dict[str, Array]
+
+_BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_buffer(name: str, array: Array) -> bool:
+    """Return whether an entry is state rather than a trained parameter.
+
+    Integer and boolean arrays are; so are floating-point arrays whose name ends as PyTorch's
+    normalisation statistics do (``running_mean``, ``running_var``).
+    """
+    return not np.issubdtype(array.dtype, np.floating) or name.endswith(_BUFFER_ENDINGS)
+
+
+def is_parameter(name: str, array: Array) -> bool:
+    """Return whether an entry is a trained, floating-point parameter."""
+    return not is_buffer(name, array)
+
+
+def parameters(arrays: Mapping[str, Array]) -> Arrays:
+    """Return the trained parameters alone, without copying them."""
+    return {name: array for name, array in arrays.items() if is_parameter(name, array)}
+
+
+def copy(arrays: Mapping[str, Array]) -> Arrays:
+    """Return a deep copy."""
+    return {name: np.array(array, copy=True) for name, array in arrays.items()}
+
+
+def mismatch(reference: Mapping[str, Array], other: Mapping[str, Array]) -> str | None:
+    """Return the first difference in names, shapes or dtypes in words, or None if there is none."""
+    if missing := [name for name in reference if name not in other]:
+        return f"array {missing[0]!r} is missing"
+    if extra := [name for name in other if name not in reference]:
+        return f"array {extra[0]!r} is not part of the model"
+    for name, array in reference.items():
+        if other[name].shape != array.shape:
+            return f"array {name!r} has shape {other[name].shape}, expected {array.shape}"
+        if other[name].dtype != array.dtype:
+            return f"array {name!r} has dtype {other[name].dtype}, expected {array.dtype}"
+    return None
+
+
+def is_finite(arrays: Mapping[str, Array]) -> bool:
+    """Return whether every floating-point value is finite (no NaN, no infinity)."""
+    return all(
+        bool(np.isfinite(array).all())
+        for array in arrays.values()
+        if np.issubdtype(array.dtype, np.floating)
+    )
+
+
+def nbytes(arrays: Mapping[str, Array]) -> int:
+    """Return the size of the values in bytes."""
+    return sum(array.nbytes for array in arrays.values())
+
+
+def digest(arrays: Mapping[str, Array]) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and bytes, independent of the order of names."""
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        state.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()
+
+
+def combine_pairs(
+    left: Mapping[str, Array],
+    right: Mapping[str, Array],
+    operation: Callable[[Array, Array], Array],
+) -> Arrays:
+    """Return ``operation`` applied to the entries of two mappings with the same names.
+
+    Raises
+    ------
+    ValueError
+        If the names differ.
+    """
+    if left.keys() != right.keys():
+        odd = sorted(left.keys() ^ right.keys())
+        raise ValueError(f"names differ: {odd[0]!r} is on one side only")
+    return {name: operation(left[name], right[name]) for name in left}
+
+
+def subtract(left: Mapping[str, Array], right: Mapping[str, Array]) -> Arrays:
+    """Return ``left - right`` entry by entry, dtypes of ``left``."""
+    return combine_pairs(left, right, lambda a, b: np.asarray(a - b, dtype=a.dtype))
+
+
+def add(left: Mapping[str, Array], right: Mapping[str, Array]) -> Arrays:
+    """Return ``left + right`` entry by entry, dtypes of ``left``."""
+    return combine_pairs(left, right, lambda a, b: np.asarray(a + b, dtype=a.dtype))
+
+
+def scale(arrays: Mapping[str, Array], factor: float) -> Arrays:
+    """Return the parameters times ``factor``; buffers are returned as they are."""
+    return {
+        name: np.asarray(array * array.dtype.type(factor)) if is_parameter(name, array) else array
+        for name, array in arrays.items()
+    }
+
+
+def delta(start: Mapping[str, Array], end: Mapping[str, Array]) -> Arrays:
+    """Return the update that leads from ``start`` to ``end``.
+
+    Parameters and float buffers become differences in float32 or wider; integer buffers carry the
+    end value itself, since counters are copied, not summed.
+    """
+    out: Arrays = {}
+    for name, array in start.items():
+        new = end[name]
+        out[name] = np.asarray(new - array) if np.issubdtype(array.dtype, np.floating) else new
+    return out
+
+
+def apply_update(start: Mapping[str, Array], update: Mapping[str, Array]) -> Arrays:
+    """Return ``start`` moved by ``update`` (the inverse of :func:`delta`), dtypes of ``start``.
+
+    Floating-point sums run in float64.
+    """
+    out: Arrays = {}
+    for name, array in start.items():
+        step = update[name]
+        if np.issubdtype(array.dtype, np.floating):
+            out[name] = (array.astype(np.float64) + step).astype(array.dtype)
+        else:
+            out[name] = np.asarray(step).astype(array.dtype)
+    return out
+
+
+def weighted_sum(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
+    """Return the weighted sum of named arrays, floats in float64; integers of the last term.
+
+    One term is held at a time, so a generator of any length needs the memory of two models.
+
+    Raises
+    ------
+    ValueError
+        If there is no term.
+    """
+    total: Arrays | None = None
+    for weight, arrays in terms:
+        if total is None:
+            total = {
+                name: array.astype(np.float64) * weight
+                if np.issubdtype(array.dtype, np.floating)
+                else array
+                for name, array in arrays.items()
+            }
+            continue
+        for name, array in arrays.items():
+            if np.issubdtype(array.dtype, np.floating):
+                total[name] += array.astype(np.float64) * weight
+            else:
+                total[name] = array
+    if total is None:
+        raise ValueError("no arrays to sum")
+    return total
+
+
+def weighted_mean(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
+    """Return the weighted mean of named arrays in float64; integer buffers of the last term.
+
+    Raises
+    ------
+    ValueError
+        If there is no term or the weights do not sum to a positive number.
+    """
+    weights: list[float] = []
+
+    def watched() -> Iterable[tuple[float, Mapping[str, Array]]]:
+        for weight, arrays in terms:
+            weights.append(weight)
+            yield weight, arrays
+
+    total = weighted_sum(watched())
+    mass = float(np.sum(weights))
+    if not mass > 0:
+        raise ValueError(f"weights sum to {mass}, expected a positive number")
+    return {
+        name: array / mass if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in total.items()
+    }
+
+
+def dot(left: Mapping[str, Array], right: Mapping[str, Array]) -> float:
+    """Return the inner product of the parameters of two mappings, in float64."""
+    return float(
+        sum(
+            np.dot(array.astype(np.float64).ravel(), right[name].astype(np.float64).ravel())
+            for name, array in left.items()
+            if is_parameter(name, array)
+        )
+    )
+
+
+def norm(arrays: Mapping[str, Array], names: Collection[str] | None = None) -> float:
+    """Return the L2 norm of the parameters (of those in ``names``), in float64."""
+    chosen = arrays if names is None else {name: arrays[name] for name in names}
+    return float(np.sqrt(dot(chosen, chosen)))

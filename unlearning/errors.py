@@ -1,0 +1,63 @@
+"""Errors that a user can cause: each says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "FedUnlearnError",
+    "FederationError",
+    "HistoryError",
+    "LedgerError",
+    "RequestError",
+    "UnsupportedRequestError",
+    "unknown",
+]
+
+
+class FedUnlearnError(Exception):
+    """Base of every error whose message is meant for the user: one line, no traceback."""
+
+
+class ConfigError(FedUnlearnError):
+    """A setting is missing, unknown, of the wrong type or out of range."""
+
+
+class RequestError(FedUnlearnError):
+    """A request names something that does not exist or must not be forgotten."""
+
+
+class UnsupportedRequestError(RequestError):
+    """The chosen strategy does not serve requests of this scope."""
+
+
+class HistoryError(FedUnlearnError):
+    """What training recorded is missing, incomplete or damaged."""
+
+
+class LedgerError(FedUnlearnError):
+    """The ledger's chain of events is broken or was written by another version."""
+
+
+class FederationError(FedUnlearnError):
+    """The federation cannot go on: too few clients, no valid reply, a deadline passed."""
+
+
+def unknown(kind: str, value: object, known: Iterable[object]) -> str:
+    """Return one sentence that names an unknown ``value``, the nearest known one and all known ones.
+
+    Parameters
+    ----------
+    kind : str
+        What is looked up, for example ``"strategy"``.
+    value : object
+        What the user gave.
+    known : iterable of object
+        What would have been accepted.
+    """
+    names = [str(name) for name in known]
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {value!r}{hint} (known: {', '.join(names) or 'none'})"

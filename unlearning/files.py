@@ -1,0 +1,48 @@
+"""Writing a file so that a crash leaves the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["write_atomically"]
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace the content of ``path``.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder exists.
+    data : bytes
+        The new content.
+    durable : bool
+        Flush file and folder to the disk, so that the new content survives a loss of power.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old content is then still there.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,96 @@
+"""What server and clients say to each other, free of Flower's types.
+
+An :class:`Instruction` names a local step and its settings; a :class:`Reply` brings named arrays
+and metrics back. The names used on the wire stand here, in Flower's kebab-case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from unlearning.arrays import Arrays
+
+__all__ = ["Instruction", "Reply", "Scalar", "Settings", "Wire"]
+
+Scalar = bool | int | float | str
+Settings = Mapping[str, Scalar]
+
+
+class Wire:
+    """Keys of the records and of their entries."""
+
+    ARRAYS = "arrays"  # the ArrayRecord: the model, and extras under EXTRA
+    CONFIG = "config"  # the ConfigRecord: how to work
+    METRICS = "metrics"  # the MetricRecord: numbers that come back
+    EXTRA = "extra/"  # prefix of arrays that travel beside the model
+    NAMES = "array-names"  # names of the arrays, in order, as JSON
+    STEP = "step"
+    CLIENT = "client"
+    SEED = "seed"  # the address of the randomness, as JSON list of integers
+    SERVER_ROUND = "server-round"
+    OMIT = "omit"  # Omission, as JSON: forgotten for good, dropped before any step
+    FORGET = "forget"  # Omission, as JSON: the forget set of the current request
+    SETTINGS = "settings"  # the step's own settings, as JSON
+    SCENARIO = "scenario"  # what the client is made of (data, model), as JSON; opaque here
+    HOME = "home"  # folder for what clients remember across messages and restarts
+    REMEMBER = "remember"  # keep the last local model, for methods that need it
+    TIMEOUT = "client-timeout-s"
+    NUM_EXAMPLES = "num-examples"
+    EXAMPLES_PROCESSED = "examples-processed"  # forward-backward passes over single examples
+    CLIENT_SECONDS = "client-seconds"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What one client is asked to do in one round.
+
+    Parameters
+    ----------
+    step : str
+        Name of a module in ``clients/steps``.
+    settings : mapping
+        The step's own settings; the training settings of the run are added where not given.
+    arrays : Arrays or None
+        The model to work on; None: the round's global model.
+    extras : Arrays
+        Further named arrays the step needs (a reference model, a Fisher diagonal ...).
+    seed_round : int or None
+        Address of the randomness; None: this round's own. A replay names the original round, so
+        that the same client draws the same batches.
+    answers : str
+        ``"model"``: the reply must have the model's names, shapes and dtypes; ``"free"``: named
+        arrays of the step's own (checked for finiteness only).
+    """
+
+    step: str = "train"
+    settings: Settings = field(default_factory=dict)
+    arrays: Arrays | None = None
+    extras: Arrays = field(default_factory=dict)
+    seed_round: int | None = None
+    answers: str = "model"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one client brought back, checked.
+
+    Parameters
+    ----------
+    client : int
+        Stable client id.
+    num_examples : int
+        Examples the answer rests on: the weight of FedAvg.
+    arrays : Arrays
+        Whatever the step returns: a model, a gradient, statistics.
+    metrics : mapping
+        Numbers the step measured.
+    update : Arrays or None
+        For model-like answers: ``arrays`` minus the model the client was sent.
+    """
+
+    client: int
+    num_examples: int
+    arrays: Arrays
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    update: Arrays | None = None

@@ -1,0 +1,248 @@
+"""What must be forgotten: requests, their scope, and the sum of all of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from unlearning.errors import RequestError
+
+__all__ = ["Forgotten", "Guarantee", "Omission", "Request", "Scope"]
+
+
+class Scope(StrEnum):
+    """The unit that a request asks to be forgotten."""
+
+    CLIENT = "client"
+    SAMPLE = "sample"
+    CLASS = "class"
+    TASK = "task"
+
+
+class Guarantee(StrEnum):
+    """How far the claim of a strategy goes; printed beside every result."""
+
+    EXACT = "exact"  # distributed as retraining without the data
+    CERTIFIED = "certified"  # within a stated (epsilon, delta) of retraining
+    APPROXIMATE = "approximate"  # no proof; measured only
+    SUPPRESSED = "suppressed"  # hidden by an adapter; the base still holds it
+
+
+@dataclass(frozen=True)
+class Omission:
+    """What one client leaves out of its data.
+
+    Parameters
+    ----------
+    everything : bool
+        The whole client is forgotten.
+    samples : frozenset of int
+        Positions in the client's own training set, counted from 0 and never renumbered.
+    classes : frozenset of int
+        Labels left out.
+    tasks : frozenset of str
+        Tasks left out (multi-task models).
+    """
+
+    everything: bool = False
+    samples: frozenset[int] = frozenset()
+    classes: frozenset[int] = frozenset()
+    tasks: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.everything or self.samples or self.classes or self.tasks)
+
+    def __or__(self, other: Omission) -> Omission:
+        return Omission(
+            self.everything or other.everything,
+            self.samples | other.samples,
+            self.classes | other.classes,
+            self.tasks | other.tasks,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain lists, for the wire and for tombstones on disk."""
+        return {
+            "everything": self.everything,
+            "samples": sorted(self.samples),
+            "classes": sorted(self.classes),
+            "tasks": sorted(self.tasks),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, object]) -> Omission:
+        """Return the omission that :meth:`to_json` wrote."""
+
+        def items(key: str) -> list[object]:
+            found = value.get(key, [])
+            return list(found) if isinstance(found, (list, tuple)) else []
+
+        return Omission(
+            bool(value.get("everything", False)),
+            frozenset(int(str(item)) for item in items("samples")),
+            frozenset(int(str(item)) for item in items("classes")),
+            frozenset(str(item) for item in items("tasks")),
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """A demand that something be forgotten.
+
+    Parameters
+    ----------
+    scope : Scope
+        ``client``: all data of ``clients``. ``sample``: ``samples`` of their owners, or, with
+        ``clients`` and ``classes``, the examples of these classes at these clients. ``class``: all
+        examples of ``classes``, wherever they are. ``task``: ``tasks``, at ``clients`` only if any
+        are named (a partial request).
+    clients, classes, tasks : tuple
+        Stable client ids, labels, task names.
+    samples : mapping of int to tuple of int
+        Client id to positions in that client's training set.
+    at_round : int or None
+        Serve after this many rounds have been learned; None: at the next opportunity.
+    asked_by : str
+        Who asked, for the ledger.
+    id : str
+        Unique; the same id twice is one request.
+
+    Raises
+    ------
+    RequestError
+        If the fields do not fit the scope.
+    """
+
+    scope: Scope
+    clients: tuple[int, ...] = ()
+    samples: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    classes: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    at_round: int | None = None
+    asked_by: str = "operator"
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        """Bring the fields into one order and refuse combinations without a meaning."""
+        for name in ("clients", "classes", "tasks"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
+        samples = {int(k): tuple(sorted(set(v))) for k, v in sorted(self.samples.items())}
+        object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "scope", Scope(self.scope))
+        given = {
+            name
+            for name in ("clients", "samples", "classes", "tasks")
+            if getattr(self, name)
+        }
+        allowed: dict[Scope, list[set[str]]] = {
+            Scope.CLIENT: [{"clients"}],
+            Scope.SAMPLE: [{"samples"}, {"clients", "classes"}],
+            Scope.CLASS: [{"classes"}],
+            Scope.TASK: [{"tasks"}, {"tasks", "clients"}],
+        }
+        if given not in allowed[self.scope]:
+            wanted = " or ".join(" with ".join(sorted(names)) for names in allowed[self.scope])
+            raise RequestError(
+                f"a request of scope {self.scope.value!r} names {sorted(given) or 'nothing'}; "
+                f"it needs {wanted}, each not empty"
+            )
+        if empty := [client for client, chosen in samples.items() if not chosen]:
+            raise RequestError(f"no sample is named for client {empty[0]}; name at least one")
+
+    def omission(self, client: int) -> Omission:
+        """Return what this request makes ``client`` leave out."""
+        if self.scope is Scope.CLIENT:
+            return Omission(everything=client in self.clients)
+        if self.scope is Scope.SAMPLE:
+            classes = self.classes if client in self.clients else ()
+            return Omission(
+                samples=frozenset(self.samples.get(client, ())), classes=frozenset(classes)
+            )
+        if self.scope is Scope.CLASS:
+            return Omission(classes=frozenset(self.classes))
+        if self.clients and client not in self.clients:
+            return Omission()
+        return Omission(tasks=frozenset(self.tasks))
+
+    def owners(self, clients: Iterable[int]) -> tuple[int, ...]:
+        """Return those of ``clients`` that may hold something of what is to be forgotten."""
+        return tuple(client for client in sorted(clients) if self.omission(client))
+
+    @property
+    def leavers(self) -> frozenset[int]:
+        """The clients that leave the federation for good."""
+        return frozenset(self.clients) if self.scope is Scope.CLIENT else frozenset()
+
+    def describe(self) -> str:
+        """Return the request in words, without its id."""
+        if self.scope is Scope.CLIENT:
+            return "client " + ", ".join(map(str, self.clients))
+        if self.scope is Scope.SAMPLE and self.samples:
+            return "; ".join(f"{len(v)} sample(s) of client {k}" for k, v in self.samples.items())
+        if self.scope is Scope.TASK:
+            where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
+            return "task " + ", ".join(self.tasks) + where
+        where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
+        return "class " + ", ".join(map(str, self.classes)) + where
+
+    def to_json(self) -> dict[str, object]:
+        """Return the request as plain values, for the ledger."""
+        return {
+            "scope": self.scope.value,
+            "clients": list(self.clients),
+            "samples": {str(k): list(v) for k, v in self.samples.items()},
+            "classes": list(self.classes),
+            "tasks": list(self.tasks),
+            "at_round": self.at_round,
+            "asked_by": self.asked_by,
+            "id": self.id,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, object]) -> Request:
+        """Return the request that :meth:`to_json` wrote."""
+
+        def items(key: str) -> list[object]:
+            found = value.get(key, [])
+            return list(found) if isinstance(found, (list, tuple)) else []
+
+        samples = value.get("samples", {})
+        at_round = value.get("at_round")
+        return Request(
+            scope=Scope(str(value["scope"])),
+            clients=tuple(int(str(item)) for item in items("clients")),
+            samples={
+                int(str(k)): tuple(int(str(item)) for item in v)
+                for k, v in (samples.items() if isinstance(samples, Mapping) else ())
+            },
+            classes=tuple(int(str(item)) for item in items("classes")),
+            tasks=tuple(str(item) for item in items("tasks")),
+            at_round=None if at_round is None else int(str(at_round)),
+            asked_by=str(value.get("asked_by", "operator")),
+            id=str(value["id"]),
+        )
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Everything that may never be trained on again: the sum of all requests received."""
+
+    requests: tuple[Request, ...] = ()
+
+    @property
+    def clients(self) -> frozenset[int]:
+        """The clients that have left."""
+        return frozenset().union(*(request.leavers for request in self.requests))
+
+    def omission(self, client: int) -> Omission:
+        """Return all that ``client`` must leave out."""
+        total = Omission()
+        for request in self.requests:
+            total = total | request.omission(client)
+        return total
+
+    def __or__(self, request: Request) -> Forgotten:
+        known = {known.id for known in self.requests}
+        return self if request.id in known else Forgotten((*self.requests, request))
