@@ -22,7 +22,12 @@ from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import ConfigError, FederationError, UnsupportedRequestError
+from unlearning.errors import (
+    ConfigError,
+    FederationError,
+    FedUnlearnError,
+    UnsupportedRequestError,
+)
 from unlearning.fulfil import fulfil
 from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Wire
@@ -181,6 +186,22 @@ class UnlearningStrategy(FedAvg):
         HistoryError
             If the run was not recorded as the strategy needs.
         """
+        self.check_scope(request)
+        self.federation.history.require(self.needs - {"last_local"}, type(self).__name__)
+        if "last_local" in self.needs and not self.federation.remember:
+            raise ConfigError(
+                f"{type(self).__name__} needs clients that kept their last local model; "
+                "learn with this strategy configured from the start"
+            )
+
+    def check_scope(self, request: Request) -> None:
+        """Refuse a request of a scope that is not served, naming the strategies that could.
+
+        Raises
+        ------
+        UnsupportedRequestError
+            If the scope is not among ``scopes``.
+        """
         if request.scope not in self.scopes:
             from strategies.registry import who_serves
 
@@ -188,12 +209,6 @@ class UnlearningStrategy(FedAvg):
                 f"{type(self).__name__} does not serve requests of scope {request.scope.value!r} "
                 f"(it serves: {', '.join(sorted(self.scopes)) or 'none'}); strategies that do: "
                 f"{', '.join(who_serves(request.scope)) or 'none'}"
-            )
-        self.federation.history.require(self.needs - {"last_local"}, type(self).__name__)
-        if "last_local" in self.needs and not self.federation.remember:
-            raise ConfigError(
-                f"{type(self).__name__} needs clients that kept their last local model; "
-                "learn with this strategy configured from the start"
             )
 
     def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
@@ -354,9 +369,15 @@ class UnlearningStrategy(FedAvg):
                 with federation.aside():
                     return {} if judge is None else judge(request, before, after)
 
-            arrays = fulfil(
-                request, self, arrays, federation.history, federation.ledger, measured
-            )
+            try:
+                arrays = fulfil(
+                    request, self, arrays, federation.history, federation.ledger, measured
+                )
+            except FedUnlearnError as error:
+                if federation.ledger.state(request.id) != "refused":
+                    raise
+                # A request that cannot be served must not end the federation for all.
+                log.warning("request %s was refused: %s", request.id, error)
         return arrays
 
     def _unlearning_round(self, server_round: int, arrays: Arrays) -> Arrays:

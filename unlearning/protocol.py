@@ -33,6 +33,7 @@ class Wire:
     FORGET = "forget"  # Omission, as JSON: the forget set of the current request
     SETTINGS = "settings"  # the step's own settings, as JSON
     SCENARIO = "scenario"  # what the client is made of (data, model), as JSON; opaque here
+    DEVICE = "device"  # where clients compute: auto, cpu, cuda, cuda:N
     HOME = "home"  # folder for what clients remember across messages and restarts
     REMEMBER = "remember"  # keep the last local model, for methods that need it
     TIMEOUT = "client-timeout-s"

@@ -1,0 +1,88 @@
+"""The ServerApp and the ClientApp: what ``flwr run`` and a deployment start.
+
+Options come from Flower's run-config (``[tool.flwr.app.config]`` in pyproject.toml); clients get
+everything they need in each message.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
+from torch import nn
+
+from clients.app import make_client_app
+from clients.participant import Holdings, Participant
+from clients.steps import Shard
+from experiments import models
+from experiments.tasks import task
+from unlearning.errors import ConfigError
+from unlearning.memory import ClientMemory
+from unlearning.protocol import Scalar, Wire
+
+__all__ = ["client_app", "server_app"]
+
+log = logging.getLogger("fedunlearn")
+
+
+@lru_cache(maxsize=4)
+def _workbench(scenario: str, device: str) -> nn.Module:
+    torch.set_num_threads(1)  # one per worker: two workers with two threads each starve each other
+    return task(scenario).fresh_model(0).to(models.device(device))
+
+
+@lru_cache(maxsize=4096)
+def _holdings(scenario: str, device: str, client: int) -> Holdings:
+    """Return a client's data and model, loaded once per process."""
+    place = models.device(device)
+    found = task(scenario).client(client)
+
+    def shard(x: NDArray[np.float32], y: NDArray[np.int64]) -> Shard:
+        return Shard(torch.from_numpy(x).to(place), torch.from_numpy(y).to(place))
+
+    return Holdings(
+        train=shard(found.train_x, found.train_y),
+        held_out=shard(found.held_x, found.held_y),
+        fresh_model=lambda seed: task(scenario).fresh_model(seed).to(place),
+        workbench=_workbench(scenario, device),
+    )
+
+
+def _participant(context: Context, config: dict[str, Scalar]) -> Participant:
+    """Return the participant of a node."""
+    scenario, device = str(config[Wire.SCENARIO]), str(config.get(Wire.DEVICE, "auto"))
+    client = int(str(context.node_config["partition-id"]))
+    home = context.node_config.get("home") or config.get(Wire.HOME)
+    memory = ClientMemory(Path(str(home)) if home else None, client)
+    return Participant(client, _holdings(scenario, device, client), memory)
+
+
+client_app = make_client_app(_participant)
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run what the run-config describes; ``out`` names the run folder."""
+    from datetime import UTC, datetime
+
+    from experiments.config import from_run_config
+    from experiments.course import Course
+
+    config = from_run_config(context.run_config)
+    course = Course.of_run(config, lambda tick: log.info("%s", tick))
+    course.check()
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    out = str(context.run_config.get("out") or f"runs/flwr-{stamp}")
+    folder = course.claim(Path(out).absolute())
+    with course.tracked(folder) as tell:
+        course.conduct(grid, folder, tell, lambda: False)
+    if not folder.report.exists():
+        raise ConfigError(f"{folder.path} has no report; see its status.json")
+    log.info("report: %s", folder.report)

@@ -1,0 +1,354 @@
+"""Conduct the federations of one seed: learn, let strategies answer, recover, and judge."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from flwr.serverapp import Grid
+from safetensors.numpy import save
+
+from experiments.config import Config, alias_of
+from experiments.judge import Judge
+from experiments.progress import Observer, Tick
+from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point
+from experiments.runfolder import RunFolder
+from experiments.tasks import Task
+from strategies.base import UnlearningStrategy
+from strategies.federation import Federation
+from strategies.roster import Roster
+from strategies.wire import to_arrays, to_record
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.files import write_atomically
+from unlearning.history import COLUMNS, History
+from unlearning.ledger import Ledger
+from unlearning.protocol import Scalar, Wire
+from unlearning.request import Forgotten, Request
+from unlearning.scorecard import Outputs, score
+
+__all__ = ["Conductor", "Party"]
+
+
+@dataclass
+class Party:
+    """One row in the making: a strategy's model at one seed, and what led to it.
+
+    Parameters
+    ----------
+    strategy : str
+        Alias, or ``original``.
+    seed : int
+        Of the federation.
+    guarantee : str
+        Of the strategy; ``none`` for the original.
+    arrays : Arrays
+        The final model.
+    outputs : Outputs
+        What it says about every set.
+    costs : mapping of str to Cost
+        By phase.
+    history_bytes : int or None
+        Bytes of the history that the strategy read.
+    scope : str
+        Of the request.
+    timeline : list of Point
+        Measurements along the way.
+    """
+
+    strategy: str
+    seed: int
+    guarantee: str
+    arrays: Arrays
+    outputs: Outputs
+    costs: Mapping[str, Cost]
+    history_bytes: int | None
+    scope: str
+    timeline: list[Point] = field(default_factory=list)
+
+
+class Conductor:
+    """Runs the federations of one seed on a grid.
+
+    Parameters
+    ----------
+    config : Config
+        With the seed of this federation.
+    task : Task
+        Data and model of this seed.
+    folder : RunFolder
+        Where things are kept.
+    ledger : Ledger
+        Of the run; branches of it serve a comparison.
+    tell : Observer
+        Told of every round.
+    stop : callable
+        True cancels.
+    share : (int, int)
+        This is federation number ``share[0]`` of ``share[1]``, for the progress.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        folder: RunFolder,
+        ledger: Ledger,
+        tell: Observer,
+        stop: Callable[[], bool],
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self._config, self._task, self._folder = config, task, folder
+        self._ledger, self._tell, self._stop = ledger, tell, stop
+        self._requests = config.domain_requests(task.marked_samples)
+        self._homes = folder.path / "clients"
+        self._share = share
+        self._done = 0
+        self._expected = 0
+        self._timeline: list[Point] = []
+        self._position = 0
+
+    def run(self, grid: Grid, strategy: UnlearningStrategy) -> list[Party]:
+        """Learn and serve every request, scheduled or arriving; return original and result."""
+        for request in self._requests:
+            self._ledger.receive(request)
+        name, seed = alias_of(self._config.strategy), self._config.seed
+        federation = self._federation(grid, strategy.needs, self._homes / f"seed-{seed}")
+        rounds = max([self._config.rounds, *(self._last_round(r) for r in self._requests)])
+        self._expected = rounds + self._guess(strategy)
+        parties: list[Party] = []
+        read: list[int] = []
+
+        def judge(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
+            read.append(federation.history.read_bytes)
+            judged = self._judge([*self._served(), request])
+            if not parties:
+                parties.append(self._original(before, judged, federation, request.scope))
+            return score(judged.outputs(after)).to_json()
+
+        self._watch(federation, name, self._judge(self._requests))
+        federation.judge = judge
+        arrays = self._start(strategy, grid, federation, self._task.initial(), rounds)
+        served = self._served()
+        final = self._judge(served)
+        scope = served[-1].scope.value if served else "none"
+        parties.append(
+            Party(
+                name,
+                seed,
+                str(strategy.guarantee) if served else "none",
+                arrays,
+                final.outputs(arrays),
+                dict(federation.costs),
+                sum(read) if served else None,
+                scope,
+                self._timeline,
+            )
+        )
+        write_atomically(self._folder.model, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        federation.history.close()
+        return parties
+
+    def compare(self, grid: Grid, strategies: Mapping[str, UnlearningStrategy]) -> list[Party]:
+        """Learn up to the first request once, then let every strategy answer on a fork."""
+        for request in self._requests:
+            self._ledger.receive(request)
+        seed = self._config.seed
+        judge = self._judge(self._requests)
+        first = min(request.at_round or self._config.rounds for request in self._requests)
+        last = max([self._config.rounds, *(self._last_round(r) for r in self._requests)])
+        needs = frozenset[str]().union(*(strategy.needs for strategy in strategies.values()))
+        federation = self._federation(grid, needs, self._homes / f"seed-{seed}" / "learn")
+        federation.ledger = Ledger()  # learning serves nothing: the branches do
+        self._expected = first + sum(last - first + self._guess(s) for s in strategies.values())
+        self._watch(federation, ORIGINAL, judge)
+        learner = UnlearningStrategy()
+        arrays = self._start(learner, grid, federation, self._task.initial(), first)
+        scope = self._requests[0].scope
+        parties = [self._original(arrays, judge, federation, scope)]
+        for name, strategy in strategies.items():
+            parties.append(self._branch(grid, name, strategy, federation, arrays, judge, last))
+        self._close(federation, list(strategies))
+        return parties
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _judge(self, requests: Iterable[Request]) -> Judge:
+        return Judge(self._task, requests, self._config.device)
+
+    def _branch(
+        self,
+        grid: Grid,
+        name: str,
+        strategy: UnlearningStrategy,
+        learned: Federation,
+        arrays: Arrays,
+        judge: Judge,
+        last: int,
+    ) -> Party:
+        """Let one strategy answer on copies of everything, then throw the copies away."""
+        alias, seed = alias_of(name), self._config.seed
+        safe = alias.replace(":", ".").replace("/", ".")
+        home = self._homes / f"seed-{seed}" / safe
+        if learned.remember and Path(str(learned.client_config[Wire.HOME])).exists():
+            shutil.copytree(str(learned.client_config[Wire.HOME]), home)
+        roster = learned.roster
+        if roster is None:
+            raise RuntimeError("a branch needs a federation that has met its clients")
+        history = learned.history.fork(self._folder.history(seed).with_name(f"seed-{seed}.{safe}"))
+        read: list[int] = []
+
+        def measure(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
+            read.append(history.read_bytes)
+            return score(judge.outputs(after)).to_json()
+
+        federation = replace(
+            learned,
+            history=history,
+            ledger=self._ledger.on_branch(f"{alias}/seed-{seed}"),
+            client_config={**learned.client_config, Wire.HOME: str(home)},
+            roster=Roster(grid, roster.nodes, roster.declared, stop=self._stop),
+            judge=measure,
+            forgotten=Forgotten(),
+            costs={},
+        )
+        self._timeline, self._position = [], learned.completed
+        self._watch(federation, alias, judge)
+        rounds = last - learned.completed
+        try:
+            final = self._start(strategy, grid, federation, arrays, rounds)
+        finally:
+            history.destroy()
+            shutil.rmtree(home, ignore_errors=True)
+        return Party(
+            alias,
+            seed,
+            str(strategy.guarantee),
+            final,
+            judge.outputs(final),
+            dict(federation.costs),
+            sum(read),
+            self._requests[0].scope.value,
+            self._timeline,
+        )
+
+    def _close(self, federation: Federation, names: list[str]) -> None:
+        """After a comparison: nothing of the forgotten stays in the run's own stores."""
+        seed = self._config.seed
+        branch = self._ledger.on_branch(f"seed-{seed}")
+        for request in self._requests:
+            facts = {"strategy": "comparison", "strategies": names}
+            branch.add(request.id, "started", **facts)
+            removed = federation.history.purge(request)
+            branch.add(request.id, "fulfilled", **facts, removed_bytes=removed.bytes)
+        federation.history.close()
+        shutil.rmtree(self._homes / f"seed-{seed}", ignore_errors=True)
+        if self._homes.exists() and not any(self._homes.iterdir()):
+            self._homes.rmdir()
+
+    def _federation(self, grid: Grid, needs: frozenset[str], home: Path) -> Federation:
+        config = self._config
+        history = History(
+            self._folder.history(config.seed),
+            keep=needs & COLUMNS,
+            interval=config.history.interval,
+            dtype=config.history.dtype,
+        )
+        client_config: dict[str, Scalar] = {
+            Wire.SCENARIO: self._task.scenario.to_json(),
+            Wire.DEVICE: config.device,
+            Wire.HOME: str(home.absolute()),
+            Wire.TIMEOUT: config.engine.timeout_s,
+        }
+        train = config.train.model_dump()
+        recovery = config.recovery_train.model_dump()
+        fraction = train.pop("fraction")
+        recovery.pop("fraction")
+        roster = Roster.discover(
+            grid,
+            len(self._task.clients),
+            client_config,
+            timeout_s=min(config.engine.timeout_s, 300.0),
+            stop=self._stop,
+        )
+        return Federation(
+            seed=config.seed,
+            history=history,
+            ledger=self._ledger,
+            train=train,
+            recovery=recovery,
+            recovery_rounds=config.recovery_rounds,
+            fraction=fraction,
+            timeout_s=config.engine.timeout_s,
+            min_replies=config.engine.min_replies,
+            client_config=client_config,
+            remember="last_local" in needs,
+            stop=self._stop,
+            roster=roster,
+        )
+
+    def _start(
+        self,
+        strategy: UnlearningStrategy,
+        grid: Grid,
+        federation: Federation,
+        arrays: Arrays,
+        rounds: int,
+    ) -> Arrays:
+        strategy.join(federation)
+        timeout = federation.timeout_s
+        result = strategy.start(grid, to_record(arrays), num_rounds=rounds, timeout=timeout)
+        return to_arrays(result.arrays)
+
+    def _original(
+        self, arrays: Arrays, judge: Judge, federation: Federation, scope: str
+    ) -> Party:
+        return Party(
+            ORIGINAL,
+            self._config.seed,
+            "none",
+            arrays,
+            judge.outputs(arrays),
+            {"learn": federation.costs.get("learn", Cost())},
+            None,
+            str(scope),
+            list(self._timeline),
+        )
+
+    def _watch(self, federation: Federation, name: str, judge: Judge) -> None:
+        """Measure after every round, and tell how far we are."""
+        seed = self._config.seed
+        begun = time.perf_counter()
+
+        def watch(phase: str, server_round: int, arrays: Arrays) -> None:
+            self._position += 1
+            self._done += 1
+            label = ORIGINAL if phase == "learn" else name
+            point = judge.glance(label, seed, phase, self._position, arrays)
+            point = point.model_copy(update={"wall_s": time.perf_counter() - begun})
+            self._timeline.append(point)
+            number, of = self._share
+            self._expected = max(self._expected, self._done)
+            done = number * self._expected + self._done
+            self._tell(
+                Tick(name, seed, phase, server_round, done, of * self._expected, point.test_accuracy)
+            )
+
+        federation.watch = watch
+
+    def _last_round(self, request: Request) -> int:
+        return (request.at_round or self._config.rounds) + self._config.recovery_rounds
+
+    def _guess(self, strategy: UnlearningStrategy) -> int:
+        """Return about how many rounds of unlearning a strategy takes, for the progress only."""
+        known = {RETRAIN: self._config.rounds, FINE_TUNE: 0}
+        name = alias_of(f"{type(strategy).__module__}:{type(strategy).__name__}")
+        return known.get(name, self._config.rounds // 2) * len(self._requests)
+
+    def _served(self) -> list[Request]:
+        return [r for r in self._ledger.requests() if self._ledger.state(r.id) == "fulfilled"]

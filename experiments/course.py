@@ -1,0 +1,189 @@
+"""What a run or a comparison is going to do, checked as far as possible before it begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from experiments.conduct import Conductor, Party
+from experiments.config import Config
+from experiments.finish import write_all
+from experiments.progress import Observer, Tick
+from experiments.results import FINE_TUNE, RETRAIN, Refused
+from experiments.runfolder import COMPARE, RUN, RunFolder
+from experiments.tasks import Scenario, Task, task
+from strategies.base import UnlearningStrategy
+from experiments.registry import make, resolve
+from unlearning.errors import ConfigError, UnsupportedRequestError
+from unlearning.ledger import Ledger
+
+__all__ = ["Course"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run (one strategy) or a comparison (several, and the controls).
+
+    Parameters
+    ----------
+    config : Config
+        All settings.
+    kind : str
+        ``"run"`` or ``"compare"``.
+    names : tuple of str
+        Strategies by alias or ``module:Class``.
+    seeds : tuple of int
+        One federation each.
+    observer : Observer
+        Told of every round.
+    """
+
+    config: Config
+    kind: str
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    observer: Observer
+
+    @classmethod
+    def of_run(cls, config: Config, observer: Observer) -> Course:
+        """Return the course of a run with the configured strategy."""
+        return cls(config, RUN, (config.strategy,), (config.seed,), observer)
+
+    @classmethod
+    def of_comparison(
+        cls,
+        config: Config,
+        observer: Observer,
+        strategies: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Course:
+        """Return the course of a comparison; the controls come first."""
+        chosen = tuple(strategies or config.strategies or (config.strategy,))
+        names = tuple(dict.fromkeys((RETRAIN, FINE_TUNE, *chosen)))
+        return cls(config, COMPARE, names, tuple(seeds or (config.seed,)), observer)
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients of every federation of the course."""
+        return len(self._tasks[self.seeds[0]].clients)
+
+    def check(self) -> None:
+        """Refuse, before anything is written, whatever can be seen to be wrong.
+
+        Raises
+        ------
+        FedUnlearnError
+            Unknown strategy, option, data set, client, class or sample; nothing to compare; nobody
+            left; a strategy that does not serve a scheduled request of a run.
+        """
+        if self.kind == COMPARE and not self.config.requests:
+            raise ConfigError(
+                "the config has no [[requests]], so there is nothing to compare; add one, or use "
+                "`fedunlearn run`"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds {list(self.seeds)} name one twice; name each once")
+        sizes = {len(found.clients) for found in self._tasks.values()}
+        if len(sizes) > 1:
+            raise ConfigError(f"seeds give {sorted(sizes)} clients; set data.clients")
+        for name in self.names:
+            make(name, self.config.options_for(name))
+        for table in self.config.option_tables:
+            resolve(table)
+        for seed in self.seeds:
+            requests = self._tasks[seed].requests(self.config)
+            if self.kind == RUN:
+                for request in requests:
+                    self._strategy(self.names[0]).check_scope(request)
+
+    def claim(self, out: Path) -> RunFolder:
+        """Make the run folder.
+
+        Raises
+        ------
+        ConfigError
+            If it holds something else.
+        """
+        config = self.config.to_dict()
+        if self.kind == COMPARE:
+            config["strategies"] = [n for n in self.names if n not in (RETRAIN, FINE_TUNE)]
+        folder = RunFolder.claim(out, config)
+        first = self._tasks[self.seeds[0]].facts()
+        cls = resolve(self.names[0]) if self.kind == RUN else None
+        folder.write_federation(
+            replace(
+                first,
+                kind=self.kind,
+                seeds=self.seeds,
+                strategy=self.names[0] if cls else "",
+                scopes=tuple(sorted(cls.scopes)) if cls else (),
+            )
+        )
+        return folder
+
+    def tracked(self, folder: RunFolder) -> AbstractContextManager[Callable[[Tick], None]]:
+        """Keep the folder's status up to date and pass ticks on to the observer."""
+        return folder.tracked(self.observer)
+
+    def conduct(
+        self, grid: Grid, folder: RunFolder, tell: Observer, stop: Callable[[], bool]
+    ) -> None:
+        """Run everything on a grid and write the results and the report.
+
+        Raises
+        ------
+        FedUnlearnError
+            If the federation cannot go on.
+        """
+        ledger = Ledger(folder.ledger)
+        parties: list[Party] = []
+        refused: tuple[Refused, ...] = ()
+        for number, seed in enumerate(self.seeds):
+            conductor = Conductor(
+                self.config.model_copy(update={"seed": seed}),
+                self._tasks[seed],
+                folder,
+                ledger,
+                tell,
+                stop,
+                share=(number, len(self.seeds)),
+            )
+            if self.kind == RUN:
+                parties += conductor.run(grid, self._strategy(self.names[0]))
+            else:
+                serving, refused = self._serving(seed)
+                parties += conductor.compare(grid, serving)
+        write_all(folder, self.config, self._tasks[self.seeds[0]], parties, refused, ledger, sys.argv)
+
+    def _serving(
+        self, seed: int
+    ) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
+        """Return the strategies that serve every request, and the reasons of the others."""
+        serving: dict[str, UnlearningStrategy] = {}
+        refused: list[Refused] = []
+        requests = self._tasks[seed].requests(self.config)
+        for name in self.names:
+            strategy = self._strategy(name)
+            try:
+                for request in requests:
+                    strategy.check_scope(request)
+            except UnsupportedRequestError as error:
+                refused.append(Refused(strategy=name, reason=str(error)))
+            else:
+                serving[name] = strategy
+        return serving, tuple(refused)
+
+    def _strategy(self, name: str) -> UnlearningStrategy:
+        return make(name, self.config.options_for(name))
+
+    @cached_property
+    def _tasks(self) -> dict[int, Task]:
+        return {
+            seed: task(Scenario.of(self.config, seed)) for seed in self.seeds
+        }

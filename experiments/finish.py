@@ -1,0 +1,131 @@
+"""After the last round: rows, details, timeline and report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from experiments.conduct import Party
+from experiments.config import Config
+from experiments.report import render
+from experiments.results import (
+    ORIGINAL,
+    RETRAIN,
+    Details,
+    Extra,
+    Phases,
+    Refused,
+    Row,
+    Work,
+    write_details,
+    write_results,
+)
+from experiments.runfolder import RunFolder
+from experiments.tasks import Task
+from experiments.timeline import timeline
+from unlearning.arrays import digest
+from unlearning.cost import Cost, speedup
+from unlearning.files import write_atomically
+from unlearning.ledger import Ledger
+from unlearning.metrics import array_distance
+from unlearning.scorecard import membership_null_se, score
+
+__all__ = ["write_all"]
+
+_PACKAGES = ("fedunlearn", "flwr", "torch", "torchvision", "ray", "numpy", "scikit-learn")
+
+
+def write_all(
+    folder: RunFolder,
+    config: Config,
+    task: Task,
+    parties: Sequence[Party],
+    refused: Sequence[Refused],
+    ledger: Ledger,
+    command: Sequence[str],
+) -> None:
+    """Write ``results.json``, ``results.csv``, ``details.json``, the timeline and the report."""
+    references = {party.seed: party for party in parties if party.strategy == RETRAIN}
+    rows = [_row(party, references.get(party.seed)) for party in parties]
+    write_results(folder.path, config.to_dict(), rows)
+    requests = [
+        {**request.to_json(), "text": request.describe()} for request in ledger.requests()
+    ]
+    details = Details(
+        command=shlex.join(["fedunlearn", *command[1:]]),
+        versions=_versions(),
+        rounds={"learned": config.rounds, "recovery": config.recovery_rounds},
+        marker=config.marker.model_dump() if config.marker else None,
+        requests=tuple(requests),
+        data={
+            "name": config.data.name,
+            "clients": len(task.clients),
+            "classes": task.num_classes,
+            "model": config.model.name,
+        },
+        timeline=tuple(point for party in parties for point in party.timeline),
+        phases=tuple(_phases(party) for party in parties if party.strategy != ORIGINAL),
+        extra=tuple(_extra(party, references.get(party.seed)) for party in parties),
+        refused=tuple(refused),
+        ledger_head=ledger.head,
+        history={"interval": config.history.interval, "dtype": config.history.dtype},
+    )
+    write_details(folder.path, details)
+    if picture := timeline(details.timeline):
+        write_atomically(folder.timeline, picture.encode())
+    render(folder.path)
+
+
+def _total(costs: Mapping[str, Cost], names: Sequence[str]) -> Cost:
+    return sum((costs[name] for name in names if name in costs), Cost())
+
+
+def _row(party: Party, reference: Party | None) -> Row:
+    phases = ("learn",) if party.strategy == ORIGINAL else ("unlearn", "recover")
+    spent = _total(party.costs, phases)
+    cost: dict[str, Any] = {**spent.to_json(), "history_bytes": party.history_bytes}
+    if reference is not None and party.strategy != ORIGINAL:
+        base = _total(reference.costs, phases)
+        cost["speedup_wall"] = speedup(base.wall_s, spent.wall_s)
+        cost["speedup_examples"] = speedup(base.examples, spent.examples)
+    metrics = score(party.outputs, reference.outputs if reference else None).to_json()
+    return Row(
+        strategy=party.strategy,
+        seed=party.seed,
+        scope=party.scope,
+        guarantee=party.guarantee,
+        metrics=metrics,
+        cost=cost,
+        model_digest=digest(party.arrays),
+    )
+
+
+def _phases(party: Party) -> Phases:
+    found = {name: party.costs.get(name, Cost()).to_json() for name in ("unlearn", "recover")}
+    return Phases(
+        strategy=party.strategy,
+        seed=party.seed,
+        **{name: Work(**values) for name, values in found.items()},
+    )
+
+
+def _extra(party: Party, reference: Party | None) -> Extra:
+    distance = None if reference is None else array_distance(party.arrays, reference.arrays)
+    return Extra(
+        strategy=party.strategy,
+        seed=party.seed,
+        array_distance=distance,
+        mia_null_se=membership_null_se(party.outputs),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
