@@ -8,10 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
 from clients.participant import Participant
 from unlearning.errors import FederationError
@@ -50,11 +52,10 @@ def make_client_app(make_participant: MakeParticipant) -> ClientApp:
         numbers[Wire.NUM_EXAMPLES] = int(count)
         numbers[Wire.CLIENT_SECONDS] = time.perf_counter() - begun
         pairs = zip(names, answer, strict=True)
-        records = {
-            Wire.ARRAYS: ArrayRecord({name: Array(np.asarray(a)) for name, a in pairs}),
-            Wire.METRICS: MetricRecord(numbers),  # type: ignore[arg-type]
-        }
-        return Message(RecordDict(records), reply_to=message)
+        content = RecordDict()
+        content[Wire.ARRAYS] = ArrayRecord({name: Array(np.asarray(a)) for name, a in pairs})
+        content[Wire.METRICS] = MetricRecord(numbers)  # type: ignore[arg-type]
+        return Message(content, reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -87,7 +88,7 @@ def _config(message: Message) -> dict[str, Scalar]:
     return {k: v for k, v in record.items() if isinstance(v, (bool, int, float, str))}
 
 
-def _arrays(message: Message, config: dict[str, Scalar]) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
     record = message.content.array_records.get(Wire.ARRAYS, ArrayRecord())
     config[Wire.NAMES] = json.dumps(list(record))
     return [array.numpy() for array in record.values()]

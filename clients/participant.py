@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,15 +14,17 @@ from torch import nn
 
 from clients import steps
 from clients.steps import Local, Shard
-from unlearning.arrays import Arrays
+from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.memory import ClientMemory
-from unlearning.protocol import Scalar, Settings, Wire
+from unlearning.protocol import Settings, Wire
 from unlearning.request import Omission
 
 __all__ = ["Holdings", "Participant", "arrays_of", "load_arrays"]
 
 LAST_LOCAL = "last_local"
+
+Config = dict[str, Any]  # Flower's scalars by name: what came with the message, or what goes back
 
 
 @dataclass(frozen=True)
@@ -93,20 +94,16 @@ class Participant(NumPyClient):
         self.holdings = holdings
         self.memory = memory
 
-    def get_properties(self, config: dict[str, Scalar]) -> dict[str, Scalar]:
+    def get_properties(self, config: Config) -> Config:
         """Say who this is and how many training examples it holds."""
         return {Wire.CLIENT: self.client, Wire.NUM_EXAMPLES: len(self.holdings.train)}
 
-    def get_parameters(self, config: dict[str, Scalar]) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def get_parameters(self, config: Config) -> list[Array]:
         """Return a freshly initialised model, seed ``config["seed"]`` (default 0)."""
         model = self.holdings.fresh_model(int(config.get("seed", 0)))
         return list(arrays_of(model).values())
 
-    def fit(
-        self,
-        parameters: list[np.ndarray],  # type: ignore[type-arg]
-        config: dict[str, Scalar],
-    ) -> tuple[list[np.ndarray], int, dict[str, Scalar]]:  # type: ignore[type-arg]
+    def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, Config]:
         """Run the step that ``config["step"]`` names, on data without anything forgotten.
 
         Returns
@@ -137,18 +134,14 @@ class Participant(NumPyClient):
         if config.get(Wire.REMEMBER) and config[Wire.STEP] == "train":
             facts = {"round": int(config[Wire.SERVER_ROUND])}
             self.memory.remember(LAST_LOCAL, arrays, facts)
-        metrics: dict[str, Scalar] = {
+        metrics: Config = {
             **outcome.metrics,
             Wire.EXAMPLES_PROCESSED: outcome.examples_processed,
             Wire.NAMES: json.dumps(list(arrays)),
         }
         return list(arrays.values()), outcome.num_examples, metrics
 
-    def evaluate(
-        self,
-        parameters: list[np.ndarray],  # type: ignore[type-arg]
-        config: dict[str, Scalar],
-    ) -> tuple[float, int, dict[str, Scalar]]:
+    def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
         """Return mean cross-entropy, number of examples and accuracy on the split ``split``.
 
         ``split`` is ``retain`` (default), ``forget`` or ``held-out``. An empty split answers
@@ -157,7 +150,7 @@ class Participant(NumPyClient):
         model = self.holdings.workbench
         names = json.loads(str(config[Wire.NAMES]))
         load_arrays(model, dict(zip(names, parameters, strict=True)))
-        split = str(config.get("split", "retain")).replace("-", "_")
+        split = str(config.get(Wire.SPLIT, "retain")).replace("-", "_")
         local = self._local(config, {})
         if split not in ("retain", "forget", "held_out"):
             raise FederationError(f"unknown split {split!r} (known: retain, forget, held-out)")
@@ -166,19 +159,19 @@ class Participant(NumPyClient):
             return 0.0, 0, {"accuracy": 0.0}
         model.eval()
         with torch.inference_mode():
-            logits = torch.cat([model(chunk) for chunk in shard.features.split(1024)])
+            logits = torch.cat([model(chunk) for chunk in torch.split(shard.features, 1024)])
         loss = float(nn.functional.cross_entropy(logits, shard.labels))
         accuracy = float((logits.argmax(1) == shard.labels).double().mean())
         return loss, len(shard), {"accuracy": accuracy}
 
-    def delete(self, omission: Omission) -> dict[str, Scalar]:
+    def delete(self, omission: Omission) -> Config:
         """Delete for good: write the tombstone, drop what was derived, and acknowledge."""
         before = len(self._kept(self.memory.tombstones))
         self.memory.bury(omission)
         kept = len(self._kept(self.memory.tombstones | omission))
         return {Wire.CLIENT: self.client, "deleted-examples": before - kept}
 
-    def _local(self, config: dict[str, Scalar], extras: Arrays) -> Local:
+    def _local(self, config: Config, extras: Arrays) -> Local:
         """Split the training data by what is forgotten for good and what is being forgotten."""
         gone = self.memory.tombstones | _omission(config, Wire.OMIT)
         asked = _omission(config, Wire.FORGET)
@@ -197,7 +190,7 @@ class Participant(NumPyClient):
             facts=remembered[1] if remembered else {},
         )
 
-    def _kept(self, omission: Omission) -> np.ndarray:  # type: ignore[type-arg]
+    def _kept(self, omission: Omission) -> Array:
         """Return the positions in the training set that an omission leaves."""
         labels = self.holdings.train.labels.cpu().numpy()
         keep = np.full(len(labels), not omission.everything)
@@ -208,11 +201,11 @@ class Participant(NumPyClient):
         return np.flatnonzero(keep)
 
 
-def _omission(config: dict[str, Scalar], key: str) -> Omission:
+def _omission(config: Config, key: str) -> Omission:
     return Omission.from_json(json.loads(str(config.get(key, "{}"))))
 
 
-def _take(shard: Shard, positions: np.ndarray) -> Shard:  # type: ignore[type-arg]
+def _take(shard: Shard, positions: Array) -> Shard:
     if len(positions) == len(shard):
         return shard
     return shard.take(torch.from_numpy(positions).to(shard.labels.device))

@@ -77,9 +77,7 @@ class UnlearningStrategy(FedAvg):
     asks_forgotten: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        super().__init__(
-            fraction_evaluate=0.0, min_train_nodes=1, min_evaluate_nodes=0, min_available_nodes=1
-        )
+        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
         self.federation = Federation()
         self.request: Request | None = None
         self.rewritten: History | None = None
@@ -345,6 +343,42 @@ class UnlearningStrategy(FedAvg):
         federation.spend(phase, Cost(wall_s=federation.clock() - self._phase_begun))
         federation.observe(phase, number, current)
         return to_record(current), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the remaining clients about a split of their data, where the federation wants it."""
+        federation, roster = self.federation, self._roster
+        if not federation.evaluate_split:
+            return []
+
+        def ask(client: int) -> Message:
+            facts = {
+                **federation.client_config,
+                Wire.CLIENT: client,
+                Wire.SPLIT: federation.evaluate_split,
+                **self._forgotten_parts(client),
+            }
+            content = to_content(arrays, {}, facts)
+            return Message(content, roster.nodes[client], MessageType.EVALUATE)
+
+        return map(ask, roster.clients)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return the example-weighted means of what the clients measured."""
+        records = [reply.content.metric_records[Wire.METRICS] for reply in replies]
+        weights = [float(str(record[Wire.NUM_EXAMPLES])) for record in records]
+        if not sum(weights):
+            return None
+        return MetricRecord(
+            {
+                name: sum(w * float(str(r[name])) for w, r in zip(weights, records, strict=True))
+                / sum(weights)
+                for name in ("loss", "accuracy")
+            }
+        )
 
     # Inside ---------------------------------------------------------------------------------
 

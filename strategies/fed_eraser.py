@@ -52,7 +52,7 @@ def calibrate(old: Arrays, new: Arrays, *, per_layer: bool = True) -> Arrays:
     taken from ``new`` as they are.
     """
     if old.keys() != new.keys():
-        raise ValueError(f"names differ: {sorted(old.keys() ^ new.keys())[0]!r} is on one side only")
+        raise ValueError(f"names differ: {sorted(old.keys() ^ new.keys())[0]!r} is on one side")
     whole = 1.0 if per_layer else _ratio(named.norm(old), named.norm(new))
     out: Arrays = {}
     for name, array in new.items():

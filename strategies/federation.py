@@ -60,6 +60,9 @@ class Federation:
         Whether clients keep their last local model.
     options : mapping
         The strategy's options, for the ledger.
+    evaluate_split : str
+        Ask the remaining clients about this split after every learning round (``held-out``,
+        ``retain``); empty: do not ask, as where a simulation has all the data at hand.
     watch : callable
         ``watch(phase, server_round, arrays)`` after each round; its time is not counted.
     judge : callable or None
@@ -88,6 +91,7 @@ class Federation:
     client_config: Mapping[str, Scalar] = field(default_factory=dict)
     remember: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
+    evaluate_split: str = ""
     watch: Watch = _see_nothing
     judge: Judge | None = None
     stop: Callable[[], bool] = lambda: False

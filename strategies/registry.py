@@ -15,7 +15,16 @@ from strategies.base import UnlearningStrategy
 from unlearning.errors import ConfigError, unknown
 from unlearning.request import Scope
 
-__all__ = ["Description", "alias", "describe", "make", "options", "resolve", "strategies", "who_serves"]
+__all__ = [
+    "Description",
+    "alias",
+    "describe",
+    "make",
+    "options",
+    "resolve",
+    "strategies",
+    "who_serves",
+]
 
 StrategyClass = type[UnlearningStrategy]
 

@@ -57,7 +57,7 @@ class Retrain(UnlearningStrategy):
                 "learned in this run"
             )
         first = history.first_round(request) or 1
-        clean = [t for t in history.stored_rounds if t <= first] if "globals" in history.keep else []
+        clean = [t for t in history.stored_globals if t <= first]
         self._begin = 1 if self.from_scratch or not clean else clean[-1]
         start = history.initial if self._begin == 1 else history.arrays(self._begin)
         self._clean = self.rewrite(history, before=self._begin)

@@ -254,6 +254,6 @@ class Roster(Grid):
         return message
 
 
-def _last_line(reason: str) -> str:
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+def _last_line(reason: str | None) -> str:
+    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"

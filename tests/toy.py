@@ -25,7 +25,12 @@ from unlearning.memory import ClientMemory
 from unlearning.protocol import Scalar, Wire
 
 FEATURES, CLASSES = 3, 3
-TRAIN: dict[str, Scalar] = {"local_epochs": 2, "batch_size": 4, "learning_rate": 0.3, "momentum": 0.5}
+TRAIN: dict[str, Scalar] = {
+    "local_epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 0.3,
+    "momentum": 0.5,
+}
 
 
 class ToyModel(nn.Module):
@@ -124,7 +129,9 @@ class ToyFederation:
 
         self.federation.sample = sample  # type: ignore[method-assign]
 
-    def run(self, strategy: UnlearningStrategy, arrays: Arrays | None = None, rounds: int = 4) -> Arrays:
+    def run(
+        self, strategy: UnlearningStrategy, arrays: Arrays | None = None, rounds: int = 4
+    ) -> Arrays:
         """Let ``strategy`` learn, and serve what the ledger holds."""
         strategy.join(self.federation)
         result = strategy.start(self.grid, to_record(arrays or self.initial), num_rounds=rounds)

@@ -46,7 +46,7 @@ class FederationError(FedUnlearnError):
 
 
 def unknown(kind: str, value: object, known: Iterable[object]) -> str:
-    """Return one sentence that names an unknown ``value``, the nearest known one and all known ones.
+    """Return one sentence: the unknown ``value``, the nearest known one, all known ones.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ from safetensors.numpy import load, save
 
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
-from unlearning.request import Omission
 from unlearning.files import write_atomically
+from unlearning.request import Omission
 
 __all__ = ["ClientMemory"]
 

@@ -31,6 +31,7 @@ class Wire:
     SERVER_ROUND = "server-round"
     OMIT = "omit"  # Omission, as JSON: forgotten for good, dropped before any step
     FORGET = "forget"  # Omission, as JSON: the forget set of the current request
+    SPLIT = "split"  # of the data, for evaluation: retain, forget, held-out
     SETTINGS = "settings"  # the step's own settings, as JSON
     SCENARIO = "scenario"  # what the client is made of (data, model), as JSON; opaque here
     DEVICE = "device"  # where clients compute: auto, cpu, cuda, cuda:N

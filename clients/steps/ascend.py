@@ -47,7 +47,8 @@ def ascend(
     unlimited = {**settings, "max_steps": 0}
     for batch in batches(local.forget, unlimited, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        (-functional.cross_entropy(model(batch.features), batch.labels)).backward()
+        loss = functional.cross_entropy(model(batch.features), batch.labels)
+        torch.autograd.backward(-loss)
         nn.utils.clip_grad_norm_(weights, number(settings, "clip"))
         sgd.step()
         processed += len(batch)
@@ -107,10 +108,10 @@ def _should_stop(
     if not floor:
         return False
     with torch.no_grad():
-        right = sum(
-            int((model(x).argmax(1) == y).sum())
-            for x, y in zip(forget.features.split(1024), forget.labels.split(1024), strict=True)
+        chunks = zip(
+            torch.split(forget.features, 1024), torch.split(forget.labels, 1024), strict=True
         )
+        right = sum([int((model(x).argmax(1) == y).sum()) for x, y in chunks])
     return right / max(1, len(forget)) < floor
 
 

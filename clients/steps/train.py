@@ -9,6 +9,7 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -31,7 +32,8 @@ def train(
     epochs = int(number(settings, "local_epochs"))
     for batch in batches(local.retain, settings, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        functional.cross_entropy(model(batch.features), batch.labels).backward()
+        loss = functional.cross_entropy(model(batch.features), batch.labels)
+        torch.autograd.backward(loss)
         sgd.step()
         processed += len(batch)
     return Outcome(num_examples=len(local.retain), examples_processed=processed)
