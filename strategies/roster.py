@@ -114,13 +114,17 @@ class Roster(Grid):
                 if reply.has_error():
                     reason = _last_line(reply.error.reason)
                     continue
-                properties = reply.content.config_records[Wire.CONFIG]
-                client, node = int(str(properties[Wire.CLIENT])), reply.metadata.src_node_id
+                node = reply.metadata.src_node_id
+                try:
+                    client, examples = _introduction(reply)
+                except (KeyError, ValueError) as error:
+                    reason = f"node {node} does not say who it is ({error!r})"
+                    continue
                 if nodes.setdefault(client, node) != node:
                     raise FederationError(
                         f"two nodes claim to be client {client}; give each its own partition-id"
                     )
-                declared[client] = int(str(properties[Wire.NUM_EXAMPLES]))
+                declared[client] = examples
             if len(nodes) < expected:
                 time.sleep(_SLOWEST_POLL_S)
         return cls(grid, nodes, declared, stop=stop)
@@ -209,21 +213,16 @@ class Roster(Grid):
             pending = [message_id for message_id, _ in waiting if message_id not in ready]
             arrived = list(self.grid.pull_messages(pending)) if pending else []
             for reply in arrived:
-                ready[reply.metadata.reply_to_message_id] = reply
+                if reply.metadata.reply_to_message_id in pending:  # else nobody waits for it
+                    ready[reply.metadata.reply_to_message_id] = reply
             while waiting and waiting[0][0] in ready:
                 message_id, client = waiting.popleft()
-                reply = ready.pop(message_id)
-                if reply.has_error():
-                    self.lost[client] = _last_line(reply.error.reason)
-                else:
-                    yield reply
+                yield from self._accept(client, ready.pop(message_id))
             if deadline is not None and time.monotonic() > deadline:
                 late = [client for message_id, client in waiting if message_id not in ready]
                 for message_id, client in waiting:
-                    if message_id in ready and not ready[message_id].has_error():
-                        yield ready[message_id]
-                    elif client not in late:
-                        self.lost[client] = _last_line(ready[message_id].error.reason)
+                    if message_id in ready:
+                        yield from self._accept(client, ready.pop(message_id))
                 unsent = [self.client_of(message) for message in source]
                 self.lost |= dict.fromkeys([*late, *unsent], f"no reply within {timeout:g} s")
                 return
@@ -232,15 +231,29 @@ class Roster(Grid):
                 time.sleep(pause)
 
     def _fill(self, source: Iterator[Message], places: int) -> list[tuple[str, int]]:
-        """Send up to ``places`` further messages; return their ids and clients."""
-        batch: list[Message] = []
-        while len(batch) < places and (message := next(source, None)) is not None:
-            batch.append(message)
+        """Send up to ``places`` further messages; return their ids and clients.
+
+        They are pushed one by one: of several, Flower's grids do not say which did not get through.
+        """
+        sent: list[tuple[str, int]] = []
+        while len(sent) < places and (message := next(source, None)) is not None:
+            client = self.client_of(message)
             self.bytes_down += sum(map(num_bytes, message.content.array_records.values()))
-        if not batch:
-            return []
-        clients = [self.client_of(message) for message in batch]
-        return list(zip(self.push_messages(batch), clients, strict=True))
+            ids = [message_id for message_id in self.push_messages([message]) if message_id]
+            if ids:
+                sent.append((ids[0], client))
+            else:
+                self.lost[client] = "the message could not be delivered; its node may have left"
+        return sent
+
+    def _accept(self, client: int, reply: Message) -> Iterator[Message]:
+        """Yield a reply, or note in ``lost`` why it is none."""
+        if reply.has_error():
+            self.lost[client] = _last_line(reply.error.reason)
+        elif reply.metadata.src_node_id != self.nodes.get(client):
+            self.lost[client] = "quarantined: another node answered in its place"
+        else:
+            yield reply
 
     def _allow(self, message: Message) -> Message:
         client = self.client_of(message)
@@ -252,6 +265,12 @@ class Roster(Grid):
                     f"{client}, which has been forgotten; it was not sent"
                 )
         return message
+
+
+def _introduction(reply: Message) -> tuple[int, int]:
+    """Return the client id and the number of training examples that a node answers with."""
+    properties = reply.content.config_records[Wire.CONFIG]
+    return int(str(properties[Wire.CLIENT])), int(str(properties[Wire.NUM_EXAMPLES]))
 
 
 def _last_line(reason: str | None) -> str:

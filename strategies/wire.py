@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from io import BytesIO
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -13,6 +15,10 @@ from unlearning.arrays import Arrays
 from unlearning.protocol import Reply, Wire
 
 __all__ = ["BadReplyError", "num_bytes", "read_reply", "to_arrays", "to_content", "to_record"]
+
+
+_METERED = (Wire.CLIENT_SECONDS, Wire.EXAMPLES_PROCESSED)
+_FARTHEST = 1e3  # no local training moves a model by a thousand times its own length
 
 
 class BadReplyError(ValueError):
@@ -25,8 +31,32 @@ def to_record(arrays: Mapping[str, named.Array]) -> ArrayRecord:
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:
-    """Return a Flower record as named arrays, in the record's order."""
-    return {name: array.numpy() for name, array in record.items()}
+    """Return a Flower record as named arrays, in the record's order.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are not exactly one numeric array, as :func:`numpy.save` writes it.
+    """
+    return {name: _decoded(array) for name, array in record.items()}
+
+
+def _decoded(array: Array) -> named.Array:
+    stream = BytesIO(array.data)
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"array format {version} is unknown")
+    if dtype.kind not in "biuf":
+        raise ValueError(f"dtype {dtype} is not numeric")
+    # A header may promise any size: nothing is allocated before the bytes are seen to be there.
+    promised, there = dtype.itemsize * math.prod(shape), len(array.data) - stream.tell()
+    if promised != there:
+        raise ValueError(f"{there} bytes follow a header that promises {promised}")
+    return array.numpy()
 
 
 def num_bytes(record: ArrayRecord) -> int:
@@ -86,7 +116,7 @@ def read_reply(
         raise BadReplyError("records are missing")
     try:
         arrays = to_arrays(content.array_records[Wire.ARRAYS])
-    except (ValueError, TypeError, OSError) as error:
+    except Exception as error:  # a stranger's bytes: whatever decoding them raises, they are bad
         raise BadReplyError(f"arrays cannot be read ({error})") from error
     metrics = dict(content.metric_records[Wire.METRICS])
     count = metrics.pop(Wire.NUM_EXAMPLES, None)
@@ -97,6 +127,32 @@ def read_reply(
     if not named.is_finite(arrays):
         raise BadReplyError("a value is not finite")
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
-    arrays = {name: arrays[name] for name in sent} if model_like else arrays
-    update = named.delta(sent, arrays) if model_like else None
+    for key, value in numbers.items():
+        if not math.isfinite(value) or (key in _METERED and value < 0):
+            raise BadReplyError(f"metric {key!r} is {value}")
+    if not model_like:
+        return Reply(client, count, arrays, numbers)
+    arrays = {name: arrays[name] for name in sent}
+    with np.errstate(over="ignore"):
+        update = named.delta(sent, arrays)
+        moved, limit = _length(update), _FARTHEST * max(_length(sent), _size(sent) ** 0.5)
+    if not moved <= limit:
+        raise BadReplyError(f"it moved the model by {moved:.3g} (L2), more than {limit:.3g}")
     return Reply(client, count, arrays, numbers, update)
+
+
+def _length(arrays: Arrays) -> float:
+    """Return the L2 norm over all floating-point entries, float buffers included.
+
+    In the arrays' own precision: as quick as it must be for every reply, and exact enough.
+    """
+    floats = [a.astype(np.result_type(a, np.float32), copy=False) for a in _floats(arrays)]
+    return math.sqrt(sum(float(np.vdot(a, a)) for a in floats))
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.size for array in _floats(arrays))
+
+
+def _floats(arrays: Arrays) -> list[named.Array]:
+    return [array for array in arrays.values() if array.dtype.kind == "f"]

@@ -1,0 +1,1 @@
+"""Family 1: methods that work on the global model (retraining, removal of contributions)."""
