@@ -6,7 +6,7 @@ request -> ledger -> strategy.unlearn -> judgement -> deletion at the owners -> 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from unlearning.arrays import Arrays, digest
 from unlearning.history import History
@@ -21,7 +21,7 @@ Measure = Callable[[Arrays, Arrays], Mapping[str, float | None]]
 class Unlearner(Protocol):
     """What this function needs of a strategy."""
 
-    guarantee: Guarantee  # class attribute of every strategy
+    guarantee: ClassVar[Guarantee]
     rewritten: History | None
 
     def check(self, request: Request) -> None:

@@ -1,0 +1,247 @@
+"""Immutable bytes on disk or in memory, written in batches that appear whole or not at all.
+
+A batch is staged (``round-00012.tmp/``), flushed to the disk and renamed as a whole
+(``round-00012/``). Nothing is ever changed in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from unlearning.arrays import Array, Arrays, is_parameter
+from unlearning.errors import HistoryError
+
+__all__ = ["Blobs", "decode", "encode", "in_folder", "in_memory"]
+
+_LAYOUT = "layout"
+_BATCH = re.compile(r"(start|round-\d{5,}|rewrite-\d{5,})(\.tmp)?")
+
+
+def _write(path: Path, data: bytes, *, durable: bool) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write_error(path: Path, error: OSError, size: int) -> HistoryError:
+    remedy = (
+        f"free at least {size} bytes and run it again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else "make its folder writable or choose another one"
+    )
+    return HistoryError(f"cannot write {path}: {error.strerror}; {remedy}")
+
+
+def encode(arrays: Arrays, *, half: bool = False) -> bytes:
+    """Return arrays as the bytes of a safetensors file that remembers order and dtypes.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        Any names, shapes and dtypes that safetensors knows.
+    half : bool
+        Store parameters as float16. One that overflows there keeps its own dtype; so do buffers.
+    """
+    stored: Arrays = {}
+    narrowed: dict[str, str] = {}
+    for name, array in arrays.items():
+        stored[name] = np.asarray(array, order="C")
+        if half and is_parameter(name, array) and array.dtype.itemsize > 2:
+            small = _narrow(stored[name])
+            if small is not None:
+                stored[name], narrowed[name] = small, array.dtype.name
+    layout = json.dumps({"names": list(arrays), "narrowed": narrowed})
+    return save(stored, {_LAYOUT: layout})
+
+
+def _narrow(array: Array) -> Array | None:
+    with np.errstate(over="ignore"):
+        small = array.astype(np.float16)
+    return small if np.isfinite(small).all() else None
+
+
+def decode(data: bytes) -> Arrays:
+    """Return the arrays that :func:`encode` wrote, in their order and dtypes, free to change."""
+    length = int.from_bytes(data[:8], "little")
+    layout = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_LAYOUT])
+    stored = load(data)
+    return {
+        name: stored[name].astype(layout["narrowed"].get(name, stored[name].dtype), copy=False)
+        for name in layout["names"]
+    }
+
+
+class Blobs(ABC):
+    """Immutable named bytes; a batch of them appears whole or not at all."""
+
+    @abstractmethod
+    def write(self, batch: str, name: str, data: bytes, *, durable: bool = True) -> None:
+        """Stage bytes in a batch that is not published yet."""
+
+    @abstractmethod
+    def staged(self, batch: str, name: str) -> bytes:
+        """Return bytes staged before."""
+
+    @abstractmethod
+    def drop(self, batch: str, name: str) -> None:
+        """Remove staged bytes."""
+
+    @abstractmethod
+    def publish(self, batch: str) -> None:
+        """Let a staged batch appear under its name, whole."""
+
+    @abstractmethod
+    def discard(self, batch: str) -> None:
+        """Forget a staged batch; nothing happens if there is none."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return published bytes; FileNotFoundError if there are none."""
+
+    @abstractmethod
+    def remove(self, paths: Iterable[str]) -> None:
+        """Delete published or left-over bytes, and folders that become empty."""
+
+    @abstractmethod
+    def paths(self) -> list[str]:
+        """Return everything there is, published or left over."""
+
+    def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
+        """Stage the bytes of another store: a hard link where possible, else a copy."""
+        self.write(batch, name, source.read(path))
+
+
+class _Memory(Blobs):
+    """Blobs in memory, as the same bytes that a folder would hold."""
+
+    def __init__(self) -> None:
+        self._staged: dict[str, dict[str, bytes]] = {}
+        self._published: dict[str, bytes] = {}
+
+    def write(self, batch: str, name: str, data: bytes, *, durable: bool = True) -> None:
+        self._staged.setdefault(batch, {})[name] = data
+
+    def staged(self, batch: str, name: str) -> bytes:
+        return self._staged[batch][name]
+
+    def drop(self, batch: str, name: str) -> None:
+        del self._staged[batch][name]
+
+    def publish(self, batch: str) -> None:
+        for name, data in self._staged.pop(batch, {}).items():
+            self._published[f"{batch}/{name}"] = data
+
+    def discard(self, batch: str) -> None:
+        self._staged.pop(batch, None)
+
+    def read(self, path: str) -> bytes:
+        try:
+            return self._published[path]
+        except KeyError:
+            raise FileNotFoundError(path) from None
+
+    def remove(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self._published.pop(path, None)
+
+    def paths(self) -> list[str]:
+        return sorted(self._published)
+
+
+class _Folder(Blobs):
+    """Blobs in a folder, one file each."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def write(self, batch: str, name: str, data: bytes, *, durable: bool = True) -> None:
+        path = self._root / f"{batch}.tmp" / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, data, durable=durable)
+        except OSError as error:
+            raise _write_error(path, error, len(data)) from error
+
+    def staged(self, batch: str, name: str) -> bytes:
+        return (self._root / f"{batch}.tmp" / name).read_bytes()
+
+    def drop(self, batch: str, name: str) -> None:
+        (self._root / f"{batch}.tmp" / name).unlink()
+
+    def publish(self, batch: str) -> None:
+        source, target = self._root / f"{batch}.tmp", self._root / batch
+        if not source.exists():
+            return
+        for folder, _, _ in os.walk(source):
+            _flush_folder(Path(folder))
+        if target.exists():  # never named by the index, or this batch would have another name
+            shutil.rmtree(target)
+        source.replace(target)
+        _flush_folder(self._root)
+
+    def discard(self, batch: str) -> None:
+        shutil.rmtree(self._root / f"{batch}.tmp", ignore_errors=True)
+
+    def read(self, path: str) -> bytes:
+        return (self._root / path).read_bytes()
+
+    def remove(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            file = self._root / path
+            file.unlink(missing_ok=True)
+            for folder in file.parents:
+                if folder == self._root:
+                    break
+                with suppress(OSError):  # not empty yet
+                    folder.rmdir()
+
+    def paths(self) -> list[str]:
+        return sorted(
+            (Path(folder) / name).relative_to(self._root).as_posix()
+            for entry in self._root.iterdir()
+            if entry.is_dir() and _BATCH.fullmatch(entry.name)
+            for folder, _, names in os.walk(entry)
+            for name in names
+        )
+
+    def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
+        if isinstance(source, _Folder):
+            target = self._root / f"{batch}.tmp" / name
+            with suppress(OSError):  # another file system, or one without links: copy
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(source._root / path, target)
+                return
+        super().take(batch, name, source, path)
+
+
+def in_memory() -> Blobs:
+    """Return an empty store of bytes in memory."""
+    return _Memory()
+
+
+def in_folder(root: Path) -> Blobs:
+    """Return the store of bytes in a folder that exists; other files there are not touched."""
+    return _Folder(root)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
