@@ -120,7 +120,6 @@ def _on_ray(
         "num_cpus": 1,
         "num_gpus": gpus,
         "max_restarts": -1,  # a dead worker is otherwise never replaced and swallows messages
-        "max_task_retries": 1,
     }
     # Ray sets its own handlers when it starts, so ours come after it.
     with _signals(stop), _quiet():

@@ -26,6 +26,7 @@ from unlearning.errors import (
     ConfigError,
     FederationError,
     FedUnlearnError,
+    HistoryError,
     UnsupportedRequestError,
 )
 from unlearning.fulfil import fulfil
@@ -149,7 +150,9 @@ class UnlearningStrategy(FedAvg):
                         entry.add(reply.client, reply.num_examples, reply.update)
                     yield reply
 
-            return self.learn(server_round, arrays, noted())
+            current = self.learn(server_round, arrays, noted())
+            self._check_finite(current, f"the model of round {server_round}")
+            return current
 
     def rewrite(self, history: History, *, before: int) -> History:
         """Return a fork of ``history`` with the rounds before ``before``, to record a clean one.
@@ -219,15 +222,23 @@ class UnlearningStrategy(FedAvg):
         ------
         FederationError
             If a round had too few valid replies or the result is not finite.
+        HistoryError
+            If what the strategy needs was not recorded.
         """
         federation, roster = self.federation, self._roster
-        self.request, self.rewritten = request, None
         federation.forgotten = federation.forgotten | request
         roster.forget(request.leavers)
-        if history.rounds and history.first_round(request) is None:
+        if federation.completed and not history.rounds:
+            raise HistoryError(
+                f"{federation.completed} rounds were learned but none is recorded, so nobody can "
+                "tell whom the model rests on; serve the request where it was learned"
+            )
+        if history.first_round(request) is None:
             return arrays
         if not roster.clients:
+            federation.edited = federation.completed
             return history.initial
+        self.request, self.rewritten = request, None
         roster.helping = request.leavers if self.asks_forgotten else frozenset()
         begun = federation.clock()
         try:
@@ -237,6 +248,7 @@ class UnlearningStrategy(FedAvg):
                 federation.observe("unlearn", server_round, current)
             if difference := named.mismatch(arrays, current):
                 raise FederationError(f"{type(self).__name__} returned a model whose {difference}")
+            self._check_finite(current, "the unlearned model")
         except BaseException:
             self.discard()
             raise
@@ -244,6 +256,7 @@ class UnlearningStrategy(FedAvg):
             roster.helping = frozenset()
             federation.spend("unlearn", Cost(wall_s=federation.clock() - begun))
             self.request = None
+        federation.edited = federation.completed
         return current
 
     def dismiss(self, request: Request) -> dict[str, list[int]]:
@@ -261,7 +274,7 @@ class UnlearningStrategy(FedAvg):
             return Message(to_content(model, {}, facts), roster.nodes[client], DELETE)
 
         replies = roster.send_and_receive(map(ask, owners), timeout=self.federation.timeout_s)
-        done = [int(str(r.content.config_records[Wire.CONFIG][Wire.CLIENT])) for r in replies]
+        done = [roster.sender(reply) for reply in replies if _acknowledges(reply, roster)]
         return {
             "acknowledged": sorted(done),
             "unacknowledged": sorted(set(owners) - set(done)),
@@ -294,7 +307,11 @@ class UnlearningStrategy(FedAvg):
         if federation.roster is None or federation.roster.grid is not grid:
             expected = len(list(grid.get_node_ids()))
             federation.roster = Roster.discover(
-                grid, max(1, expected), federation.client_config, timeout_s=timeout
+                grid,
+                max(1, expected),
+                federation.client_config,
+                timeout_s=timeout,
+                stop=federation.stop,
             )
         federation.timeout_s = min(federation.timeout_s, timeout)
         federation.forgotten = federation.ledger.forgotten()
@@ -307,7 +324,7 @@ class UnlearningStrategy(FedAvg):
         arrays = result.arrays if num_rounds else initial_arrays
         while federation.ledger.due(federation.completed):
             arrays = to_record(self._serve_due(to_arrays(arrays)))
-            if federation.recovery_rounds:
+            if federation.recovery_rounds and federation.roster.clients:
                 rounds = federation.recovery_rounds
                 result = flower(federation.roster, arrays, rounds, *common)
                 arrays = result.arrays
@@ -368,7 +385,8 @@ class UnlearningStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Return the example-weighted means of what the clients measured."""
-        records = [reply.content.metric_records[Wire.METRICS] for reply in replies]
+        contents = [reply.content.metric_records for reply in replies]
+        records = [content[Wire.METRICS] for content in contents if Wire.METRICS in content]
         weights = [float(str(record[Wire.NUM_EXAMPLES])) for record in records]
         if not sum(weights):
             return None
@@ -386,7 +404,7 @@ class UnlearningStrategy(FedAvg):
     def _roster(self) -> Roster:
         if self.federation.roster is None:
             raise FederationError(
-                f"{type(self).__name__} has no grid yet; call start, or give the federation a roster"
+                f"{type(self).__name__} has no grid yet; call start or give its federation a roster"
             )
         return self.federation.roster
 
@@ -431,13 +449,20 @@ class UnlearningStrategy(FedAvg):
         arrays: Arrays,
         replies: Iterator[Reply],
     ) -> Arrays:
-        """Let a hook combine replies, then see that enough of them were good."""
+        """Let a hook combine replies, and see that enough of them are good.
+
+        They are counted when the last has come, still inside the hook, so that a round with too
+        few of them is not recorded either.
+        """
         valid: list[int] = []
 
         def counted() -> Iterator[Reply]:
             for reply in replies:
                 valid.append(reply.client)
                 yield reply
+            idle = [c for c, why in self._roster.lost.items() if why == _NOTHING_LEFT]
+            if len(valid) < self.federation.min_replies * (len(self._asked) - len(idle)):
+                raise FederationError(self._too_few(server_round, len(valid)))
 
         stream = counted()
         first = next(stream, None)
@@ -446,15 +471,17 @@ class UnlearningStrategy(FedAvg):
         current = hook(server_round, arrays, _again(first, stream))
         for _ in stream:  # a hook may stop early; what it left is still checked and counted
             pass
-        idle = [c for c, why in self._roster.lost.items() if why == _NOTHING_LEFT]
-        if len(valid) < self.federation.min_replies * (len(self._asked) - len(idle)):
-            raise FederationError(self._too_few(server_round, len(valid)))
-        if not named.is_finite(current):
+        self._check_finite(current, f"the model of round {server_round}")
+        if arrays.keys() != current.keys():
+            return current
+        return {name: current[name] for name in arrays}
+
+    def _check_finite(self, arrays: Arrays, what: str) -> None:
+        if not named.is_finite(arrays):
             raise FederationError(
-                f"round {server_round}: the combined model is not finite; the round is discarded. "
-                "Lower the learning rate or the strategy's step"
+                f"{what} is not finite and was discarded; lower the learning rate or the step of "
+                f"{type(self).__name__}"
             )
-        return {name: current[name] for name in arrays} if arrays.keys() == current.keys() else current
 
     def _too_few(self, server_round: int, valid: int) -> str:
         lost = "; ".join(f"client {c}: {why}" for c, why in sorted(self._roster.lost.items())[:5])
@@ -486,13 +513,14 @@ class UnlearningStrategy(FedAvg):
             elif unlearning:
                 address = [federation.seed, absolute + server_round, client, _UNLEARN]
             model = shared if instruction.arrays is None else to_record(instruction.arrays)
+            trains = instruction.step == "train"
             facts = {
                 **federation.client_config,
                 Wire.CLIENT: client,
                 Wire.STEP: instruction.step,
                 Wire.SEED: address,
                 Wire.SERVER_ROUND: absolute,
-                Wire.REMEMBER: federation.remember and (not unlearning or instruction.step != "train"),
+                Wire.REMEMBER: federation.remember and not (unlearning and trains),
                 Wire.SETTINGS: {**defaults, **instruction.settings},
                 **self._forgotten_parts(client),
             }
@@ -519,12 +547,10 @@ class UnlearningStrategy(FedAvg):
         """Yield checked replies; quarantine bad ones by name; meter all of them."""
         federation, roster = self.federation, self._roster
         down = roster.bytes_down
-        answered = 0
         for message in messages:
             client = roster.sender(message)
             instruction = asked[client]
             sent = arrays if instruction.arrays is None else instruction.arrays
-            answered += 1
             try:
                 reply = read_reply(
                     message,
@@ -561,6 +587,12 @@ def _update(reply: Reply) -> Arrays:
     if reply.update is None:
         raise FederationError(f"client {reply.client} sent no model; this round needs one")
     return reply.update
+
+
+def _acknowledges(reply: Message, roster: Roster) -> bool:
+    """Return whether a client answers for itself that it deleted."""
+    receipt = reply.content.config_records.get(Wire.CONFIG, ConfigRecord())
+    return receipt.get(Wire.CLIENT) == roster.sender(reply)
 
 
 def _again(first: Reply, rest: Iterator[Reply]) -> Iterator[Reply]:

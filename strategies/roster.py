@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -26,11 +27,39 @@ if TYPE_CHECKING:
 __all__ = ["ForgottenClientError", "Roster"]
 
 _FASTEST_POLL_S, _SLOWEST_POLL_S = 0.002, 0.05
+_TRIES, _PAUSE_S = 4, 1.0  # of one message whose worker died; the pause grows with each
+_WORKER_DIED = 0  # Flower's error code where a worker ended without an answer
 DELETE = f"{MessageType.QUERY}.delete"
 
 
 class ForgottenClientError(RuntimeError):
     """Something tried to send a message to a client that has been forgotten."""
+
+
+@dataclass
+class _Sent:
+    """A message on its way, and the reply once it is there."""
+
+    client: int
+    message: Message
+    id: str = ""
+    reply: Message | None = None
+    tries: int = 1
+    not_before: float = 0.0
+    failure: Message | None = None
+
+    def again(self, failure: Message) -> None:
+        """Make a fresh copy of the message, to be sent in a while."""
+        old = self.message
+        self.message = Message(
+            old.content,
+            old.metadata.dst_node_id,
+            old.metadata.message_type,
+            group_id=old.metadata.group_id,
+        )
+        self.id, self.failure = "", failure
+        self.not_before = time.monotonic() + _PAUSE_S * self.tries
+        self.tries += 1
 
 
 class Roster(Grid):
@@ -200,8 +229,7 @@ class Roster(Grid):
         """
         self.lost = {}
         source = iter(messages)
-        waiting: deque[tuple[str, int]] = deque()
-        ready: dict[str, Message] = {}
+        waiting: deque[_Sent] = deque()
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FASTEST_POLL_S
         while True:
@@ -210,19 +238,13 @@ class Roster(Grid):
                 return
             if self._stop():
                 raise InterruptedError("run cancelled")
-            pending = [message_id for message_id, _ in waiting if message_id not in ready]
-            arrived = list(self.grid.pull_messages(pending)) if pending else []
-            for reply in arrived:
-                if reply.metadata.reply_to_message_id in pending:  # else nobody waits for it
-                    ready[reply.metadata.reply_to_message_id] = reply
-            while waiting and waiting[0][0] in ready:
-                message_id, client = waiting.popleft()
-                yield from self._accept(client, ready.pop(message_id))
+            arrived = self._collect(waiting)
+            while waiting and waiting[0].reply is not None:
+                yield from self._accept(waiting.popleft())
             if deadline is not None and time.monotonic() > deadline:
-                late = [client for message_id, client in waiting if message_id not in ready]
-                for message_id, client in waiting:
-                    if message_id in ready:
-                        yield from self._accept(client, ready.pop(message_id))
+                late = [sent.client for sent in waiting if sent.reply is None]
+                for sent in waiting:
+                    yield from self._accept(sent)
                 unsent = [self.client_of(message) for message in source]
                 self.lost |= dict.fromkeys([*late, *unsent], f"no reply within {timeout:g} s")
                 return
@@ -230,28 +252,58 @@ class Roster(Grid):
             if waiting and not arrived:
                 time.sleep(pause)
 
-    def _fill(self, source: Iterator[Message], places: int) -> list[tuple[str, int]]:
-        """Send up to ``places`` further messages; return their ids and clients.
+    def _fill(self, source: Iterator[Message], places: int) -> list[_Sent]:
+        """Send up to ``places`` further messages.
 
         They are pushed one by one: of several, Flower's grids do not say which did not get through.
         """
-        sent: list[tuple[str, int]] = []
-        while len(sent) < places and (message := next(source, None)) is not None:
-            client = self.client_of(message)
-            self.bytes_down += sum(map(num_bytes, message.content.array_records.values()))
-            ids = [message_id for message_id in self.push_messages([message]) if message_id]
-            if ids:
-                sent.append((ids[0], client))
-            else:
-                self.lost[client] = "the message could not be delivered; its node may have left"
-        return sent
+        batch: list[_Sent] = []
+        while len(batch) < places and (message := next(source, None)) is not None:
+            sent = _Sent(self.client_of(message), message)
+            if self._send(sent):
+                batch.append(sent)
+        return batch
 
-    def _accept(self, client: int, reply: Message) -> Iterator[Message]:
+    def _send(self, sent: _Sent) -> bool:
+        """Push a message; return whether it got through, and note in ``lost`` if not."""
+        message = sent.message
+        self.bytes_down += sum(map(num_bytes, message.content.array_records.values()))
+        sent.id = next((found for found in self.push_messages([message]) if found), "")
+        if not sent.id:
+            self.lost[sent.client] = "the message could not be delivered; its node may have left"
+        return bool(sent.id)
+
+    def _collect(self, waiting: Iterable[_Sent]) -> bool:
+        """Take in what has arrived; return whether anything has.
+
+        A message whose worker process died is sent again, a little later, since the client is not
+        to blame and a new worker takes its time to start.
+        """
+        for sent in waiting:
+            if sent.reply is None and not sent.id and time.monotonic() >= sent.not_before:
+                sent.reply = None if self._send(sent) else sent.failure
+        pending = {sent.id: sent for sent in waiting if sent.reply is None and sent.id}
+        arrived = list(self.grid.pull_messages(list(pending))) if pending else []
+        for reply in arrived:
+            answered = pending.get(reply.metadata.reply_to_message_id)
+            if answered is None:  # nobody waits for it
+                continue
+            died = reply.has_error() and reply.error.code == _WORKER_DIED
+            if died and answered.tries < _TRIES:
+                answered.again(reply)
+            else:
+                answered.reply = reply
+        return bool(arrived)
+
+    def _accept(self, sent: _Sent) -> Iterator[Message]:
         """Yield a reply, or note in ``lost`` why it is none."""
+        reply = sent.reply
+        if reply is None:
+            return
         if reply.has_error():
-            self.lost[client] = _last_line(reply.error.reason)
-        elif reply.metadata.src_node_id != self.nodes.get(client):
-            self.lost[client] = "quarantined: another node answered in its place"
+            self.lost[sent.client] = _last_line(reply.error.reason)
+        elif reply.metadata.src_node_id != self.nodes.get(sent.client):
+            self.lost[sent.client] = "quarantined: another node answered in its place"
         else:
             yield reply
 
