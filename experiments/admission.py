@@ -1,0 +1,177 @@
+"""Whether a request may enter the ledger of a running federation.
+
+Everything is judged from the run folder alone, without Flower and PyTorch, so that asking takes a
+moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments.runfolder import COMPARE, FederationFacts, RunFolder
+from unlearning.errors import RequestError, UnsupportedRequestError, unknown
+from unlearning.ledger import Ledger
+from unlearning.request import Forgotten, Omission, Request, Scope
+
+__all__ = ["admit", "check", "compose"]
+
+
+def compose(
+    clients: Sequence[int] = (),
+    samples: Sequence[tuple[int, ...]] = (),
+    classes: Sequence[int] = (),
+    tasks: Sequence[str] = (),
+    **rest: Any,
+) -> Request:
+    """Return the request that options of a command line mean; its scope follows from them.
+
+    Parameters
+    ----------
+    clients : sequence of int
+        Clients alone leave for good; with ``classes`` or ``tasks`` they own what is named.
+    samples : sequence of tuple of int
+        One for each of ``clients``, in the same order: positions of that client's samples.
+    classes, tasks : sequence
+        What is forgotten, at ``clients`` if any are named, everywhere otherwise.
+    **rest
+        Further fields of :class:`~unlearning.request.Request`.
+
+    Raises
+    ------
+    RequestError
+        If nothing is named, or the options do not go together.
+    """
+    if samples and len(samples) != len(clients):
+        raise RequestError(
+            f"{len(clients)} client(s) but {len(samples)} list(s) of samples; give one --samples "
+            "for each --client, in the same order"
+        )
+    if len([given for given in (samples, classes, tasks) if given]) > 1:
+        raise RequestError(
+            "samples, classes and tasks are separate requests; ask for one at a time"
+        )
+    if tasks:
+        return Request(Scope.TASK, clients=tuple(clients), tasks=tuple(tasks), **rest)
+    if samples:
+        owned: dict[int, tuple[int, ...]] = {}
+        for client, chosen in zip(clients, samples, strict=True):
+            owned[client] = (*owned.get(client, ()), *chosen)
+        return Request(Scope.SAMPLE, samples=owned, **rest)
+    if classes:
+        scope = Scope.SAMPLE if clients else Scope.CLASS
+        return Request(scope, clients=tuple(clients), classes=tuple(classes), **rest)
+    if clients:
+        return Request(Scope.CLIENT, clients=tuple(clients), **rest)
+    raise RequestError("nothing to forget is named; give --client, --class or --task")
+
+
+def admit(folder: RunFolder, request: Request) -> bool:
+    """Check a request against a run and append it to the run's ledger.
+
+    Returns
+    -------
+    bool
+        False if the ledger knows this request id already: nothing is changed then.
+
+    Raises
+    ------
+    RequestError
+        If the run cannot be asked this; the ledger is left as it was.
+    """
+    federation = folder.read_federation()
+    if federation.kind == COMPARE:
+        raise RequestError(
+            f"{folder.path} is a comparison, in which all strategies answer the same scheduled "
+            "requests; put it under [[requests]] in the config, or ask a folder of `fedunlearn run`"
+        )
+    ledger = Ledger(folder.ledger)
+    if request.id in {known.id for known in ledger.requests()}:
+        return False
+    check(request, federation, ledger)
+    rounds = folder.read_config().get("rounds")
+    if request.at_round is not None and isinstance(rounds, int) and request.at_round > rounds:
+        raise RequestError(
+            f"round {request.at_round} lies after the last of the {rounds} rounds of {folder.path};"
+            f" give --at-round 1 to {rounds}, or leave it out"
+        )
+    return ledger.receive(request)
+
+
+def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse a request that names what does not exist, or must not or need not be forgotten.
+
+    Raises
+    ------
+    RequestError
+        For an unknown client, sample, class or task; for what is forgotten already or waits to
+        be; for the only clients left.
+    UnsupportedRequestError
+        If the strategy of the run does not serve the scope.
+    """
+    if federation.scopes and request.scope.value not in federation.scopes:
+        raise UnsupportedRequestError(
+            f"strategy {federation.strategy!r} does not serve requests of scope "
+            f"{request.scope.value!r} (it serves: {', '.join(federation.scopes)}); "
+            "`fedunlearn list strategies` shows which do"
+        )
+    _check_names(request, federation)
+    _check_not_asked(request, federation, ledger)
+    _check_someone_stays(request, federation, ledger)
+
+
+def _check_names(request: Request, federation: FederationFacts) -> None:
+    clients = federation.clients
+    for client in (*request.clients, *request.samples):
+        if client not in clients:
+            raise RequestError(_unknown("client", client, clients))
+    for client, samples in request.samples.items():
+        if odd := [sample for sample in samples if not 0 <= sample < clients[client]]:
+            raise RequestError(
+                f"unknown sample {odd[0]} of client {client}: "
+                f"its training samples are counted from 0 to {clients[client] - 1}"
+            )
+    for label in request.classes:
+        if label not in federation.classes:
+            raise RequestError(_unknown("class", label, federation.classes))
+    for task in request.tasks:
+        if task not in federation.tasks:
+            raise RequestError(unknown("task", task, federation.tasks))
+
+
+def _unknown(kind: str, value: int, known: Iterable[int]) -> str:
+    """Return that a number is unknown; many known numbers in a row are named by their ends."""
+    ids = sorted(known)
+    if len(ids) > 2 and ids == list(range(ids[0], ids[-1] + 1)):
+        return f"unknown {kind} {value} (known: {ids[0]} to {ids[-1]})"
+    return unknown(kind, value, ids)
+
+
+def _check_not_asked(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse what earlier requests ask for in full; those refused do not count."""
+    earlier = [known for known in ledger.requests() if ledger.state(known.id) != "refused"]
+    asked = Forgotten(tuple(earlier))
+    owners = request.owners(federation.clients)
+    if all(_covers(asked.omission(k), request.omission(k)) for k in owners):
+        part = next(known for known in earlier if set(known.owners(owners)))
+        raise RequestError(
+            f"{request.describe()} is forgotten already or waits to be "
+            f"(request {part.id}, {ledger.state(part.id)}); nothing is left to ask for"
+        )
+
+
+def _covers(larger: Omission, smaller: Omission) -> bool:
+    return larger.everything or larger | smaller == larger
+
+
+def _check_someone_stays(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse a request that would leave no client to train."""
+    gone = ledger.forgotten().clients
+    leaving = frozenset[int]().union(*(known.leavers for known in ledger.waiting()))
+    if request.leavers and not set(federation.clients) - gone - leaving - request.leavers:
+        before = sorted(gone | leaving)
+        others = f" (clients {', '.join(map(str, before))} have left or wait to)" if before else ""
+        raise RequestError(
+            f"{request.describe()} would leave no client to train{others}; "
+            "a federation needs at least one"
+        )

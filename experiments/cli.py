@@ -1,0 +1,377 @@
+"""The command line: ``fedunlearn run | compare | request | status | report | list | verify``.
+
+Everything heavy is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from unlearning.errors import ConfigError, FedUnlearnError
+
+if TYPE_CHECKING:
+    from experiments.progress import Observer
+    from experiments.runfolder import RunFolder
+
+__all__ = ["app"]
+
+USER_ERROR = 2  # exit code of everything the user can put right
+INTERRUPTED = 130  # as shells report SIGINT
+
+
+class _Commands(TyperGroup):
+    """Commands that answer a user's mistake with one line, and with a traceback on ``--debug``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Taken before and after the command's name.
+        ctx.meta["debug"] = "--debug" in args
+        return super().parse_args(ctx, [arg for arg in args if arg != "--debug"])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except FedUnlearnError as error:
+            _complain(error, debug=ctx.meta["debug"])
+            raise typer.Exit(USER_ERROR) from None
+        except (KeyboardInterrupt, InterruptedError) as error:
+            typer.echo("interrupted", err=True)
+            if ctx.meta["debug"]:
+                _complain(error, debug=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _complain(error: BaseException, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    label = typer.style("error:", fg=typer.colors.RED, bold=True)
+    typer.echo(f"{label} {' '.join(str(error).splitlines())}", err=True)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="fedunlearn",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="RUN", help="The run folder to make; default: runs/CONFIG-TIME."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("fedunlearn"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error as well.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """Make a federation forget, and see how far it really did."""
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    out: Out = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Learn, serve the requests with the configured strategy, recover, report."""
+    from experiments.config import load
+    from experiments.runfolder import RunFolder, default_out
+
+    settings = load(config, overrides or ())
+    from experiments import launch  # loads Flower: only once the config is right
+
+    with _watched() as observer:
+        made = launch.run(settings, out or default_out(config), observer=observer)
+    _show_results(RunFolder.open(made), as_json=as_json)
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    strategies: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Strategies to compare; default: those of the config."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Seeds; default: that of the config.")
+    ] = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Learn once, then let every strategy answer the same requests from the same history."""
+    from experiments.config import load
+    from experiments.runfolder import RunFolder, default_out
+
+    settings = load(config, overrides or ())
+    names = None if strategies is None else _words(strategies, "--strategies")
+    numbers = None if seeds is None else _numbers(seeds, "--seeds")
+    from experiments import launch  # loads Flower: only once all options are right
+
+    with _watched() as observer:
+        made = launch.compare(
+            settings,
+            out or default_out(config),
+            strategies=names,
+            seeds=numbers,
+            observer=observer,
+        )
+    _show_results(RunFolder.open(made), as_json=as_json)
+
+
+@app.command()
+def request(
+    run: Run,
+    clients: Annotated[
+        list[str] | None,
+        typer.Option("--client", metavar="ID", help="A client; may be repeated."),
+    ] = None,
+    samples: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--samples",
+            metavar="4,8,15",
+            help="Positions in the training set of a client: one list for each --client, in the "
+            "same order.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="LABEL", help="A class, at --client if given; repeatable."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME", help="A task, at --client if given; repeatable."),
+    ] = None,
+    at_round: Annotated[
+        int | None,
+        typer.Option(min=1, help="Serve after this round; default: as soon as possible."),
+    ] = None,
+    asked_by: Annotated[str, typer.Option(help="Who asks, for the ledger.")] = "operator",
+    request_id: Annotated[
+        str | None,
+        typer.Option("--id", help="A name of its own: the same id twice is one request."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a run to forget a client, samples, classes or a task, while it goes on."""
+    from experiments.admission import admit, compose
+    from experiments.runfolder import RunFolder
+
+    folder = RunFolder.open(run)
+    asked = compose(
+        clients=[number for text in clients or () for number in _numbers(text, "--client")],
+        samples=[_numbers(text, "--samples") for text in samples or ()],
+        classes=[number for text in classes or () for number in _numbers(text, "--class")],
+        tasks=tasks or (),
+        at_round=at_round,
+        asked_by=asked_by,
+        **({"id": request_id} if request_id else {}),
+    )
+    is_new = admit(folder, asked)
+    status = folder.read_status()
+    is_running = status is not None and status.is_running
+    if is_running:
+        when = f"after round {at_round}" if at_round else "before the next round"
+        fate = f"it will be served {when}"
+    else:
+        state = "not begun" if status is None else status.state
+        fate = f"the run has {state}, so the request waits until it is resumed"
+    if as_json:
+        answer = {"id": asked.id, "text": asked.describe(), "new": is_new, "running": is_running}
+        _print_json({**answer, "request": asked.to_json()})
+        return
+    typer.echo(
+        f"recorded request {asked.id}: forget {asked.describe()}; {fate}"
+        if is_new
+        else f"request {asked.id} was recorded before; nothing is changed"
+    )
+
+
+@app.command()
+def status(run: Run, as_json: Json = False) -> None:
+    """Say how far a run is and what became of each request."""
+    from experiments.inspection import overview
+    from experiments.runfolder import RunFolder
+
+    found = overview(RunFolder.open(run))
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        typer.echo("\n".join(found.lines()))
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Make the report again from what the run left on disk."""
+    from experiments.runfolder import RunFolder
+
+    folder = RunFolder.open(run)
+    from experiments.report import render
+
+    typer.echo(f"report: {render(folder.path)}")
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    STRATEGIES = "strategies"
+    DATASETS = "datasets"
+    MODELS = "models"
+    PARTITIONERS = "partitioners"
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False
+) -> None:
+    """List what a config can name."""
+    from experiments import listing
+
+    entries = listing.entries(kind.value)
+    if as_json:
+        _print_json(entries)
+    else:
+        _print_table(entries)
+
+
+@app.command()
+def verify(run: Run, as_json: Json = False) -> None:
+    """Check the ledger's chain, every file of the history, and the model."""
+    from experiments.inspection import verify as examine
+    from experiments.runfolder import RunFolder
+
+    found = examine(RunFolder.open(run))
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        for line in found.checked:
+            typer.echo(line)
+    for problem in found.problems:
+        _complain(FedUnlearnError(problem), debug=False)
+    if found.problems:
+        raise typer.Exit(USER_ERROR)
+
+
+@app.command()
+def resume(run: Run) -> None:
+    """Go on with a run that was interrupted (comes later)."""
+    from experiments.runfolder import RunFolder
+
+    RunFolder.open(run)
+    raise FedUnlearnError(
+        f"{run} cannot be resumed: `resume` comes in a later version; "
+        "run the config again with another --out"
+    )
+
+
+def _words(text: str, option: str) -> tuple[str, ...]:
+    words = tuple(word for part in text.split(",") if (word := part.strip()))
+    if not words:
+        raise ConfigError(f"{option} is {text!r}; give names separated by commas")
+    return words
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    words = _words(text, option)
+    if odd := [word for word in words if not word.isdecimal()]:
+        raise ConfigError(
+            f"{option} is {text!r}, and {odd[0]!r} is no whole number; "
+            "give numbers separated by commas, for example 4,8,15"
+        )
+    return tuple(int(word) for word in words)
+
+
+@contextmanager
+def _watched() -> Iterator[Observer]:
+    """Show progress on standard error, so that standard output holds the answer alone."""
+    from rich.console import Console
+
+    from experiments.progress import progress
+
+    with progress(Console(stderr=True)) as observer:
+        yield observer
+
+
+def _show_results(folder: RunFolder, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from experiments.results import plain_table, read_results, table
+
+    if as_json:
+        typer.echo(folder.results.read_text(encoding="utf-8"))
+        return
+    _, rows = read_results(folder.path)
+    console = Console()
+    if console.is_terminal:
+        console.print(table(rows))
+    else:
+        typer.echo(plain_table(rows))
+    typer.echo(f"report: {folder.report}")
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _print_table(entries: Sequence[dict[str, object]]) -> None:
+    """Print entries as a table: a column per key, a line per part of a list or mapping."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe has no width to keep to
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    # What is said in sentences does not fit into a table; --json has it.
+    keys = [key for key in (entries[0] if entries else ()) if key != "summary"]
+    for key in keys:
+        table.add_column(key.replace("_", "\n"), overflow="fold", no_wrap=key == "name")
+    for entry in entries:
+        table.add_row(*(_cell(entry[key]) for key in keys))
+    console.print(table, markup=False, highlight=False)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key} = {item}" for key, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) or "-"

@@ -1,0 +1,83 @@
+"""What a config can name, as plain entries for a table or for JSON."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+__all__ = ["entries"]
+
+Entry = dict[str, object]
+
+
+def entries(kind: str) -> list[Entry]:
+    """Return one entry per name; all entries have the same keys.
+
+    Parameters
+    ----------
+    kind : {"strategies", "datasets", "models", "partitioners"}
+        What to list.
+
+    Raises
+    ------
+    KeyError
+        If there is no such kind.
+    """
+    return {
+        "strategies": _strategies,
+        "datasets": _datasets,
+        "models": _models,
+        "partitioners": _partitioners,
+    }[kind]()
+
+
+def _strategies() -> list[Entry]:
+    from experiments.registry import describe
+
+    return [
+        {
+            "name": found.alias,
+            "scopes": list(found.scopes),
+            "guarantee": found.guarantee,
+            "needs": list(found.needs),
+            "asks_forgotten": found.asks_forgotten,
+            "options": _plain(found.options),
+            "summary": found.summary,
+        }
+        for found in describe()
+    ]
+
+
+def _datasets() -> list[Entry]:
+    from experiments import data
+
+    return _named(data.names())
+
+
+def _models() -> list[Entry]:
+    from experiments import models
+
+    return _named(models.names())
+
+
+def _partitioners() -> list[Entry]:
+    from experiments import partition
+
+    return _named(partition.names())
+
+
+def _named(names: object) -> list[Entry]:
+    """Return entries for names alone, or for names with their parameters and defaults."""
+    if isinstance(names, Mapping):
+        return [{"name": name, "parameters": _plain(found)} for name, found in names.items()]
+    return [{"name": name} for name in names]  # type: ignore[attr-defined]
+
+
+def _plain(parameters: object) -> object:
+    """Return parameters with their defaults; one without a default is required."""
+    if not isinstance(parameters, Mapping):
+        return parameters
+    return {
+        name: "required" if default is inspect.Parameter.empty else default
+        for name, default in parameters.items()
+    }
