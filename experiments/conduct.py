@@ -33,6 +33,9 @@ from unlearning.scorecard import Outputs, score
 
 __all__ = ["Conductor", "Party"]
 
+_JOIN_S = 300.0  # longest wait for all clients to say who they are
+_LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
+
 
 @dataclass
 class Party:
@@ -112,6 +115,7 @@ class Conductor:
         self._expected = 0
         self._timeline: list[Point] = []
         self._position = 0
+        self._window = max(_LEAST_WINDOW, 4 * config.engine.workers)
 
     def run(self, grid: Grid, strategy: UnlearningStrategy) -> list[Party]:
         """Learn and serve every request, scheduled or arriving; return original and result."""
@@ -150,7 +154,9 @@ class Conductor:
                 self._timeline,
             )
         )
-        write_atomically(self._folder.model, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        write_atomically(
+            self._folder.model, save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        )
         federation.history.close()
         return parties
 
@@ -212,7 +218,9 @@ class Conductor:
             history=history,
             ledger=self._ledger.on_branch(f"{alias}/seed-{seed}"),
             client_config={**learned.client_config, Wire.HOME: str(home)},
-            roster=Roster(grid, roster.nodes, roster.declared, stop=self._stop),
+            roster=Roster(
+                grid, roster.nodes, roster.declared, window=self._window, stop=self._stop
+            ),
             judge=measure,
             forgotten=Forgotten(),
             costs={},
@@ -273,7 +281,8 @@ class Conductor:
             grid,
             len(self._task.clients),
             client_config,
-            timeout_s=min(config.engine.timeout_s, 300.0),
+            timeout_s=min(config.engine.timeout_s, _JOIN_S),
+            window=self._window,
             stop=self._stop,
         )
         return Federation(
@@ -305,9 +314,7 @@ class Conductor:
         result = strategy.start(grid, to_record(arrays), num_rounds=rounds, timeout=timeout)
         return to_arrays(result.arrays)
 
-    def _original(
-        self, arrays: Arrays, judge: Judge, federation: Federation, scope: str
-    ) -> Party:
+    def _original(self, arrays: Arrays, judge: Judge, federation: Federation, scope: str) -> Party:
         return Party(
             ORIGINAL,
             self._config.seed,
@@ -329,15 +336,15 @@ class Conductor:
             self._position += 1
             self._done += 1
             label = ORIGINAL if phase == "learn" else name
-            point = judge.glance(label, seed, phase, self._position, arrays)
-            point = point.model_copy(update={"wall_s": time.perf_counter() - begun})
-            self._timeline.append(point)
+            facts = {"strategy": label, "seed": seed, "phase": phase, "round": self._position}
+            seen = judge.glance(arrays)
+            wall_s = time.perf_counter() - begun
+            self._timeline.append(Point.model_validate({**facts, **seen, "wall_s": wall_s}))
             number, of = self._share
             self._expected = max(self._expected, self._done)
-            done = number * self._expected + self._done
-            self._tell(
-                Tick(name, seed, phase, server_round, done, of * self._expected, point.test_accuracy)
-            )
+            done, total = number * self._expected + self._done, of * self._expected
+            accuracy = seen["test_accuracy"]
+            self._tell(Tick(name, seed, phase, server_round, done, total, accuracy))
 
         federation.watch = watch
 

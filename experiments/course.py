@@ -15,11 +15,11 @@ from experiments.conduct import Conductor, Party
 from experiments.config import Config
 from experiments.finish import write_all
 from experiments.progress import Observer, Tick
+from experiments.registry import make, resolve
 from experiments.results import FINE_TUNE, RETRAIN, Refused
 from experiments.runfolder import COMPARE, RUN, RunFolder
 from experiments.tasks import Scenario, Task, task
 from strategies.base import UnlearningStrategy
-from experiments.registry import make, resolve
 from unlearning.errors import ConfigError, UnsupportedRequestError
 from unlearning.ledger import Ledger
 
@@ -159,11 +159,11 @@ class Course:
             else:
                 serving, refused = self._serving(seed)
                 parties += conductor.compare(grid, serving)
-        write_all(folder, self.config, self._tasks[self.seeds[0]], parties, refused, ledger, sys.argv)
+        write_all(
+            folder, self.config, self._tasks[self.seeds[0]], parties, refused, ledger, sys.argv
+        )
 
-    def _serving(
-        self, seed: int
-    ) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
+    def _serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
         """Return the strategies that serve every request, and the reasons of the others."""
         serving: dict[str, UnlearningStrategy] = {}
         refused: list[Refused] = []
@@ -184,6 +184,4 @@ class Course:
 
     @cached_property
     def _tasks(self) -> dict[int, Task]:
-        return {
-            seed: task(Scenario.of(self.config, seed)) for seed in self.seeds
-        }
+        return {seed: task(Scenario.of(self.config, seed)) for seed in self.seeds}

@@ -50,9 +50,7 @@ def write_all(
     references = {party.seed: party for party in parties if party.strategy == RETRAIN}
     rows = [_row(party, references.get(party.seed)) for party in parties]
     write_results(folder.path, config.to_dict(), rows)
-    requests = [
-        {**request.to_json(), "text": request.describe()} for request in ledger.requests()
-    ]
+    requests = [{**request.to_json(), "text": request.describe()} for request in ledger.requests()]
     details = Details(
         command=shlex.join(["fedunlearn", *command[1:]]),
         versions=_versions(),

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.results import Point
 from experiments.tasks import Examples, Task
 from unlearning.arrays import Arrays
 from unlearning.metrics import accuracy, backdoor_success
@@ -61,9 +60,7 @@ class Judge:
             triggered = Triggered(probabilities, self._triggered.y, target=target)
         return Outputs(**predictions, triggered=triggered)
 
-    def glance(
-        self, strategy: str, seed: int, phase: str, position: int, arrays: Arrays
-    ) -> Point:
+    def glance(self, arrays: Arrays) -> dict[str, float | None]:
         """Return accuracies on a fixed subset of each set, for the timeline."""
         found: dict[str, float | None] = {}
         for name in ("test", "retain", "forget"):
@@ -76,7 +73,7 @@ class Judge:
             chosen = _subset(len(data.y))
             predicted = self._predict(arrays, data.x[chosen]).argmax(1)
             found["backdoor_success"] = backdoor_success(predicted, data.y[chosen], data.target)
-        return Point(strategy=strategy, seed=seed, phase=phase, round=position, **found)
+        return found
 
     def _predict(self, arrays: Arrays, x: Floats) -> Floats:
         return self._task.predict(arrays, x, self._device)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from experiments.config import Config
@@ -24,7 +25,7 @@ from experiments.course import Course
 from experiments.progress import Observer
 from unlearning.errors import ConfigError
 
-__all__ = ["compare", "run"]
+__all__ = ["compare", "on_ray", "run"]
 
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
@@ -75,10 +76,14 @@ def compare(
 def _conduct(course: Course, out: Path) -> Path:
     course.check()
     folder = course.claim(out)
-    engine = _in_process if course.config.engine.grid == "local" else _on_ray
+    engine = _in_process if course.config.engine.grid == "local" else on_ray
     stop = threading.Event()
     with course.tracked(folder) as tell:
-        engine(course.config, course.num_clients, lambda grid: course.conduct(grid, folder, tell, stop.is_set), stop)
+
+        def body(grid: Grid) -> None:
+            course.conduct(grid, folder, tell, stop.is_set)
+
+        engine(course.config, course.num_clients, body, stop)
     return folder.path
 
 
@@ -92,14 +97,39 @@ def _in_process(
         body(LocalGrid(client_app, num_clients))
 
 
-def _on_ray(
-    config: Config, num_clients: int, body: Callable[[Grid], None], stop: threading.Event
+def on_ray(
+    config: Config,
+    num_clients: int,
+    body: Callable[[Grid], None],
+    stop: threading.Event | None = None,
+    *,
+    client_app: ClientApp | None = None,
 ) -> None:
+    """Call ``body`` with the grid of a Ray simulation, and end the simulation when it returns.
+
+    Parameters
+    ----------
+    config : Config
+        Its ``engine`` and ``device`` are read.
+    num_clients : int
+        Number of simulated nodes.
+    body : callable
+        Runs in a thread of this process; what it raises is raised here.
+    stop : threading.Event, optional
+        Set by SIGINT and SIGTERM.
+    client_app : ClientApp, optional
+        Must live in an importable module; default: that of :mod:`experiments.app`.
+
+    Raises
+    ------
+    ConfigError
+        If Ray does not start.
+    """
     _environment()
     import ray
     from flwr.simulation import run_simulation
 
-    from experiments.app import client_app
+    from experiments import app
 
     server_app = ServerApp()
 
@@ -116,18 +146,18 @@ def _on_ray(
             f"Ray does not start on {where} ({str(error).splitlines()[0]}); check "
             "engine.ray_address, or leave it out to start one here"
         ) from error
-    resources = {
+    resources: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": gpus,
         "max_restarts": -1,  # a dead worker is otherwise never replaced and swallows messages
     }
     # Ray sets its own handlers when it starts, so ours come after it.
-    with _signals(stop), _quiet():
+    with _signals(stop or threading.Event()), _quiet():
         run_simulation(
             server_app,
-            client_app,
+            client_app or app.client_app,
             num_supernodes=num_clients,
-            backend_config={"client_resources": resources},  # type: ignore[typeddict-item]
+            backend_config={"client_resources": resources},
         )
 
 

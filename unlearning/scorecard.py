@@ -131,10 +131,10 @@ _COMPARED = tuple(name for name in METRICS if name != "prediction_distance")
 
 
 class Verdict(StrEnum):
-    """What the planted marker allows to be said about one strategy."""
+    """What may be said of the planted marker after one strategy; of no other data."""
 
-    FORGOTTEN = "marker forgotten"
-    NOT_FORGOTTEN = "marker not forgotten"
+    FORGOTTEN = "forgotten"
+    NOT_FORGOTTEN = "not forgotten"
     INCONCLUSIVE = "inconclusive"
 
 

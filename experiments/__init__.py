@@ -1,0 +1,4 @@
+"""Composition: the only place that knows data, models, clients, strategies and their settings.
+
+Import from the modules themselves, for example ``from experiments.config import load``.
+"""
