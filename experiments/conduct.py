@@ -206,7 +206,8 @@ class Conductor:
         roster = learned.roster
         if roster is None:
             raise RuntimeError("a branch needs a federation that has met its clients")
-        history = learned.history.fork(self._folder.history(seed).with_name(f"seed-{seed}.{safe}"))
+        place = self._folder.history(seed).with_name(f"seed-{seed}.{safe}")
+        history = learned.history.fork(place, durable=False)  # it lives as long as the branch
         read: list[int] = []
 
         def measure(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:

@@ -93,7 +93,7 @@ def _in_process(
     from experiments.app import client_app
     from experiments.grids import LocalGrid
 
-    with _signals(stop):
+    with _signals(stop), _quiet():
         body(LocalGrid(client_app, num_clients))
 
 

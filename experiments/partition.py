@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import inspect
+import io
 import json
 import os
 import tempfile
@@ -175,7 +176,8 @@ def _compute(
     bars = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        # One of them draws its own progress bar on stderr.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             partitioner = kinds[name](**arguments)
             partitioner.dataset = datasets.Dataset.from_dict(columns)
@@ -195,8 +197,6 @@ def _compute(
     finally:
         if not bars:
             datasets.enable_progress_bars()
-    if name == "natural-id" and owner is not None:
-        shares.sort(key=lambda share: int(owner[share[0]]))
     return shares
 
 

@@ -45,6 +45,7 @@ _VARIABLES = {  # the page may set these; its own colours are the fallback
     _BACKDOOR: "c-backdoor",
 }
 _SHADES = {"unlearn": _UNLEARN, "recover": _RECOVER}
+_FONT = "var(--font, sans-serif)"
 _WIDTH_IN = 8.6
 _LINE_PT, _LETTER_PT = 12.0, 5.5  # size of a label
 
@@ -374,8 +375,8 @@ def inline(svg: str, prefix: str, title: str) -> str:
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'href="#', f'href="#{prefix}-', body)
     body = re.sub(r"url\(#", f"url(#{prefix}-", body)
-    body = re.sub(r"(font: (?:\w+ )*[\d.]+px) [^;\"]*", r"\1 inherit-family", body)
-    body = body.replace("inherit-family", "var(--font, sans-serif)")
+    body = re.sub(r"font-family: [^;\"]*", f"font-family: {_FONT}", body)
+    body = re.sub(r"(font: [^;\"']*?[\d.]+px) [^;\"]*", rf"\1 {_FONT}", body)
     for color, name in _VARIABLES.items():
         body = body.replace(color, f"var(--{name}, {color})")
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)

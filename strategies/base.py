@@ -161,7 +161,9 @@ class UnlearningStrategy(FedAvg):
         """
         self.discard()
         root = history.root
-        self.rewritten = history.fork(None if root is None else root.with_name(f"{root.name}.new"))
+        self.rewritten = history.fork(
+            None if root is None else root.with_name(f"{root.name}.new"), durable=False
+        )
         self.rewritten.truncate(before - 1)
         return self.rewritten
 
@@ -313,7 +315,7 @@ class UnlearningStrategy(FedAvg):
                 timeout_s=timeout,
                 stop=federation.stop,
             )
-        federation.timeout_s = min(federation.timeout_s, timeout)
+        timeout = federation.timeout_s = min(federation.timeout_s, timeout)
         federation.forgotten = federation.ledger.forgotten()
         federation.roster.forget(federation.forgotten.clients)
         if not federation.completed:
@@ -460,7 +462,10 @@ class UnlearningStrategy(FedAvg):
             for reply in replies:
                 valid.append(reply.client)
                 yield reply
-            idle = [c for c, why in self._roster.lost.items() if why == _NOTHING_LEFT]
+            lost = {c: why for c, why in self._roster.lost.items() if why != _NOTHING_LEFT}
+            for client, why in sorted(lost.items()):
+                log.warning("round %d: client %d is left out: %s", server_round, client, why)
+            idle = self._roster.lost.keys() - lost.keys()
             if len(valid) < self.federation.min_replies * (len(self._asked) - len(idle)):
                 raise FederationError(self._too_few(server_round, len(valid)))
 
@@ -561,7 +566,6 @@ class UnlearningStrategy(FedAvg):
                 )
             except BadReplyError as error:
                 roster.lost[client] = f"quarantined: {error}"
-                log.warning("client %d was quarantined this round: %s", client, error)
                 continue
             federation.spend(
                 phase,

@@ -13,6 +13,7 @@ import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,15 +26,8 @@ from unlearning.errors import HistoryError
 __all__ = ["Blobs", "decode", "encode", "in_folder", "in_memory"]
 
 _LAYOUT = "layout"
+_FLUSHES = 8  # files flushed at a time
 _BATCH = re.compile(r"(start|round-\d{5,}|rewrite-\d{5,})(\.tmp)?")
-
-
-def _write(path: Path, data: bytes, *, durable: bool) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _write_error(path: Path, error: OSError, size: int) -> HistoryError:
@@ -88,7 +82,7 @@ class Blobs(ABC):
     """Immutable named bytes; a batch of them appears whole or not at all."""
 
     @abstractmethod
-    def write(self, batch: str, name: str, data: bytes, *, durable: bool = True) -> None:
+    def write(self, batch: str, name: str, data: bytes) -> None:
         """Stage bytes in a batch that is not published yet."""
 
     @abstractmethod
@@ -131,7 +125,7 @@ class _Memory(Blobs):
         self._staged: dict[str, dict[str, bytes]] = {}
         self._published: dict[str, bytes] = {}
 
-    def write(self, batch: str, name: str, data: bytes, *, durable: bool = True) -> None:
+    def write(self, batch: str, name: str, data: bytes) -> None:
         self._staged.setdefault(batch, {})[name] = data
 
     def staged(self, batch: str, name: str) -> bytes:
@@ -164,14 +158,14 @@ class _Memory(Blobs):
 class _Folder(Blobs):
     """Blobs in a folder, one file each."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, durable: bool) -> None:
+        self._root, self._durable = root, durable
 
-    def write(self, batch: str, name: str, data: bytes, *, durable: bool = True) -> None:
+    def write(self, batch: str, name: str, data: bytes) -> None:
         path = self._root / f"{batch}.tmp" / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, data, durable=durable)
+            path.write_bytes(data)
         except OSError as error:
             raise _write_error(path, error, len(data)) from error
 
@@ -185,12 +179,26 @@ class _Folder(Blobs):
         source, target = self._root / f"{batch}.tmp", self._root / batch
         if not source.exists():
             return
-        for folder, _, _ in os.walk(source):
-            _flush_folder(Path(folder))
+        if self._durable:
+            self._flush_all(source)
         if target.exists():  # never named by the index, or this batch would have another name
             shutil.rmtree(target)
         source.replace(target)
-        _flush_folder(self._root)
+        if self._durable:
+            _flush_folder(self._root)
+
+    def _flush_all(self, source: Path) -> None:
+        """Flush a staged batch, files side by side so that the journal is written once for many."""
+        folders = [Path(folder) for folder, _, _ in os.walk(source)]
+        files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+        try:
+            with ThreadPoolExecutor(_FLUSHES) as pool:
+                list(pool.map(_flush, files))
+            for folder in folders:
+                _flush_folder(folder)
+        except OSError as error:
+            size = sum(path.stat().st_size for path in files)
+            raise _write_error(source, error, size) from error
 
     def discard(self, batch: str) -> None:
         shutil.rmtree(self._root / f"{batch}.tmp", ignore_errors=True)
@@ -232,16 +240,22 @@ def in_memory() -> Blobs:
     return _Memory()
 
 
-def in_folder(root: Path) -> Blobs:
-    """Return the store of bytes in a folder that exists; other files there are not touched."""
-    return _Folder(root)
+def in_folder(root: Path, *, durable: bool = True) -> Blobs:
+    """Return the store of bytes in a folder that exists; other files there are not touched.
+
+    ``durable``: a published batch survives a loss of power.
+    """
+    return _Folder(root, durable=durable)
 
 
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "nt":  # folders cannot be opened there
+        _flush(folder)

@@ -514,8 +514,10 @@ class History:
         self._store.vacuum()
         return Purged(len(gone), sum(blob.size for blob in gone))
 
-    def fork(self, root: Path | None) -> History:
+    def fork(self, root: Path | None, *, durable: bool = True) -> History:
         """Return an independent copy in an absent or empty folder, or in memory.
+
+        ``durable=False`` is for a copy that is thrown away or adopted: it is not flushed to disk.
 
         On one file system the files are shared by hard links; they are never changed in place, so
         neither side sees what happens to the other.
@@ -525,7 +527,9 @@ class History:
         HistoryError
             If ``root`` is not empty or cannot be written.
         """
-        return History._around(self._store.copy_to(None if root is None else Path(root)))
+        return History._around(
+            self._store.copy_to(None if root is None else Path(root), durable=durable)
+        )
 
     def adopt(self, other: History) -> None:
         """Replace all content by that of another history, such as a rewritten, clean trajectory.

@@ -83,7 +83,7 @@ class RoundEntry:
         if self._sensitivities:
             self._accumulate(client, num_examples, update)
         if self._spools:
-            self._store.blobs.write(self.batch, _spool(client), encode(update), durable=False)
+            self._store.blobs.write(self.batch, _spool(client), encode(update))
 
     @property
     def clients(self) -> tuple[int, ...]:

@@ -95,6 +95,8 @@ class Store:
     ----------
     root : Path or None
         Folder, made if missing; None: in memory.
+    durable : bool
+        What is committed survives a loss of power; False for copies that are thrown away.
 
     Raises
     ------
@@ -102,14 +104,14 @@ class Store:
         If the folder holds batches without an index, or an index that cannot be read.
     """
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
+    def __init__(self, root: Path | None, *, durable: bool = True) -> None:
+        self.root, self.durable = root, durable
         self._lock: sqlite3.Connection | None = None
         if root is None:
             self.blobs = in_memory()
             self.db = self._connect(":memory:")
         else:
-            self.blobs = self._folder(root)
+            self.blobs = self._folder(root, durable=durable)
             self._lock = _acquire(root / _LOCK)
             self.db = self._connect(root / INDEX)
         self._finalizer = weakref.finalize(self, _close, self.db, self._lock)
@@ -125,10 +127,10 @@ class Store:
         return self.root is None or self._lock is not None
 
     @staticmethod
-    def _folder(root: Path) -> Blobs:
+    def _folder(root: Path, *, durable: bool) -> Blobs:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            blobs = in_folder(root)
+            blobs = in_folder(root, durable=durable)
             leftovers = blobs.paths()
         except OSError as error:
             raise HistoryError(
@@ -149,7 +151,8 @@ class Store:
     def _prepare(self) -> None:
         try:
             # A rollback journal leaves no deleted bytes behind, as a write-ahead log does.
-            for pragma in ("temp_store=MEMORY", "secure_delete=ON", "synchronous=EXTRA"):
+            synchronous = "synchronous=EXTRA" if self.durable else "synchronous=OFF"
+            for pragma in ("temp_store=MEMORY", "secure_delete=ON", synchronous):
                 self.db.execute(f"PRAGMA {pragma}")
             version = self.db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0 and self.writable:
@@ -344,7 +347,7 @@ class Store:
         """Rewrite the index, so that no deleted value is left in it."""
         self.db.execute("VACUUM")
 
-    def copy_to(self, root: Path | None) -> Store:
+    def copy_to(self, root: Path | None, *, durable: bool = True) -> Store:
         """Return an independent copy in ``root``, which appears whole or not at all.
 
         Raises
@@ -363,9 +366,10 @@ class Store:
         shutil.rmtree(building, ignore_errors=True)
         try:
             building.mkdir(parents=True)
-            self._copy_blobs(in_folder(building))
+            self._copy_blobs(in_folder(building, durable=durable))
             index = self._connect(building / INDEX)
             try:
+                index.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
                 self.db.backup(index)
             finally:
                 index.close()
@@ -377,7 +381,7 @@ class Store:
             raise HistoryError(
                 f"cannot copy the history to {root}: {error.strerror}; choose another folder"
             ) from error
-        return Store(root)
+        return Store(root, durable=durable)
 
     def _copy_blobs(self, target: Blobs) -> None:
         batches: set[str] = set()
