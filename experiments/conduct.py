@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from flwr.serverapp import Grid
 from safetensors.numpy import save
 
 from experiments.config import Config, alias_of
+from experiments.distil import distil
 from experiments.judge import Judge
 from experiments.progress import Observer, Tick
 from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point
@@ -133,6 +135,7 @@ class Conductor:
             judged = self._judge([*self._served(), request])
             if not parties:
                 parties.append(self._original(before, judged, federation, request.scope))
+                self._timeline = []  # what follows is the strategy's
             return score(judged.outputs(after)).to_json()
 
         self._watch(federation, name, self._judge(self._requests))
@@ -298,6 +301,7 @@ class Conductor:
             min_replies=config.engine.min_replies,
             client_config=client_config,
             remember="last_local" in needs,
+            distil=partial(distil, self._task, config.device) if config.data.public else None,
             stop=self._stop,
             roster=roster,
         )
@@ -325,7 +329,7 @@ class Conductor:
             {"learn": federation.costs.get("learn", Cost())},
             None,
             str(scope),
-            list(self._timeline),
+            self._timeline,
         )
 
     def _watch(self, federation: Federation, name: str, judge: Judge) -> None:

@@ -20,6 +20,7 @@ from experiments.results import FINE_TUNE, RETRAIN, Refused
 from experiments.runfolder import COMPARE, RUN, RunFolder
 from experiments.tasks import Scenario, Task, task
 from strategies.base import UnlearningStrategy
+from strategies.federation import PUBLIC, without_public_data
 from unlearning.errors import ConfigError, UnsupportedRequestError
 from unlearning.ledger import Ledger
 
@@ -80,7 +81,8 @@ class Course:
         ------
         FedUnlearnError
             Unknown strategy, option, data set, client, class or sample; nothing to compare; nobody
-            left; a strategy that does not serve a scheduled request of a run.
+            left; no public data for a strategy that needs them; a strategy that does not serve a
+            scheduled request of a run.
         """
         if self.kind == COMPARE and not self.config.requests:
             raise ConfigError(
@@ -93,7 +95,9 @@ class Course:
         if len(sizes) > 1:
             raise ConfigError(f"seeds give {sorted(sizes)} clients; set data.clients")
         for name in self.names:
-            make(name, self.config.options_for(name))
+            strategy = make(name, self.config.options_for(name))
+            if PUBLIC in strategy.needs and not self.config.data.public:
+                raise without_public_data(name)
         for table in self.config.option_tables:
             resolve(table)
         for seed in self.seeds:

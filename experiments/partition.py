@@ -51,6 +51,13 @@ class Partition:
     train: Mapping[int, Integers]
     held_out: Mapping[int, Integers]
 
+    def among(self, positions: Integers) -> Partition:
+        """Return the partition of all data whose examples at ``positions`` this one shares out."""
+        return Partition(
+            {client: positions[share] for client, share in self.train.items()},
+            {client: positions[share] for client, share in self.held_out.items()},
+        )
+
 
 def names() -> dict[str, tuple[str, ...]]:
     """Return the partitioners by name, each with the parameters that the config may set."""
@@ -213,7 +220,7 @@ def _arguments(
     open_keys = [key for key in known if key not in ("num_partitions", "seed")]
     for key in params:
         if key not in open_keys:
-            own = ["name", "root", "download", "clients", "partitioner", "held_out", "limit"]
+            own = ["name", "root", "download", "clients", "partitioner", "held_out", "public", "limit"]
             raise ConfigError(f"[data]: {unknown(f'key for {name}', key, [*own, *open_keys])}")
     natural = "natural-id" in name
     if natural and owner is None:

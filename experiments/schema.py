@@ -112,6 +112,12 @@ class DataConfig(_OpenTable):
     held_out: float = Field(
         default=0.2, ge=0, lt=1, description="the share of each client's examples never trained on"
     )
+    public: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="the share of the training examples that the server gets, without labels",
+    )
     limit: Positive | None = Field(default=None, description="use only so many training examples")
 
     @model_validator(mode="before")

@@ -33,6 +33,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 _TRAIN, _HELD_OUT = 0, 1  # last part of the address of a marker's randomness
+_PUBLIC = 3  # last part of the address of the draw that sets public examples aside
 _CHUNK = 1024  # examples per forward pass
 
 
@@ -137,15 +138,17 @@ class Task:
         self._data = data.load(
             chosen.name, chosen.root, limit=chosen.limit, download=chosen.download
         )
+        self._public, shared = _set_aside(len(self._data.train_y), chosen.public, scenario.seed)
+        owner = self._data.owner
         self._partition = partition(
-            self._data.train_y,
-            self._data.owner,
+            self._data.train_y[shared],
+            None if owner is None else owner[shared],
             chosen.clients,
             chosen.partitioner,
             chosen.params,
             scenario.seed,
             chosen.held_out,
-        )
+        ).among(shared)
         self.num_classes = self._data.num_classes
         self.input_shape = self._data.input_shape
         self._workbench = self.fresh_model(scenario.seed)
@@ -275,6 +278,13 @@ class Task:
             parts.append(Examples(x[fits], y[fits]))
         return self._joined(parts)
 
+    def public_set(self) -> Floats:
+        """Return what the server has to train on: examples no client holds, without labels.
+
+        Shape (n, ...); n is 0 unless ``data.public`` sets some aside.
+        """
+        return self._data.train_x[self._public]
+
     def test_set(self) -> Examples:
         """Return the test examples, without marker."""
         return Examples(self._data.test_x, self._data.test_y)
@@ -383,3 +393,18 @@ class Task:
 def _at(omission: Omission, count: int) -> NDArray[np.bool_]:
     """Return which of ``count`` positions an omission names one by one."""
     return np.isin(np.arange(count), sorted(omission.samples))
+
+
+def _set_aside(size: int, share: float, seed: int) -> tuple[Integers, Integers]:
+    """Return which of ``size`` training examples are public, and which the clients share.
+
+    The draw looks at no label: the server knows none.
+    """
+    count = round(share * size)
+    if share and not 0 < count < size:
+        raise ConfigError(
+            f"data.public = {share} sets aside {count} of {size} training examples; choose a share "
+            "that leaves some for the server and some for the clients"
+        )
+    order = np.random.default_rng([seed, 0, 0, _PUBLIC]).permutation(size)
+    return np.sort(order[:count]), np.sort(order[count:])

@@ -1,0 +1,308 @@
+"""The straight line as a user walks it: real commands, real Ray, real Flower."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from experiments import launch
+from experiments.cli import app
+from experiments.config import Config, load
+from experiments.progress import Tick
+from experiments.results import read_details, read_results
+from unlearning.history import History
+from unlearning.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = ROOT / "experiments/configs/digits_client.toml"
+SMALL = ("rounds=4", "recovery_rounds=2")
+
+
+def small(*overrides: str) -> Config:
+    return load(DIGITS, [*SMALL, "engine.grid=local", *overrides])
+
+
+def silent(tick: Tick) -> None:
+    pass
+
+
+def digests(folder: Path) -> dict[str, str | None]:
+    return {row.strategy: row.model_digest for row in read_results(folder)[1]}
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-c", "from experiments.cli import app; app()", *arguments]
+    settings = {**os.environ, **environment}
+    return subprocess.run(call, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small comparison in this process."""
+    return launch.compare(small(), tmp_path_factory.mktemp("runs") / "local", observer=silent)
+
+
+def test_a_comparison_leaves_what_the_readme_says(compared: Path) -> None:
+    found = {path.name for path in compared.iterdir()}
+    files = "config.toml results.json results.csv ledger.sqlite history timeline.svg report.html"
+    assert set(files.split()) <= found
+    assert "clients" not in found
+    rows = json.loads((compared / "results.json").read_text())["rows"]
+    names = [row["strategy"] for row in rows]
+    assert names == ["original", "retrain", "fine-tune", "fed-eraser", "gradient-ascent"]
+    for row in rows:
+        assert set(row) == {
+            "strategy",
+            "seed",
+            "scope",
+            "guarantee",
+            "metrics",
+            "cost",
+            "model_digest",
+        }
+        assert row["scope"] == "client"
+        assert row["metrics"]["test_accuracy"] > 0.3
+    assert rows[1]["metrics"]["prediction_distance"] == 0
+    assert rows[1]["cost"]["speedup_examples"] == 1
+
+
+def test_costs_follow_from_the_schedule(compared: Path) -> None:
+    rows = {row.strategy: row.cost for row in read_results(compared)[1]}
+    # 9 clients remain of 10; 4 rounds again, then 2 of recovery, 2 local epochs each
+    assert rows["retrain"]["client_rounds"] == 9 * (4 + 2)
+    assert rows["fine-tune"]["client_rounds"] == 9 * 2
+    assert rows["fed-eraser"]["client_rounds"] == 9 * (1 + 2)
+    assert rows["gradient-ascent"]["client_rounds"] == 1 + 9 * 2
+    work = {phase.strategy: phase.unlearn for phase in read_details(compared).phases}
+    assert work["retrain"].examples == pytest.approx(8 * work["fed-eraser"].examples, rel=1e-9)
+
+
+def test_nothing_of_the_forgotten_is_left_in_the_stores(compared: Path) -> None:
+    with History.open(compared / "history" / "seed-0") as history:
+        assert 3 not in {c for t in history.rounds for c in history.participants(t)}
+        assert history.verify() == []
+    assert not list(compared.rglob("*client-00003*"))
+    assert [p.name for p in (compared / "history").iterdir()] == ["seed-0"]
+    Ledger(compared / "ledger.sqlite").verify()
+
+
+def test_two_runs_of_one_config_are_equal_bit_for_bit(compared: Path, tmp_path: Path) -> None:
+    again = launch.compare(small(), tmp_path / "again", observer=silent)
+    assert digests(again) == digests(compared)
+
+
+def test_a_comparison_over_seeds_has_one_row_each(tmp_path: Path) -> None:
+    config = small("rounds=2", "recovery_rounds=1", 'strategies=["fed-eraser"]')
+    found = launch.compare(config, tmp_path / "seeds", seeds=(0, 1), observer=silent)
+    rows = read_results(found)[1]
+    assert [(row.strategy, row.seed) for row in rows] == [
+        (name, seed)
+        for seed in (0, 1)
+        for name in ("original", "retrain", "fine-tune", "fed-eraser")
+    ]
+    assert len({row.model_digest for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "request_table",
+    [
+        '{scope = "sample", samples = {3 = [0, 1, 2], 5 = [7]}}',
+        '{scope = "sample", samples = "marked"}',
+        '{scope = "sample", clients = [3], classes = [7]}',
+        '{scope = "class", classes = [7, 2]}',
+        '{scope = "client", clients = [3, 4]}',
+    ],
+)
+def test_every_scope_is_compared(tmp_path: Path, request_table: str) -> None:
+    config = small("recovery_rounds=1", f"requests=[{request_table}]")
+    found = launch.compare(config, tmp_path / "run", observer=silent)
+    rows = {row.strategy: row for row in read_results(found)[1]}
+    assert set(rows) == {"original", "retrain", "fine-tune", "fed-eraser", "gradient-ascent"}
+    if "class" in request_table and "clients" not in request_table:
+        forget = {name: row.metrics["forget_accuracy"] for name, row in rows.items()}
+        assert forget["retrain"] == 0
+        assert (forget["original"] or 0) > 0.1
+
+
+def test_requests_one_after_the_other(tmp_path: Path) -> None:
+    requests = (
+        '[{scope = "client", clients = [3], at_round = 2},'
+        ' {scope = "client", clients = [5], at_round = 4}]'
+    )
+    config = small(f"requests={requests}")
+    found = launch.compare(config, tmp_path / "run", observer=silent)
+    ledger = Ledger(found / "ledger.sqlite", branch="fed-eraser/seed-0")
+    assert [ledger.state(request.id) for request in ledger.requests()] == ["fulfilled"] * 2
+    phases = [p.phase for p in read_details(found).timeline if p.strategy == "retrain"]
+    assert phases == [*["unlearn"] * 2, *["recover"] * 2, *["unlearn"] * 4, *["recover"] * 2]
+
+
+def test_a_request_arrives_from_another_process_while_learning(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    answers: list[subprocess.CompletedProcess[str]] = []
+
+    def ask(tick: Tick) -> None:
+        if tick.phase == "learn" and tick.server_round == 2:
+            answers.append(command("request", str(out), "--client", "5", "--json"))
+
+    config = small("requests=[]", "marker=", 'strategy="gradient-ascent"')
+    launch.run(config, out, observer=ask)
+    assert [answer.returncode for answer in answers] == [0], answers[0].stderr
+    ledger = Ledger(out / "ledger.sqlite")
+    (request,) = ledger.requests()
+    assert request.clients == (5,)
+    assert ledger.state(request.id) == "fulfilled"
+    phases = [point.phase for point in read_details(out).timeline]
+    assert phases == ["learn", "learn", "unlearn", "recover", "recover"]
+    rows = {row.strategy: row for row in read_results(out)[1]}
+    assert set(rows) == {"original", "gradient-ascent"}
+    # the leaver wrote its tombstone, and what it kept of training is gone
+    kept = sorted(path.name for path in (out / "clients").rglob("client-00005/*"))
+    assert kept == ["tombstones.json"]
+    saved = load_file(out / "model.safetensors")
+    assert all(np.isfinite(array).all() for array in saved.values())
+
+
+def test_an_unsupported_request_while_learning_is_refused_and_learning_goes_on(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+
+    def ask(tick: Tick) -> None:
+        if tick.server_round == 2:
+            ledger = Ledger(out / "ledger.sqlite")
+            from unlearning.request import Request, Scope
+
+            ledger.receive(Request(Scope.TASK, tasks=("left",), id="task"))
+
+    launch.run(small("requests=[]", "marker="), out, observer=ask)
+    ledger = Ledger(out / "ledger.sqlite")
+    assert ledger.state("task") == "refused"
+    assert len(read_details(out).timeline) == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["strategy=fed-erazer"], "fed-eraser"),
+        (["options.fed-eraser.intervall=2"], "interval"),
+        (["data.name=digitz"], "digits"),
+        (["data.clientz=3"], "clients"),
+        (["train.batch_size=many"], "train.batch_size"),
+        (["requests.0.clients=[33]"], "33"),
+        (['requests=[{scope="sample", clients=[3], samples=[100000]}]'], "100000"),
+        (['requests=[{scope="class", classes=[11]}]'], "11"),
+        (["data.clients=1", "marker.client=0", "requests.0.clients=[0]"], "client"),
+        (["model.name=transformer"], "mlp"),
+        (["data.partitioner=iidd"], "iid"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_changes_nothing(
+    tmp_path: Path, overrides: list[str], words: str
+) -> None:
+    sets = [part for override in overrides for part in ("--set", override)]
+    out = tmp_path / "run"
+    done = CliRunner().invoke(app, ["run", str(DIGITS), "--out", str(out), *sets])
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not out.exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    call = ("run", str(DIGITS), "--out", out, "--set", "data.name=digitz")
+    plain, traced = command(*call), command("--debug", *call)
+    assert plain.returncode == traced.returncode == 2
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in traced.stderr
+
+
+def test_a_damaged_history_file_is_named(tmp_path: Path) -> None:
+    out = launch.compare(small(), tmp_path / "run", observer=silent)
+    victim = next((out / "history").rglob("client-*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(bytes(data))
+    done = command("verify", str(out))
+    assert done.returncode == 2
+    assert victim.name in done.stdout + done.stderr
+
+
+# --- Ray and Flower ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Settings for a Flower of our own, which is ended afterwards."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            ports.append(str(found.getsockname()[1]))
+    home = tmp_path / "flwr"
+    yield {
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": ports[0],
+        "FLWR_LOCAL_CONTROL_API_PORT": ports[1],
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = f"FLWR_HOME={home}".encode() in (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if ours:
+            os.kill(int(process.name), signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_same_models_bit_for_bit(
+    compared: Path, tmp_path: Path, workers: int
+) -> None:
+    out = tmp_path / "ray"
+    sets = [part for override in SMALL for part in ("--set", override)]
+    done = command(
+        "compare", str(DIGITS), "--out", str(out), *sets, "--set", f"engine.workers={workers}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert digests(out) == digests(compared)
+    assert "fed-eraser" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc").exists(), reason="ends Flower's processes through /proc")
+def test_flwr_run_gives_the_same_model(tmp_path: Path, flower: dict[str, str]) -> None:
+    here = launch.run(small(), tmp_path / "here", observer=silent)
+    out = tmp_path / "there"
+    settings = {"out": str(out), "rounds": 4, "recovery_rounds": 2}
+    texts = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+    nodes = "num-supernodes=10 client-resources-num-cpus=1"
+    call = ["flwr", "run", ".", "--stream", "--federation-config", nodes, "--run-config", texts]
+    done = subprocess.run(
+        call,
+        cwd=ROOT,
+        env={**os.environ, **flower},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (out / "report.html").exists(), done.stdout[-3000:] + done.stderr[-3000:]
+    assert digests(out) == digests(here)

@@ -1,0 +1,132 @@
+"""Models: shapes, the same bits for the same seed, arrays there and back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from experiments import models
+from experiments.models import build, load, names, to_arrays
+from unlearning.arrays import digest, is_buffer, mismatch, parameters
+from unlearning.errors import ConfigError, FedUnlearnError
+
+IMAGE = (1, 8, 8)
+
+
+def test_names_are_found_by_walking() -> None:
+    assert names() == ("cnn", "mlp", "resnet18")
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18"])
+@pytest.mark.parametrize("shape", [IMAGE, (3, 32, 32)])
+def test_one_output_per_class(name: str, shape: tuple[int, ...]) -> None:
+    model = build(name, shape, 7, seed=3)
+    with torch.inference_mode():
+        assert model(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18"])
+def test_seed_alone_decides_the_values(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = digest(to_arrays(build(name, IMAGE, 10, seed=5)))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert digest(to_arrays(build(name, IMAGE, 10, seed=5))) == first
+    assert digest(to_arrays(build(name, IMAGE, 10, seed=6))) != first
+
+
+def test_cnn_is_that_of_the_papers() -> None:
+    arrays = to_arrays(build("cnn", (1, 28, 28), 10))
+    assert sum(array.size for array in arrays.values()) == 1_663_370
+
+
+def test_resnet_keeps_no_statistics_and_the_resolution() -> None:
+    model = build("resnet18", (3, 32, 32), 10)
+    arrays = to_arrays(model)
+    assert parameters(arrays).keys() == arrays.keys()
+    assert not any(is_buffer(name, array) for name, array in arrays.items())
+    assert arrays["conv1.weight"].shape == (64, 3, 3, 3)
+    assert isinstance(model.get_submodule("maxpool"), nn.Identity)
+
+
+def test_parameters_of_a_model() -> None:
+    assert to_arrays(build("mlp", (4,), 2, {"hidden": 5}))["1.weight"].shape == (5, 4)
+    with pytest.raises(ConfigError, match=r"'hiden'; did you mean 'hidden'\?"):
+        build("mlp", (4,), 2, {"hiden": 5})
+    with pytest.raises(ConfigError, match="unknown key of mlp 'input_shape'"):
+        build("mlp", (4,), 2, {"input_shape": 5})
+    with pytest.raises(ConfigError, match=r"'mlp' cannot be built.*hidden"):
+        build("mlp", (4,), 2, {"hidden": "many"})
+
+
+def test_images_alone_can_be_convolved() -> None:
+    for name in ("cnn", "resnet18"):
+        with pytest.raises(ConfigError, match="take the model mlp"):
+            build(name, (30,), 2)
+    with pytest.raises(ConfigError, match="4x4"):
+        build("cnn", (1, 3, 3), 2)
+
+
+def test_arrays_there_and_back() -> None:
+    first, second = build("mlp", IMAGE, 10, seed=1), build("mlp", IMAGE, 10, seed=2)
+    arrays = to_arrays(first)
+    assert list(arrays) == list(first.state_dict())
+    assert load(second, arrays) is second
+    assert digest(to_arrays(second)) == digest(arrays)
+    arrays["1.weight"][:] = 0
+    assert digest(to_arrays(first)) == digest(to_arrays(second))
+
+
+def test_buffers_keep_their_dtype() -> None:
+    model = nn.BatchNorm1d(3)
+    arrays = to_arrays(model)
+    assert arrays["num_batches_tracked"].dtype == np.int64
+    arrays["num_batches_tracked"] = np.asarray(7)
+    assert mismatch(arrays, to_arrays(load(nn.BatchNorm1d(3), arrays))) is None
+    assert to_arrays(load(model, arrays))["num_batches_tracked"] == 7
+
+
+def test_foreign_arrays_are_refused() -> None:
+    model = build("mlp", IMAGE, 10)
+    arrays = to_arrays(model)
+    with pytest.raises(FedUnlearnError, match=r"1\.bias"):
+        load(model, {name: array for name, array in arrays.items() if name != "1.bias"})
+    with pytest.raises(FedUnlearnError, match=r"1\.bias"):
+        load(model, {**arrays, "1.bias": np.zeros(3, np.float32)})
+
+
+def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_model_module.py").write_text(
+        "from torch import nn\n"
+        "def make(input_shape, num_classes, **params):\n"
+        "    return nn.Linear(input_shape[0], num_classes, **params)\n"
+        "def wrong(input_shape, num_classes):\n    return 3\n"
+        "number = 3\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert list(to_arrays(build("own_model_module:make", (4,), 2, {"bias": False}))) == ["weight"]
+    with pytest.raises(ConfigError, match="returned int"):
+        build("own_model_module:wrong", (4,), 2)
+    with pytest.raises(ConfigError, match="no function"):
+        build("own_model_module:number", (4,), 2)
+    with pytest.raises(ConfigError, match=r"'mpl'; did you mean 'mlp'\?"):
+        build("mpl", (4,), 2)
+
+
+def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert models.device("auto") == models.device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"'cuda:1'.*0 CUDA"):
+        models.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert models.device("auto") == models.device("cuda") == torch.device("cuda")
+    with pytest.raises(ConfigError, match="'cuda:1'"):
+        models.device("cuda:1")

@@ -1,0 +1,396 @@
+"""The report: one page without a connection, honest words, and dashes that explain themselves."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sqlite3
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from experiments import timeline
+from experiments.report import render
+from experiments.results import DASH, Point, ResultsError, Row, write_details, write_results
+from unlearning.ledger import Ledger
+from unlearning.request import Request, Scope
+
+# strategy: guarantee, forget accuracy, backdoor success, examples processed
+STRATEGIES = {
+    "original": ("none", 0.95, 0.93, 400_000),
+    "retrain": ("exact", 0.25, 0.01, 500_000),
+    "fine-tune": ("approximate", 0.70, 0.45, 100_000),
+    "fed-eraser": ("approximate", 0.26, 0.02, 200_000),
+    "lazy": ("approximate", 0.90, 0.90, 50_000),
+}
+ASKED = Request(Scope.CLIENT, clients=(3,), at_round=2, id="wish-1", asked_by="ada")
+
+
+def a_row(strategy, seed, *, marker=True, before=None):
+    guarantee, forget, backdoor, examples = STRATEGIES[strategy]
+    if before is not None and strategy == "original":
+        backdoor = before
+    return Row(
+        strategy=strategy,
+        seed=seed,
+        scope="client",
+        guarantee=guarantee,
+        metrics={
+            "retain_accuracy": 0.98,
+            "forget_accuracy": forget + 0.01 * seed,
+            "test_accuracy": 0.95 - 0.002 * seed,
+            "mia_auc": 0.51,
+            "backdoor_success": backdoor + 0.001 * seed if marker else None,
+            "prediction_distance": abs(forget - 0.25),
+        },
+        cost={
+            "wall_s": examples / 1e5,
+            "examples": examples,
+            "bytes_up": 2_500_000,
+            "speedup_examples": None if strategy == "original" else 500_000 / examples,
+        },
+        model_digest=f"{len(strategy)}{seed}" * 32,
+    )
+
+
+def points(seeds=(0,), strategies=("original", "retrain", "fed-eraser")):
+    found = []
+    for seed in seeds:
+        for strategy in strategies:
+            phases = (
+                [("learn", 1), ("learn", 2)]
+                if strategy == "original"
+                else [("unlearn", 3), ("unlearn", 4), ("recover", 5)]
+            )
+            found.extend(
+                Point(
+                    strategy=strategy,
+                    seed=seed,
+                    phase=phase,
+                    round=at,
+                    test_accuracy=0.1 * at + 0.01 * seed,
+                    retain_accuracy=0.1 * at,
+                    forget_accuracy=0.5,
+                    backdoor_success=0.2,
+                )
+                for phase, at in phases
+            )
+    return found
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.html, self.words, self.tags, self._open = html, [], [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", "".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that writes a run folder and renders its report."""
+
+    def run(*, strategies=tuple(STRATEGIES), seeds=(0, 1, 2), details=None, ledger=True, **row):
+        rows = [a_row(name, seed, **row) for seed in seeds for name in strategies]
+        write_results(tmp_path, {"seed": 0, "data": {"name": "digits", "root": None}}, rows)
+        if ledger:
+            with Ledger(tmp_path / "ledger.sqlite") as book:
+                book.receive(ASKED)
+                branch = book.on_branch("fed-eraser/seed-0")
+                branch.add(ASKED.id, "started", options={"interval": 2}, model_before="cd" * 32)
+        write_details(
+            tmp_path,
+            {
+                "command": "fedunlearn compare c.toml",
+                "versions": {"flwr": "1.41.0"},
+                "rounds": {"learned": 2, "recovery": 1},
+                "marker": {"kind": "backdoor", "client": 3},
+                "requests": [{**ASKED.to_json(), "text": ASKED.describe()}],
+                "data": {"name": "digits", "clients": 10, "classes": 10},
+                "timeline": points(seeds),
+                "phases": [
+                    {
+                        "strategy": "fed-eraser",
+                        "seed": seed,
+                        "unlearn": {"examples": 150_000, "wall_s": 1.5, "bytes_up": 2_000_000},
+                        "recover": {"examples": 50_000, "wall_s": 0.5, "bytes_up": 500_000},
+                    }
+                    for seed in seeds
+                ],
+                "extra": [
+                    {"strategy": "original", "seed": 0, "mia_null_se": 0.002},
+                    {"strategy": "lazy", "seed": 0, "array_distance": 0.4, "notes": ["it slept"]},
+                ],
+                "refused": [{"strategy": "class-pruning", "reason": "serves class requests only"}],
+                **(details or {}),
+            },
+        )
+        return Page(render(tmp_path).read_text(encoding="utf-8"))
+
+    return run
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_stands_alone_and_is_small(make):
+    page = make()
+    assert len(page.html) < 3_000_000
+    for tag in ("script", "iframe", "img", "object"):
+        assert not page.all(tag)
+    assert [link["href"] for link in page.all("link")] == ["data:,"]  # no request for an icon
+    assert not re.search(r"https?:|@import|@font-face|url\((?!#)", page.html)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    local = [value[1:] for _, a in page.tags for k, value in a.items() if k.endswith("href")]
+    local += re.findall(r"url\(#([^)]*)\)", page.html)
+    assert {name for name in local if name != "ata:,"} <= set(ids)
+
+
+def test_the_page_can_be_read_aloud(make):
+    page = make()
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) >= 5
+    assert all(heading.get("scope") for heading in page.all("th"))
+    pictures = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+    assert len(pictures) == len(page.all("svg")) == 2
+    assert all(len(svg["aria-label"]) > 20 for svg in pictures)
+    named = {value for _, attrs in page.tags for value in [attrs.get("aria-labelledby")] if value}
+    assert named <= {attrs.get("id") for _, attrs in page.tags}
+
+
+def test_what_users_wrote_is_shown_not_run(make):
+    evil = "<script>alert(1)</script>"
+    page = make(
+        details={
+            "command": evil,
+            "refused": [{"strategy": evil, "reason": evil}],
+            "requests": [{"text": evil}],
+        }
+    )
+    assert not page.all("script")
+    assert page.text.count(evil) >= 4
+
+
+def test_headline_sentences_say_the_numbers_of_the_rows(make):
+    text = make().text
+    assert "Forgetting client 3" in text
+    assert "10 clients learned digits for 2 rounds" in text
+    assert "fed-eraser (approximate, marker forgotten): backdoor success 0.021 (+0.010" in text
+    assert "200,000 examples processed in place of 500,000 for retraining" in text
+    assert "a speed-up of 2.50" in text
+    assert "Closest to retraining: fed-eraser" in text
+
+
+def test_the_scorecard_shows_mean_spread_and_signed_gap(make):
+    text = make().text
+    assert "0.270 ± 0.010+0.010" in text  # forget accuracy of FedEraser, retrain 0.260
+    assert "0.948 ± 0.002" in text
+
+
+def test_costs_are_split_and_in_units(make):
+    text = make().text
+    assert re.search(r"fed-eraser ?unlearn ?1\.50 .*?150,000 ?2\.00", text)
+    assert re.search(r"recover ?0\.500 .*?50,000 ?0\.500", text)
+    assert re.search(r"total ?2\.00 .*?200,000 ?2\.50", text)
+
+
+def test_guarantees_refusals_notes_and_the_way_to_repeat_are_told(make):
+    text = make().text
+    for words in (
+        "This is not a deletion, and must not be called one.",
+        "class-pruning",
+        "serves class requests only",
+        "lazy, seed 0: it slept",
+        "lazy 0.400",
+        "fedunlearn compare c.toml",
+        "flwr 1.41.0",
+        'name = "digits"',
+    ):
+        assert words in text
+
+
+def test_rendering_twice_gives_the_same_bytes(make, tmp_path):
+    first = make().html
+    assert render(tmp_path).read_text(encoding="utf-8") == first
+
+
+# --- what limits the claims -----------------------------------------------------------------------
+
+
+def test_a_strategy_no_better_than_fine_tuning_is_named(make):
+    text = make().text
+    assert "lazy is not better than fine-tuning alone" in text
+    assert "fed-eraser is not" not in text
+    assert "lazy (approximate, marker not forgotten)" in text
+
+
+def test_a_marker_without_power_gives_no_verdict(make):
+    text = make(before=0.55).text
+    assert "The marker has no power: backdoor success of the original model is 0.55" in text
+    assert "marker forgotten)" not in text
+    assert "marker not forgotten)" not in text
+
+
+def test_one_seed_is_called_one(make):
+    text = make(seeds=(0,)).text
+    assert "One seed is an observation, not a finding" in text
+    assert "fed-eraser (approximate, marker inconclusive)" in text
+    assert " ± " not in text.replace("mean ± standard deviation", "")
+    assert "One seed is" not in make().text
+
+
+def test_an_attack_without_power_is_said_to_tell_nothing(make):
+    assert "membership attack tells nothing" not in make().text  # 0.51, null error 0.002
+    weak = [{"strategy": "original", "seed": 0, "mia_null_se": 0.05}]
+    assert "membership attack tells nothing" in make(details={"extra": weak}).text
+
+
+def test_without_a_retrained_model_nothing_is_compared(make):
+    page = make(strategies=("original", "fed-eraser"), details={"timeline": ()})
+    assert "No retrained model" in page.text
+    assert "marker forgotten)" not in page.text
+    assert not page.all("svg")
+
+
+# --- what was not measured ------------------------------------------------------------------------
+
+
+def test_every_dash_says_why(make):
+    page = make(marker=False, details={"marker": None})
+    dashes = [attrs for attrs in page.all("span") if attrs.get("class") == "none"]
+    assert dashes
+    assert all(attrs["title"] for attrs in dashes)
+    assert "Backdoor success: no backdoor was planted in this run." in page.text
+    assert "Speed-up by examples: the original model answered no request." in page.text
+    assert "None" not in re.sub("None from training", "", page.text)
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_run_of_which_only_results_are_left_is_still_told(tmp_path):
+    write_results(tmp_path, {}, [a_row("fed-eraser", 0)])
+    page = Page(render(tmp_path).read_text(encoding="utf-8"))
+    assert "holds no ledger" in page.text
+    assert "Unlearning report" in page.html
+    assert not (tmp_path / "ledger.sqlite").exists()
+
+
+def test_a_row_without_any_number_is_dashes(tmp_path):
+    write_results(tmp_path, {}, [Row("own:Class", 0, "client", "", {}, {})])
+    page = Page(render(tmp_path).read_text(encoding="utf-8"))
+    assert page.text.count(DASH) > 15
+
+
+def test_an_unfinished_run_has_no_report(tmp_path):
+    with pytest.raises(ResultsError, match=r"results\.json does not exist"):
+        render(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- the ledger -----------------------------------------------------------------------------------
+
+
+def test_events_are_shown_in_words(make):
+    page = make()
+    assert "the chain is sound" in page.text
+    assert "forget client 3 serve after round 2 asked by ada" in page.text
+    assert "options.interval 2" in page.text
+    assert "cd" * 32 in [attrs.get("title") for attrs in page.all("code")]
+
+
+def test_a_tampered_ledger_is_the_first_warning(make, tmp_path):
+    make()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        db.execute("DROP TRIGGER never_changed")
+        db.execute("UPDATE events SET facts = '{' WHERE seq = 2")
+    db.close()
+    page = Page(render(tmp_path).read_text(encoding="utf-8"))
+    assert re.search(r"Read with care\s+The ledger cannot be trusted: .*seq 2", page.text)
+    assert "chain is sound" not in page.text
+
+
+def test_a_ledger_cut_off_at_its_end_is_told(make):
+    page = make(details={"ledger_head": "ef" * 32})
+    assert "The ledger cannot be trusted" in page.text
+
+
+# --- the pictures ---------------------------------------------------------------------------------
+
+
+def texts(svg):
+    return [node.text for node in ET.fromstring(svg).iter() if node.tag.endswith("}text")]
+
+
+def test_the_timeline_has_a_panel_per_strategy_and_text_that_is_text():
+    svg = timeline.timeline(points(seeds=(0, 1)))
+    found = texts(svg)
+    for words in ("retrain", "fed-eraser", "test accuracy", "request served", "round"):
+        assert words in found
+    assert "original" not in found  # what it learned begins every panel
+    assert timeline.timeline(points(seeds=(0, 1))) == svg
+
+
+def test_curves_are_means_over_seeds_in_order_of_rounds():
+    curve = timeline._mean_curves(reversed(points(seeds=(0, 2))), "test_accuracy")
+    assert [at for at, *_ in curve] == [1, 2, 3, 4, 5]
+    assert curve[0][1:] == pytest.approx((0.11, 0.1, 0.12))
+
+
+def test_phases_meet_halfway_between_their_rounds():
+    found = [point for point in points() if point.strategy != "retrain"]
+    assert timeline._phases(found) == [
+        ("learn", 1, 2.5),
+        ("unlearn", 2.5, 4.5),
+        ("recover", 4.5, 5),
+    ]
+
+
+def test_learning_alone_and_nothing_at_all_are_drawn_or_not():
+    assert "original" in texts(timeline.timeline(points(strategies=("original",))))
+    assert timeline.timeline([]) is None
+    assert timeline.trade_off([], cost_label="s") is None
+
+
+def test_names_in_the_trade_off_do_not_cover_each_other():
+    trades = [timeline.Trade(f"strategy-{i}", 100.0 + i, 0.1, 0.01) for i in range(5)]
+    trades.append(timeline.Trade("far", 1000.0, 0.1))
+    svg = timeline.trade_off(trades, cost_label="examples", untouched=0.3)
+    heights = {
+        node.text: float(node.get("y"))
+        for node in ET.fromstring(svg).iter()
+        if node.tag.endswith("}text") and node.text.startswith(("strategy-", "far"))
+    }
+    near = sorted(height for name, height in heights.items() if name != "far")
+    assert len(near) == 5
+    assert min(high - low for low, high in itertools.pairwise(near)) >= 11
+    assert heights["far"] == pytest.approx(max(near), abs=1)  # nothing in its way
+
+
+def test_an_inline_picture_brings_no_style_and_no_address_into_the_page():
+    svg = timeline.inline(timeline.timeline(points()), "x", "a picture")
+    assert "<style" not in svg
+    assert "http" not in svg
+    assert "<metadata" not in svg
+    assert "DejaVu" not in svg
+    assert "var(--c-test, #0072b2)" in svg
+    assert re.search(r'<svg role="img" aria-label="a picture"', svg)
+    assert all(name.startswith("x-") for name in re.findall(r'\bid="([^"]*)"', svg))
