@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clients.participant import Participant
 from unlearning.errors import FederationError
-from unlearning.protocol import Scalar, Wire
+from unlearning.protocol import Scalar, Wire, part
 from unlearning.request import Omission
 
 __all__ = ["make_client_app"]
@@ -84,12 +84,12 @@ def make_client_app(make_participant: MakeParticipant) -> ClientApp:
 
 
 def _config(message: Message) -> dict[str, Scalar]:
-    record = message.content.config_records.get(Wire.CONFIG, ConfigRecord())
+    record = part(message.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
     return {k: v for k, v in record.items() if isinstance(v, (bool, int, float, str))}
 
 
 def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
-    record = message.content.array_records.get(Wire.ARRAYS, ArrayRecord())
+    record = part(message.content, Wire.ARRAYS, ArrayRecord) or ArrayRecord()
     config[Wire.NAMES] = json.dumps(list(record))
     return [array.numpy() for array in record.values()]
 

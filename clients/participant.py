@@ -128,7 +128,7 @@ class Participant(NumPyClient):
         local = self._local(config, extras)
         devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1)[0]))
+            _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
             outcome = step(model, local, settings, generator)
         arrays = arrays_of(model) if outcome.arrays is None else outcome.arrays
         if config.get(Wire.REMEMBER) and config[Wire.STEP] == "train":
@@ -209,6 +209,18 @@ def _take(shard: Shard, positions: Array) -> Shard:
     if len(positions) == len(shard):
         return shard
     return shard.take(torch.from_numpy(positions).to(shard.labels.device))
+
+
+def _seed_torch(seed: int, devices: list[torch.device]) -> None:
+    """Seed the generators that a step may draw from.
+
+    ``torch.manual_seed`` seeds every kind of accelerator, and formats the stack for each that is
+    not there: milliseconds per message.
+    """
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _cuda_of(model: nn.Module) -> torch.device | None:

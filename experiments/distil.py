@@ -69,7 +69,7 @@ def distil(
     with _reproducible(place, seed):
         model = models.load(task.fresh_model(0), teacher).to(place).eval()
         with torch.inference_mode():
-            answers = torch.cat([model(chunk) for chunk in inputs.split(_CHUNK)])
+            answers = torch.cat([model(chunk) for chunk in torch.split(inputs, _CHUNK)])
         models.load(model, student).train()
         weights = list(model.parameters())
         sgd = optimiser(settings, weights)

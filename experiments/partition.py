@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data import cache_folder
+from experiments.schema import DataConfig
 from unlearning.errors import ConfigError, unknown
 
 __all__ = ["Partition", "names", "partition"]
@@ -220,8 +221,8 @@ def _arguments(
     open_keys = [key for key in known if key not in ("num_partitions", "seed")]
     for key in params:
         if key not in open_keys:
-            own = ["name", "root", "download", "clients", "partitioner", "held_out", "public", "limit"]
-            raise ConfigError(f"[data]: {unknown(f'key for {name}', key, [*own, *open_keys])}")
+            known_keys = [*DataConfig.model_fields, *open_keys]
+            raise ConfigError(f"[data]: {unknown(f'key for {name}', key, known_keys)}")
     natural = "natural-id" in name
     if natural and owner is None:
         raise ConfigError(

@@ -207,7 +207,9 @@ def _verdict_cell(run: _Run, strategy: str) -> _Cell:
         return _Cell(verdict.value, below if verdict is Verdict.INCONCLUSIVE else "")
     if not run.marker_before:
         return _Cell(DASH, why="no verdict without a planted backdoor")
-    return _Cell(DASH, why="no verdict: the marker has no power or nothing to compare it with")
+    if not run.has_power:
+        return _Cell(DASH, why="no verdict: the marker has no power")
+    return _Cell(DASH, why="no retrained model to compare with, or not measured")
 
 
 def _scorecard(run: _Run) -> list[_Line]:
@@ -319,7 +321,7 @@ def _warnings(run: _Run) -> list[str]:
     if RETRAIN not in run.strategies:
         found.append(
             "No retrained model: how much was forgotten cannot be said without one. "
-            "`fedunlearn compare` makes it."
+            "The command fedunlearn compare makes one."
         )
     for name in run.answers:
         ours, theirs = (_mean(list(run.gaps(n).values())) for n in (name, FINE_TUNE))
@@ -521,6 +523,7 @@ def _page(run_dir: Path) -> dict[str, object]:
         "findings": _findings(run),
         "warnings": [broken, *_warnings(run)] if broken else _warnings(run),
         "num_seeds": len(run.seeds),
+        "num_strategies": len(run.strategies),
         "scorecard": scorecard,
         "metric_titles": [_TITLES[name] for name in METRICS],
         "scorecard_reasons": _reasons(titles, [(*x.cells, x.verdict) for x in scorecard]),

@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
-from strategies.federation import Federation
+from strategies.federation import PUBLIC, Federation, without_public_data
 from strategies.roster import DELETE, Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
@@ -31,7 +31,7 @@ from unlearning.errors import (
 )
 from unlearning.fulfil import fulfil
 from unlearning.history import History
-from unlearning.protocol import Instruction, Reply, Wire
+from unlearning.protocol import Instruction, Reply, Wire, part
 from unlearning.request import Forgotten, Guarantee, Request, Scope
 
 __all__ = ["UnlearningStrategy", "in_range", "one_of"]
@@ -67,7 +67,8 @@ class UnlearningStrategy(FedAvg):
     guarantee : Guarantee
         How far its claim goes.
     needs : frozenset of str
-        What must have been kept: columns of the history, or ``last_local``.
+        What must have been kept: columns of the history, ``last_local``; and ``public``, examples
+        at the server.
     asks_forgotten : bool
         Whether leaving clients are asked to help (never to train).
     """
@@ -190,7 +191,9 @@ class UnlearningStrategy(FedAvg):
             If the run was not recorded as the strategy needs.
         """
         self.check_scope(request)
-        self.federation.history.require(self.needs - {"last_local"}, type(self).__name__)
+        self.federation.history.require(self.needs, type(self).__name__)
+        if PUBLIC in self.needs and self.federation.distil is None:
+            raise without_public_data(type(self).__name__)
         if "last_local" in self.needs and not self.federation.remember:
             raise ConfigError(
                 f"{type(self).__name__} needs clients that kept their last local model; "
@@ -387,8 +390,8 @@ class UnlearningStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Return the example-weighted means of what the clients measured."""
-        contents = [reply.content.metric_records for reply in replies]
-        records = [content[Wire.METRICS] for content in contents if Wire.METRICS in content]
+        parts = [part(reply.content, Wire.METRICS, MetricRecord) for reply in replies]
+        records = [record for record in parts if record is not None]
         weights = [float(str(record[Wire.NUM_EXAMPLES])) for record in records]
         if not sum(weights):
             return None
@@ -572,7 +575,7 @@ class UnlearningStrategy(FedAvg):
                 Cost(
                     client_s=reply.metrics.get(Wire.CLIENT_SECONDS, 0.0),
                     examples=int(reply.metrics.get(Wire.EXAMPLES_PROCESSED, 0)),
-                    bytes_up=num_bytes(message.content.array_records[Wire.ARRAYS]),
+                    bytes_up=num_bytes(part(message.content, Wire.ARRAYS, ArrayRecord) or {}),
                 ),
             )
             if reply.num_examples == 0:
@@ -595,7 +598,7 @@ def _update(reply: Reply) -> Arrays:
 
 def _acknowledges(reply: Message, roster: Roster) -> bool:
     """Return whether a client answers for itself that it deleted."""
-    receipt = reply.content.config_records.get(Wire.CONFIG, ConfigRecord())
+    receipt = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
     return receipt.get(Wire.CLIENT) == roster.sender(reply)
 
 

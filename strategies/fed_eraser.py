@@ -150,9 +150,9 @@ class FedEraser(UnlearningStrategy):
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Add the weighted mean of the calibrated updates, and record it as the clean round."""
         t = self._plan[server_round - 1]
-        if not self._present(t):
-            return arrays
         with self._rewriting.record(t, arrays) as entry:
+            if not self._present(t):
+                return arrays
 
             def steps() -> Iterator[tuple[float, Arrays]]:
                 for client, count, step in self._steps(server_round, t, replies):

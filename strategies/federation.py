@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
+from unlearning.errors import ConfigError
 from unlearning.history import History
 from unlearning.ledger import Ledger
 from unlearning.protocol import Scalar, Settings
@@ -22,19 +23,32 @@ if TYPE_CHECKING:
 
     from strategies.roster import Roster
 
-__all__ = ["Federation", "Judge", "Watch"]
+__all__ = ["PUBLIC", "Distil", "Federation", "Judge", "Watch", "without_public_data"]
+
+PUBLIC = "public"  # among a strategy's needs: unlabelled examples at the server
+
+_SAMPLE = 2  # last component of the seed address of a draw; unlearning rounds have 1, learning 0
 
 Watch = Callable[[str, int, Arrays], None]
 Judge = Callable[[Request, Arrays, Arrays], Mapping[str, float | None]]
+Distil = Callable[[Arrays, Arrays, Settings, Sequence[int]], tuple[Arrays, int]]
 
 
 def _see_nothing(phase: str, server_round: int, arrays: Arrays) -> None:
     """Watch nothing."""
 
 
+def without_public_data(strategy: str) -> ConfigError:
+    """Return the error of a strategy that has nothing to train on at the server."""
+    return ConfigError(
+        f"{strategy} trains on the server and data.public is 0; set data.public to the share of "
+        "the training examples that the server gets without labels, for example 0.05"
+    )
+
+
 @dataclass
 class Federation:
-    """What a strategy works with; everything but the last four fields is set once.
+    """What a strategy works with; what stands before ``roster`` is set once.
 
     Parameters
     ----------
@@ -67,12 +81,19 @@ class Federation:
         ``watch(phase, server_round, arrays)`` after each round; its time is not counted.
     judge : callable or None
         ``judge(request, before, after)`` measures an unlearned model; its time is not counted.
+    distil : callable or None
+        ``distil(student, teacher, settings, seed)`` trains a model on the server's public data to
+        answer as another does; returns it and the number of examples it was trained on, passes
+        counted. None: the server has no data.
     stop : callable
         True cancels the run.
     roster : Roster or None
         Set when the grid is there.
     completed : int
         Learning rounds done so far, the ones before a fork included.
+    edited : int
+        What ``completed`` was when an unlearning last changed the model; -1: never. While the two
+        are equal, the model is not the average of the last round.
     forgotten : Forgotten
         Who and what may never be trained on again.
     costs : dict
@@ -94,9 +115,11 @@ class Federation:
     evaluate_split: str = ""
     watch: Watch = _see_nothing
     judge: Judge | None = None
+    distil: Distil | None = None
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None
     completed: int = 0
+    edited: int = -1
     forgotten: Forgotten = field(default_factory=Forgotten)
     costs: dict[str, Cost] = field(default_factory=dict)
     _aside_s: float = 0.0
@@ -114,7 +137,9 @@ class Federation:
         clients : tuple of int
             All clients ever, in order.
         """
-        order = np.random.default_rng([self.seed, server_round]).permutation(len(clients))
+        # Seeds are padded with zeros: [seed, round] alone would be the address of client 0.
+        address = [self.seed, server_round, 0, _SAMPLE]
+        order = np.random.default_rng(address).permutation(len(clients))
         size = max(1, round(self.fraction * len(clients)))
         gone = self.forgotten.clients
         drawn = [clients[i] for i in order[:size] if clients[i] not in gone]

@@ -68,9 +68,11 @@ class GradientAscent(UnlearningStrategy):
     Notes
     -----
     The leaver must cooperate and must have kept its last local model; if that is not part of the
-    current global model (it did not take part in the last round), the ball lies around the global
-    model. Several holders ascend side by side and their models are averaged. For sample and class
-    requests (an extension) the owners ascend on the forget set around the global model and stay.
+    current global model (it did not take part in the last round, or another request has changed the
+    model since), the ball lies around the global model. Buffers stay those of the global model:
+    statistics of the forget set are the last thing to keep. Several holders ascend side by side
+    and their models are averaged. For sample and class requests (an extension) the owners ascend
+    on the forget set around the global model and stay.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
@@ -115,20 +117,18 @@ class GradientAscent(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Find the holders and their share in the last average."""
         clients = self._roster.nodes if request.leavers else self.remaining
-        last = history.weights(history.rounds[-1]) if history.rounds else {}
-        leaving = bool(request.leavers)
-        if leaving and any(last.get(client) == 1.0 for client in request.leavers):
+        last = history.weights(history.rounds[-1])
+        averaged = self.federation.edited != self.federation.completed
+        if averaged and last and request.leavers >= last.keys():
             raise FederationError(
-                "GradientAscent cannot take the only participant of the last round out of its "
+                "GradientAscent cannot take the only participants of the last round out of its "
                 "average; use retrain, or learn one more round with other clients"
             )
         self._holders = {
-            client: last.get(client, 0.0) if leaving else 0.0
+            client: last.get(client, 0.0) if averaged and request.leavers else 0.0
             for client in request.owners(clients)
         }
-        if history.rounds:
-            travelled = named.norm(named.delta(history.initial, arrays))
-            self._reach = self.trust * travelled
+        self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
         return arrays, 1
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
@@ -156,4 +156,7 @@ class GradientAscent(UnlearningStrategy):
             (reply.num_examples, project(arrays, reply.arrays, self._reach)) for reply in replies
         )
         mean = named.weighted_mean(bounded)
-        return {name: mean[name].astype(array.dtype) for name, array in arrays.items()}
+        return {
+            name: array if named.is_buffer(name, array) else mean[name].astype(array.dtype)
+            for name, array in arrays.items()
+        }

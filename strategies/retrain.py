@@ -51,11 +51,6 @@ class Retrain(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Go back to a model that no forgotten data had touched."""
         last = self.federation.completed
-        if not history.rounds:
-            raise HistoryError(
-                "Retrain has no recorded rounds to learn again; it serves only models that were "
-                "learned in this run"
-            )
         first = history.first_round(request) or 1
         clean = [t for t in history.stored_globals if t <= first]
         self._begin = 1 if self.from_scratch or not clean else clean[-1]

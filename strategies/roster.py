@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.wire import num_bytes
 from unlearning.errors import FederationError
-from unlearning.protocol import Scalar, Wire
+from unlearning.protocol import Scalar, Wire, part
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run
@@ -85,7 +85,7 @@ class Roster(Grid):
         nodes: Mapping[int, int],
         declared: Mapping[int, int] | None = None,
         *,
-        window: int = 32,
+        window: int = 16,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.grid = grid
@@ -107,6 +107,7 @@ class Roster(Grid):
         config: Mapping[str, Scalar],
         *,
         timeout_s: float = 120.0,
+        window: int = 16,
         stop: Callable[[], bool] = lambda: False,
     ) -> Roster:
         """Wait until ``expected`` clients have said who they are.
@@ -156,7 +157,7 @@ class Roster(Grid):
                 declared[client] = examples
             if len(nodes) < expected:
                 time.sleep(_SLOWEST_POLL_S)
-        return cls(grid, nodes, declared, stop=stop)
+        return cls(grid, nodes, declared, window=window, stop=stop)
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -267,7 +268,7 @@ class Roster(Grid):
     def _send(self, sent: _Sent) -> bool:
         """Push a message; return whether it got through, and note in ``lost`` if not."""
         message = sent.message
-        self.bytes_down += sum(map(num_bytes, message.content.array_records.values()))
+        self.bytes_down += num_bytes(part(message.content, Wire.ARRAYS, ArrayRecord) or {})
         sent.id = next((found for found in self.push_messages([message]) if found), "")
         if not sent.id:
             self.lost[sent.client] = "the message could not be delivered; its node may have left"
@@ -310,7 +311,7 @@ class Roster(Grid):
     def _allow(self, message: Message) -> Message:
         client = self.client_of(message)
         if client in self.forgotten and message.metadata.message_type != DELETE:
-            record = message.content.config_records.get(Wire.CONFIG, ConfigRecord())
+            record = part(message.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
             if client not in self.helping or record.get(Wire.STEP, "train") == "train":
                 raise ForgottenClientError(
                     f"a message of type {message.metadata.message_type!r} was addressed to client "
@@ -321,7 +322,7 @@ class Roster(Grid):
 
 def _introduction(reply: Message) -> tuple[int, int]:
     """Return the client id and the number of training examples that a node answers with."""
-    properties = reply.content.config_records[Wire.CONFIG]
+    properties = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
     return int(str(properties[Wire.CLIENT])), int(str(properties[Wire.NUM_EXAMPLES]))
 
 

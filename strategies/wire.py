@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from io import BytesIO
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
-from unlearning.protocol import Reply, Wire
+from unlearning.protocol import Reply, Wire, part
 
 __all__ = ["BadReplyError", "num_bytes", "read_reply", "to_arrays", "to_content", "to_record"]
 
@@ -59,7 +59,7 @@ def _decoded(array: Array) -> named.Array:
     return array.numpy()
 
 
-def num_bytes(record: ArrayRecord) -> int:
+def num_bytes(record: Mapping[str, Array]) -> int:
     """Return the size of the serialised arrays in bytes."""
     return sum(len(array.data) for array in record.values())
 
@@ -111,14 +111,16 @@ def read_reply(
     BadReplyError
         If anything about the reply would harm the model.
     """
-    content = message.content
-    if Wire.ARRAYS not in content.array_records or Wire.METRICS not in content.metric_records:
+    model = part(message.content, Wire.ARRAYS, ArrayRecord)
+    record = part(message.content, Wire.METRICS, MetricRecord)
+    if model is None or record is None:
         raise BadReplyError("records are missing")
     try:
-        arrays = to_arrays(content.array_records[Wire.ARRAYS])
+        arrays = to_arrays(model)
     except Exception as error:  # a stranger's bytes: whatever decoding them raises, they are bad
-        raise BadReplyError(f"arrays cannot be read ({error})") from error
-    metrics = dict(content.metric_records[Wire.METRICS])
+        reason = str(error).partition("\n")[0]
+        raise BadReplyError(f"arrays cannot be read ({reason})") from error
+    metrics = dict(record)
     count = metrics.pop(Wire.NUM_EXAMPLES, None)
     if not isinstance(count, int) or count < 0 or (declared is not None and count > declared):
         raise BadReplyError(f"{Wire.NUM_EXAMPLES} is {count!r}, expected 0 to {declared}")

@@ -278,3 +278,33 @@ def test_task_that_cannot_be_built(changes: dict[str, object], words: str) -> No
 def test_unknown_client(made: Task) -> None:
     with pytest.raises(RequestError, match="unknown client 4"):
         made.client(4)
+
+
+def test_public_examples_are_nobodys(clean: Task) -> None:
+    data = {"clients": 4, "limit": 400, "public": 0.1}
+    shared = task(Scenario.of(config(marker=None, data=data)))
+    public = shared.public_set()
+    assert public.shape == (40, 1, 8, 8)
+    mine = [shared.client(k) for k in shared.clients]
+    held = rows(np.concatenate([public, *(x for c in mine for x in (c.train_x, c.held_x))]))
+    everything = [clean.client(k) for k in clean.clients]
+    assert held == rows(np.concatenate([x for c in everything for x in (c.train_x, c.held_x)]))
+    # Labels moved with their examples.
+    label_of = {
+        x.tobytes(): y for c in everything for x, y in zip(c.train_x, c.train_y, strict=True)
+    }
+    known = [(label_of.get(x.tobytes(), y), y) for c in mine for x, y in zip(c.train_x, c.train_y)]
+    assert all(expected == y for expected, y in known)
+    other = task(Scenario.of(config(marker=None, data=data), seed=1))
+    assert rows(other.public_set()) != rows(public)
+
+
+def test_without_a_share_nothing_is_public(clean: Task) -> None:
+    assert clean.public_set().shape == (0, 1, 8, 8)
+
+
+def test_a_public_share_must_leave_some_on_both_sides() -> None:
+    for share in (0.0001, 0.9999):
+        data = {"clients": 2, "limit": 400, "public": share}
+        with pytest.raises(ConfigError, match=f"data.public = {share} sets aside"):
+            task(Scenario.of(config(marker=None, data=data)))

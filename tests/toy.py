@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Context
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from torch import nn
 
 from clients.app import make_client_app
@@ -18,16 +23,21 @@ from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
+from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.history import History
 from unlearning.ledger import Ledger
 from unlearning.memory import ClientMemory
-from unlearning.protocol import Scalar, Wire
+from unlearning.protocol import Scalar, Settings, Wire
+from unlearning.request import Forgotten, Request, Scope
+
+torch.set_num_threads(1)
+logging.getLogger("flwr").setLevel(logging.WARNING)  # a summary per run, thousands of runs
 
 FEATURES, CLASSES = 3, 3
 TRAIN: dict[str, Scalar] = {
     "local_epochs": 2,
-    "batch_size": 4,
+    "batch_size": 8,
     "learning_rate": 0.3,
     "momentum": 0.5,
 }
@@ -38,8 +48,8 @@ class ToyModel(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             self.layer = nn.Linear(FEATURES, CLASSES)
         self.register_buffer("running_mean", torch.zeros(FEATURES))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
@@ -60,6 +70,57 @@ def shard(client: int, size: int, *, salt: int = 0) -> Shard:
     return Shard(torch.from_numpy(x), torch.from_numpy(x.argmax(1)))
 
 
+def request(scope: Scope | str, client: int = 1) -> Request:
+    """Return a request of a scope; what it names exists at ``client`` of every toy federation."""
+    match Scope(scope):
+        case Scope.CLIENT:
+            return Request(Scope.CLIENT, clients=(client,))
+        case Scope.SAMPLE:
+            return Request(Scope.SAMPLE, samples={client: (0, 2, 5)})
+        case Scope.CLASS:
+            return Request(Scope.CLASS, classes=(2,))
+        case Scope.TASK:
+            return Request(Scope.TASK, clients=(client,), tasks=("reading",))
+
+
+def half_taught(
+    student: Arrays, teacher: Arrays, settings: Settings, seed: Sequence[int]
+) -> tuple[Arrays, int]:
+    """Return a model halfway from student to teacher, as a server with 7 examples might make."""
+    half = named.scale(named.delta(student, teacher), 0.5)
+    return named.apply_update(student, half), 7
+
+
+class ToyGrid(LocalGrid):
+    """Notes the type of every message and whom it went to."""
+
+    def __init__(self, app: ClientApp, num_nodes: int) -> None:
+        super().__init__(app, num_nodes)
+        self.pushed: list[tuple[str, int]] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Note, then push."""
+        batch = list(messages)
+        for message in batch:
+            node = self.contexts[message.metadata.dst_node_id]
+            client = int(str(node.node_config["partition-id"]))
+            self.pushed.append((message.metadata.message_type, client))
+        return super().push_messages(batch)
+
+
+class RestlessGrid(ToyGrid):
+    """Hands back one reply at a time, in an order that a seed shuffles."""
+
+    def __init__(self, app: ClientApp, num_nodes: int, seed: int) -> None:
+        super().__init__(app, num_nodes)
+        self._generator = np.random.default_rng(seed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return one of the replies that are there."""
+        there = [i for i in message_ids if i in self._replies]
+        return super().pull_messages(self._generator.permutation(there)[:1].tolist())
+
+
 class ToyFederation:
     """Clients with unequal data behind a LocalGrid, and what a strategy needs to work with them.
 
@@ -77,6 +138,7 @@ class ToyFederation:
         history: History | None = None,
         keep: tuple[str, ...] = ("globals", "updates", "contributions", "sensitivities"),
         late: Mapping[int, int] | None = None,
+        remember: bool = True,
     ) -> None:
         self.asked: list[tuple[int, str]] = []
         self.seen: list[tuple[int, str, int]] = []
@@ -101,7 +163,8 @@ class ToyFederation:
             return Watched(client, holdings, ClientMemory(Path(str(config[Wire.HOME])), client))
 
         self.initial: Arrays = arrays_of(ToyModel(seed))
-        self.grid = LocalGrid(make_client_app(make), clients)
+        self.app = make_client_app(make)
+        self.grid = ToyGrid(self.app, clients)
         self.late = dict(late or {})
         self.federation = Federation(
             seed=seed,
@@ -112,13 +175,39 @@ class ToyFederation:
             fraction=fraction,
             timeout_s=30.0,
             client_config={Wire.HOME: str(home)},
-            remember=True,
+            remember=remember,
+            distil=half_taught,
         )
         if self.late:
             self._delay_joining()
         self.federation.roster = Roster.discover(
             self.grid, clients, self.federation.client_config, timeout_s=10
         )
+
+    def branch(self, home: Path, *, grid: ToyGrid | None = None) -> ToyFederation:
+        """Return the same federation on copies of all it keeps, with an empty ledger.
+
+        What was noted in ``asked`` and ``seen`` and planted in ``faults`` is wiped, for both.
+        """
+        twin, roster = copy.copy(self), self.federation.roster
+        assert roster is not None
+        for notes in (self.asked, self.seen, self.faults):
+            notes.clear()  # type: ignore[attr-defined]
+        if self.home.exists():
+            shutil.copytree(self.home, home, dirs_exist_ok=True)
+        twin.home, twin.grid = home, grid or ToyGrid(self.app, len(self.sizes))
+        twin.federation = replace(
+            self.federation,
+            history=self.federation.history.fork(None),
+            ledger=Ledger(),
+            client_config={**self.federation.client_config, Wire.HOME: str(home)},
+            roster=Roster(twin.grid, roster.nodes, roster.declared),
+            forgotten=Forgotten(),
+            costs={},
+        )
+        if self.late:
+            twin._delay_joining()
+        return twin
 
     def _delay_joining(self) -> None:
         draw, late = self.federation.sample, self.late
@@ -136,6 +225,19 @@ class ToyFederation:
         strategy.join(self.federation)
         result = strategy.start(self.grid, to_record(arrays or self.initial), num_rounds=rounds)
         return to_arrays(result.arrays)
+
+    def unlearn(self, strategy: UnlearningStrategy, request: Request, arrays: Arrays) -> Arrays:
+        """Return what ``strategy`` makes of a request, the stores left as they are."""
+        strategy.join(self.federation)
+        return strategy.unlearn(request, self.federation.history, arrays)
+
+    def unlearn_checked(
+        self, strategy: UnlearningStrategy, request: Request, arrays: Arrays
+    ) -> Arrays:
+        """Return the same, after the strategy's own check of the request."""
+        strategy.join(self.federation)
+        strategy.check(request)
+        return self.unlearn(strategy, request, arrays)
 
     def learn(self, rounds: int = 4) -> Arrays:
         """Return the model after plain learning."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from unlearning.arrays import Arrays
 
-__all__ = ["Instruction", "Reply", "Scalar", "Settings", "Wire"]
+__all__ = ["Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
+
+Part = TypeVar("Part")
 
 Scalar = bool | int | float | str
 Settings = Mapping[str, Scalar]
@@ -96,3 +99,13 @@ class Reply:
     arrays: Arrays
     metrics: Mapping[str, float] = field(default_factory=dict)
     update: Arrays | None = None
+
+
+def part(content: Mapping[str, object], key: str, kind: type[Part]) -> Part | None:
+    """Return the record called ``key`` if it is there and of the kind that is expected.
+
+    Flower's own ``content.array_records`` is a view in a reference cycle: each look at it would
+    keep a whole model in memory until the garbage collector comes by.
+    """
+    found = content.get(key)
+    return found if isinstance(found, kind) else None
