@@ -2,7 +2,8 @@
 
 Reads ``results.json``, ``details.json`` and ``ledger.sqlite`` of the run folder and nothing else.
 This module chooses the words and rounds the numbers; statistics and verdicts come from
-:mod:`unlearning.scorecard`, what a page looks like stands in ``templates/report.html.j2``.
+:mod:`unlearning.scorecard`, what a page looks like stands in
+:mod:`experiments.page`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from experiments import timeline
+from experiments.page import TEMPLATE
 from experiments.results import (
     CONTROLS,
     DASH,
@@ -589,13 +591,12 @@ def render(run_dir: Path) -> Path:
         If ``results.json`` is missing, or it or ``details.json`` is damaged.
     """
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     path = run_dir / "report.html"
-    page = templates.get_template("report.html.j2").render(_page(run_dir))
+    page = templates.from_string(TEMPLATE).render(_page(run_dir))
     write_atomically(path, page.encode())
     return path

@@ -1,4 +1,9 @@
-{% macro cell(c, head="") %}
+"""The report as a Jinja template: one HTML page that asks for nothing from anywhere.
+
+It stands in a Python file because Flower bundles an app's Python files and leaves templates out.
+"""
+
+TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if c.why %}<span class="none" title="{{ c.why }}"><span aria-hidden="true">{{ c.text }}</span><span class="quiet-text">not measured: {{ c.why }}</span></span>{% else %}{% set parts = c.text.split(" ± ") %}{{ parts[0] }}{% if parts | length > 1 %}<span class="sd"> ± {{ parts[1] }}</span>{% endif %}{% endif %}
 {% endmacro %}
 {% macro reasons(list) %}
@@ -321,3 +326,4 @@ time { white-space: nowrap; }
 </main>
 </body>
 </html>
+"""
