@@ -13,7 +13,7 @@ from flwr.client import NumPyClient
 from torch import nn
 
 from clients import steps
-from clients.steps import Local, Shard
+from clients.steps import Local, Outcome, Shard
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.memory import ClientMemory
@@ -86,7 +86,7 @@ class Participant(NumPyClient):
     holdings : Holdings
         Data and model.
     memory : ClientMemory
-        Where tombstones and the last local model are kept.
+        Where tombstones, the last local model and whatever else it made are kept.
     """
 
     def __init__(self, client: int, holdings: Holdings, memory: ClientMemory) -> None:
@@ -119,27 +119,38 @@ class Participant(NumPyClient):
             for name, array in sent.items()
             if name.startswith(Wire.EXTRA)
         }
-        model = self.holdings.workbench
-        load_arrays(model, {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)})
+        model = {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)}
         address = json.loads(str(config[Wire.SEED]))
-        generator = np.random.default_rng(address)
         settings = cast(Settings, json.loads(str(config.get(Wire.SETTINGS, "{}"))))
-        step = steps.find(str(config[Wire.STEP]))
         local = self._local(config, extras)
-        devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
-        with torch.random.fork_rng(devices=devices):
-            _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
-            outcome = step(model, local, settings, generator)
-        arrays = arrays_of(model) if outcome.arrays is None else outcome.arrays
-        if config.get(Wire.REMEMBER) and config[Wire.STEP] == "train":
-            facts = {"round": int(config[Wire.SERVER_ROUND])}
-            self.memory.remember(LAST_LOCAL, arrays, facts)
+        outcome = self._run(str(config[Wire.STEP]), model, local, settings, address)
+        arrays = arrays_of(self.holdings.workbench) if outcome.arrays is None else outcome.arrays
+        processed = outcome.examples_processed
+        if config[Wire.STEP] == "train":
+            facts = {"round": int(config.get(Wire.SERVER_ROUND, 0))}
+            if config.get(Wire.REMEMBER):
+                self.memory.remember(LAST_LOCAL, arrays, facts)
+            for place, (name, how) in enumerate(sorted(_keepsakes(config).items()), 1):
+                made = self._run(name, model, local, how, [*address, 0, place])
+                self.memory.remember(name, made.arrays or {}, facts)
+                processed += made.examples_processed
         metrics: Config = {
             **outcome.metrics,
-            Wire.EXAMPLES_PROCESSED: outcome.examples_processed,
+            Wire.EXAMPLES_PROCESSED: processed,
             Wire.NAMES: json.dumps(list(arrays)),
         }
         return list(arrays.values()), outcome.num_examples, metrics
+
+    def _run(
+        self, name: str, arrays: Arrays, local: Local, settings: Settings, address: list[int]
+    ) -> Outcome:
+        """Run a step on a model; its randomness comes from ``address`` alone."""
+        step, model = steps.find(name), self.holdings.workbench
+        load_arrays(model, arrays)
+        devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
+        with torch.random.fork_rng(devices=devices):
+            _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
+            return step(model, local, settings, np.random.default_rng(address))
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
         """Return mean cross-entropy, number of examples and accuracy on the split ``split``.
@@ -188,6 +199,11 @@ class Participant(NumPyClient):
             extras=extras,
             remembered=remembered[0] if remembered else None,
             facts=remembered[1] if remembered else {},
+            kept={
+                name: found[0]
+                for name in _keepsakes(config)
+                if (found := self.memory.recall(name)) is not None
+            },
         )
 
     def _kept(self, omission: Omission) -> Array:
@@ -199,6 +215,11 @@ class Participant(NumPyClient):
         if omission.classes:
             keep &= ~np.isin(labels, sorted(omission.classes))
         return np.flatnonzero(keep)
+
+
+def _keepsakes(config: Config) -> dict[str, Settings]:
+    """Return what to make while training, or to have at hand: steps and their settings."""
+    return dict(json.loads(str(config.get(Wire.KEEP, "{}"))))
 
 
 def _omission(config: Config, key: str) -> Omission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,20 @@ from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point
 from experiments.runfolder import RunFolder
 from experiments.tasks import Task
 from strategies.base import UnlearningStrategy
-from strategies.federation import Federation
+from strategies.federation import LAST_LOCAL, Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
+from unlearning.errors import ConfigError
 from unlearning.files import write_atomically
 from unlearning.history import COLUMNS, History
 from unlearning.ledger import Ledger
-from unlearning.protocol import Scalar, Wire
+from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.request import Forgotten, Request
 from unlearning.scorecard import Outputs, score
 
-__all__ = ["Conductor", "Party"]
+__all__ = ["Conductor", "Party", "keepsakes"]
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
@@ -124,7 +125,7 @@ class Conductor:
         for request in self._requests:
             self._ledger.receive(request)
         name, seed = alias_of(self._config.strategy), self._config.seed
-        federation = self._federation(grid, strategy.needs, self._homes / f"seed-{seed}")
+        federation = self._federation(grid, [strategy], self._homes / f"seed-{seed}")
         rounds = max([self._config.rounds, *(self._last_round(r) for r in self._requests)])
         self._expected = rounds + self._guess(strategy)
         parties: list[Party] = []
@@ -171,8 +172,8 @@ class Conductor:
         judge = self._judge(self._requests)
         first = min(request.at_round or self._config.rounds for request in self._requests)
         last = max([self._config.rounds, *(self._last_round(r) for r in self._requests)])
-        needs = frozenset[str]().union(*(strategy.needs for strategy in strategies.values()))
-        federation = self._federation(grid, needs, self._homes / f"seed-{seed}" / "learn")
+        home = self._homes / f"seed-{seed}" / "learn"
+        federation = self._federation(grid, strategies.values(), home)
         federation.ledger = Ledger()  # learning serves nothing: the branches do
         self._expected = first + sum(last - first + self._guess(s) for s in strategies.values())
         self._watch(federation, ORIGINAL, judge)
@@ -204,8 +205,10 @@ class Conductor:
         alias, seed = alias_of(name), self._config.seed
         safe = alias.replace(":", ".").replace("/", ".")
         home = self._homes / f"seed-{seed}" / safe
-        if learned.remember and Path(str(learned.client_config[Wire.HOME])).exists():
-            shutil.copytree(str(learned.client_config[Wire.HOME]), home)
+        remember, kept = LAST_LOCAL in strategy.needs, strategy.keepsakes()
+        origin = Path(str(learned.client_config[Wire.HOME]))
+        if (remember or kept) and origin.exists():
+            shutil.copytree(origin, home)
         roster = learned.roster
         if roster is None:
             raise RuntimeError("a branch needs a federation that has met its clients")
@@ -226,6 +229,8 @@ class Conductor:
                 grid, roster.nodes, roster.declared, window=self._window, stop=self._stop
             ),
             judge=measure,
+            remember=remember,  # what other strategies have kept must not cost this one anything
+            keepsakes=kept,
             forgotten=Forgotten(),
             costs={},
         )
@@ -263,8 +268,12 @@ class Conductor:
         if self._homes.exists() and not any(self._homes.iterdir()):
             self._homes.rmdir()
 
-    def _federation(self, grid: Grid, needs: frozenset[str], home: Path) -> Federation:
+    def _federation(
+        self, grid: Grid, strategies: Collection[UnlearningStrategy], home: Path
+    ) -> Federation:
+        """Return a federation that keeps what the strategies need and nothing more."""
         config = self._config
+        needs = frozenset[str]().union(*(strategy.needs for strategy in strategies))
         history = History(
             self._folder.history(config.seed),
             keep=needs & COLUMNS,
@@ -300,7 +309,8 @@ class Conductor:
             timeout_s=config.engine.timeout_s,
             min_replies=config.engine.min_replies,
             client_config=client_config,
-            remember="last_local" in needs,
+            remember=LAST_LOCAL in needs,
+            keepsakes=keepsakes(strategies),
             distil=partial(distil, self._task, config.device) if config.data.public else None,
             stop=self._stop,
             roster=roster,
@@ -364,3 +374,23 @@ class Conductor:
 
     def _served(self) -> list[Request]:
         return [r for r in self._ledger.requests() if self._ledger.state(r.id) == "fulfilled"]
+
+
+def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:
+    """Return what clients must make and keep while they train, for all of the strategies.
+
+    Raises
+    ------
+    ConfigError
+        If two want the same made with different settings.
+    """
+    found: dict[str, Settings] = {}
+    for strategy in strategies:
+        for name, how in strategy.keepsakes().items():
+            if found.setdefault(name, how) != how:
+                raise ConfigError(
+                    f"{type(strategy).__name__} wants clients to make {name!r} with {dict(how)}, "
+                    f"another strategy with {dict(found[name])}; give both the same options, or "
+                    "compare them in separate runs"
+                )
+    return found

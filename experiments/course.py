@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from experiments.conduct import Conductor, Party
+from experiments.conduct import Conductor, Party, keepsakes
 from experiments.config import Config
 from experiments.finish import write_all
 from experiments.progress import Observer, Tick
@@ -81,8 +81,9 @@ class Course:
         ------
         FedUnlearnError
             Unknown strategy, option, data set, client, class or sample; nothing to compare; nobody
-            left; no public data for a strategy that needs them; a strategy that does not serve a
-            scheduled request of a run.
+            left; no public data for a strategy that needs them; two strategies that want clients
+            to keep one thing in two ways; a strategy that does not serve a scheduled request of a
+            run.
         """
         if self.kind == COMPARE and not self.config.requests:
             raise ConfigError(
@@ -95,9 +96,9 @@ class Course:
         if len(sizes) > 1:
             raise ConfigError(f"seeds give {sorted(sizes)} clients; set data.clients")
         for name in self.names:
-            strategy = make(name, self.config.options_for(name))
-            if PUBLIC in strategy.needs and not self.config.data.public:
+            if PUBLIC in self._strategy(name).needs and not self.config.data.public:
                 raise without_public_data(name)
+        keepsakes(map(self._strategy, self.names))
         for table in self.config.option_tables:
             resolve(table)
         for seed in self.seeds:

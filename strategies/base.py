@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
-from strategies.federation import PUBLIC, Federation, without_public_data
+from strategies.federation import LAST_LOCAL, PUBLIC, Federation, without_public_data
 from strategies.roster import DELETE, Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
@@ -30,8 +30,8 @@ from unlearning.errors import (
     UnsupportedRequestError,
 )
 from unlearning.fulfil import fulfil
-from unlearning.history import History
-from unlearning.protocol import Instruction, Reply, Wire, part
+from unlearning.history import COLUMNS, History
+from unlearning.protocol import Instruction, Reply, Settings, Wire, part
 from unlearning.request import Forgotten, Guarantee, Request, Scope
 
 __all__ = ["UnlearningStrategy", "in_range", "one_of"]
@@ -67,8 +67,8 @@ class UnlearningStrategy(FedAvg):
     guarantee : Guarantee
         How far its claim goes.
     needs : frozenset of str
-        What must have been kept: columns of the history, ``last_local``; and ``public``, examples
-        at the server.
+        What must have been kept: columns of the history; ``last_local`` and, by the name of the
+        step that makes it, whatever else at the clients; and ``public``, examples at the server.
     asks_forgotten : bool
         Whether leaving clients are asked to help (never to train).
     """
@@ -180,6 +180,13 @@ class UnlearningStrategy(FedAvg):
 
         return {name: getattr(self, name) for name in options(type(self))}
 
+    def keepsakes(self) -> Mapping[str, Settings]:
+        """Return what clients must make and keep while they train, and with which settings.
+
+        Whatever is needed and nobody else keeps; its name is that of the step that makes it.
+        """
+        return {name: {} for name in self.needs - COLUMNS - {LAST_LOCAL, PUBLIC}}
+
     def check(self, request: Request) -> None:
         """Refuse, in words and before any message, what this strategy cannot serve.
 
@@ -194,7 +201,12 @@ class UnlearningStrategy(FedAvg):
         self.federation.history.require(self.needs, type(self).__name__)
         if PUBLIC in self.needs and self.federation.distil is None:
             raise without_public_data(type(self).__name__)
-        if "last_local" in self.needs and not self.federation.remember:
+        if missing := sorted(self.keepsakes().keys() - self.federation.keepsakes.keys()):
+            raise ConfigError(
+                f"{type(self).__name__} needs {missing[0]!r}, which the clients did not make while "
+                "they trained; learn with this strategy configured from the start"
+            )
+        if LAST_LOCAL in self.needs and not self.federation.remember:
             raise ConfigError(
                 f"{type(self).__name__} needs clients that kept their last local model; "
                 "learn with this strategy configured from the start"
@@ -231,6 +243,7 @@ class UnlearningStrategy(FedAvg):
             If what the strategy needs was not recorded.
         """
         federation, roster = self.federation, self._roster
+        earlier = Forgotten(tuple(r for r in federation.forgotten.requests if r.id != request.id))
         federation.forgotten = federation.forgotten | request
         roster.forget(request.leavers)
         if federation.completed and not history.rounds:
@@ -238,7 +251,7 @@ class UnlearningStrategy(FedAvg):
                 f"{federation.completed} rounds were learned but none is recorded, so nobody can "
                 "tell whom the model rests on; serve the request where it was learned"
             )
-        if history.first_round(request) is None:
+        if not self._concerned(request, history, earlier):
             return arrays
         if not roster.clients:
             federation.edited = federation.completed
@@ -437,6 +450,22 @@ class UnlearningStrategy(FedAvg):
                 log.warning("request %s was refused: %s", request.id, error)
         return arrays
 
+    def _concerned(self, request: Request, history: History, earlier: Forgotten) -> bool:
+        """Return whether the model may rest on something that is not forgotten already.
+
+        It does not where the owners never took part. But serving earlier requests deleted what the
+        history knew of their owners: of these, nobody can tell.
+        """
+        nodes = self._roster.nodes
+        known = {client: earlier.omission(client) for client in request.owners(nodes)}
+        fresh = {
+            client
+            for client, gone in known.items()
+            if not gone.everything and gone | request.omission(client) != gone
+        }
+        purged = {client for client in fresh if known[client]}
+        return bool(fresh) and (bool(purged) or history.first_round(request) is not None)
+
     def _unlearning_round(self, server_round: int, arrays: Arrays) -> Arrays:
         asked = dict(self.instruct(server_round))
         messages = self._messages(asked, arrays, server_round, unlearning=True)
@@ -522,6 +551,7 @@ class UnlearningStrategy(FedAvg):
                 address = [federation.seed, absolute + server_round, client, _UNLEARN]
             model = shared if instruction.arrays is None else to_record(instruction.arrays)
             trains = instruction.step == "train"
+            keepsakes = federation.keepsakes if trains else self.keepsakes()
             facts = {
                 **federation.client_config,
                 Wire.CLIENT: client,
@@ -529,6 +559,7 @@ class UnlearningStrategy(FedAvg):
                 Wire.SEED: address,
                 Wire.SERVER_ROUND: absolute,
                 Wire.REMEMBER: federation.remember and not (unlearning and trains),
+                Wire.KEEP: {} if unlearning and trains else dict(keepsakes),
                 Wire.SETTINGS: {**defaults, **instruction.settings},
                 **self._forgotten_parts(client),
             }

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from strategies.roster import Roster
 
-__all__ = ["PUBLIC", "Distil", "Federation", "Judge", "Watch", "without_public_data"]
+__all__ = ["LAST_LOCAL", "PUBLIC", "Distil", "Federation", "Judge", "Watch", "without_public_data"]
 
-PUBLIC = "public"  # among a strategy's needs: unlabelled examples at the server
+# Names among a strategy's needs, beside the columns of the history:
+LAST_LOCAL = "last_local"  # every client's last local model, kept by itself
+PUBLIC = "public"  # unlabelled examples at the server
 
 _SAMPLE = 2  # last component of the seed address of a draw; unlearning rounds have 1, learning 0
 
@@ -72,6 +74,8 @@ class Federation:
         Sent with every message: what the clients are made of, where they remember.
     remember : bool
         Whether clients keep their last local model.
+    keepsakes : mapping of str to mapping
+        What else clients make and keep while they train: the step that makes it, its settings.
     options : mapping
         The strategy's options, for the ledger.
     evaluate_split : str
@@ -111,6 +115,7 @@ class Federation:
     min_replies: float = 0.5
     client_config: Mapping[str, Scalar] = field(default_factory=dict)
     remember: bool = False
+    keepsakes: Mapping[str, Settings] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     evaluate_split: str = ""
     watch: Watch = _see_nothing

@@ -17,6 +17,7 @@ from unlearning.protocol import Reply, Wire, part
 __all__ = ["BadReplyError", "num_bytes", "read_reply", "to_arrays", "to_content", "to_record"]
 
 
+_NPY = "numpy.ndarray"  # Flower's name of the format below
 _METERED = (Wire.CLIENT_SECONDS, Wire.EXAMPLES_PROCESSED)
 _FARTHEST = 1e3  # no local training moves a model by a thousand times its own length
 
@@ -42,12 +43,14 @@ def to_arrays(record: ArrayRecord) -> Arrays:
 
 
 def _decoded(array: Array) -> named.Array:
+    if array.stype != _NPY:
+        raise ValueError(f"serialisation {array.stype!r} is unknown")
     stream = BytesIO(array.data)
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError(f"array format {version} is unknown")
     if dtype.kind not in "biuf":
@@ -56,7 +59,8 @@ def _decoded(array: Array) -> named.Array:
     promised, there = dtype.itemsize * math.prod(shape), len(array.data) - stream.tell()
     if promised != there:
         raise ValueError(f"{there} bytes follow a header that promises {promised}")
-    return array.numpy()
+    values = np.frombuffer(array.data, dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
 
 
 def num_bytes(record: Mapping[str, Array]) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
@@ -70,6 +71,19 @@ def shard(client: int, size: int, *, salt: int = 0) -> Shard:
     return Shard(torch.from_numpy(x), torch.from_numpy(x.argmax(1)))
 
 
+class Census:
+    """Counts how many of the messages' contents are still in memory."""
+
+    def __init__(self) -> None:
+        self._seen: list[weakref.ref[RecordDict]] = []
+        self.most = 0
+
+    def see(self, message: Message) -> None:
+        """Note a message, and how many are there at this moment."""
+        self._seen.append(weakref.ref(message.content))
+        self.most = max(self.most, sum(one() is not None for one in self._seen))
+
+
 def request(scope: Scope | str, client: int = 1) -> Request:
     """Return a request of a scope; what it names exists at ``client`` of every toy federation."""
     match Scope(scope):
@@ -78,7 +92,7 @@ def request(scope: Scope | str, client: int = 1) -> Request:
         case Scope.SAMPLE:
             return Request(Scope.SAMPLE, samples={client: (0, 2, 5)})
         case Scope.CLASS:
-            return Request(Scope.CLASS, classes=(2,))
+            return Request(Scope.CLASS, classes=((client + 1) % CLASSES,))
         case Scope.TASK:
             return Request(Scope.TASK, clients=(client,), tasks=("reading",))
 
@@ -139,6 +153,7 @@ class ToyFederation:
         keep: tuple[str, ...] = ("globals", "updates", "contributions", "sensitivities"),
         late: Mapping[int, int] | None = None,
         remember: bool = True,
+        keepsakes: Mapping[str, Settings] | None = None,
     ) -> None:
         self.asked: list[tuple[int, str]] = []
         self.seen: list[tuple[int, str, int]] = []
@@ -176,6 +191,7 @@ class ToyFederation:
             timeout_s=30.0,
             client_config={Wire.HOME: str(home)},
             remember=remember,
+            keepsakes=keepsakes or {},
             distil=half_taught,
         )
         if self.late:
@@ -225,6 +241,14 @@ class ToyFederation:
         strategy.join(self.federation)
         result = strategy.start(self.grid, to_record(arrays or self.initial), num_rounds=rounds)
         return to_arrays(result.arrays)
+
+    def learn_without_serving(self, rounds: int) -> Arrays:
+        """Return the model after plain learning during which the ledger lies closed."""
+        ledger, self.federation.ledger = self.federation.ledger, Ledger()
+        try:
+            return self.learn(rounds)
+        finally:
+            self.federation.ledger = ledger
 
     def unlearn(self, strategy: UnlearningStrategy, request: Request, arrays: Arrays) -> Arrays:
         """Return what ``strategy`` makes of a request, the stores left as they are."""

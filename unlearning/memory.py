@@ -1,7 +1,8 @@
-"""What a client remembers on its own disk between messages: tombstones and its last local model.
+"""What a client remembers on its own disk between messages: tombstones, and what training left.
 
 Tombstones name what the client has deleted and must never train on again; they survive a restart.
-The last local model is kept only when a strategy needs it, and is deleted with the data.
+Its last local model, and whatever else it made of its data, is kept only when a strategy needs it
+and is deleted with the data.
 """
 
 from __future__ import annotations

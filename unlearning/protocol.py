@@ -40,6 +40,7 @@ class Wire:
     DEVICE = "device"  # where clients compute: auto, cpu, cuda, cuda:N
     HOME = "home"  # folder for what clients remember across messages and restarts
     REMEMBER = "remember"  # keep the last local model, for methods that need it
+    KEEP = "keep"  # what else to make while training, or to have at hand: steps, settings, as JSON
     TIMEOUT = "client-timeout-s"
     NUM_EXAMPLES = "num-examples"
     EXAMPLES_PROCESSED = "examples-processed"  # forward-backward passes over single examples

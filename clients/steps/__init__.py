@@ -65,6 +65,9 @@ class Local:
         This client's last local model, if it kept one.
     facts : mapping
         What was noted beside it, for example the round it comes from.
+    kept : mapping of str to Arrays
+        What this client made for itself while it trained, by the name of the step that made it;
+        only what was asked for and is there.
     fresh_model : callable
         ``fresh_model(seed)`` returns a newly initialised model of the same architecture.
     """
@@ -76,6 +79,7 @@ class Local:
     extras: Arrays = field(default_factory=dict)
     remembered: Arrays | None = None
     facts: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, Arrays] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

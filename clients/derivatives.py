@@ -1,0 +1,136 @@
+"""Gradients of a whole shard: the arithmetic that the steps which send no model share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from clients.steps import Shard
+from unlearning.arrays import Arrays, is_parameter
+
+__all__ = [
+    "Loss",
+    "mean_gradient",
+    "mean_loss",
+    "mean_squared_gradient",
+    "named_arrays",
+    "parameters_of",
+]
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, classes), (n,) -> mean
+
+_CHUNK = 1024  # examples in one forward pass
+_GRADIENT_VALUES = 2**25  # values of single examples' gradients held at once (128 MiB)
+
+
+def parameters_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors that the server counts as parameters, by name, in the model's order."""
+    state = model.state_dict(keep_vars=True)
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if is_parameter(name, np.empty(0, str(tensor.dtype).removeprefix("torch.")))
+    }
+
+
+def named_arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    """Return tensors as arrays."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def mean_gradient(
+    model: nn.Module, shard: Shard, loss: Loss
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Return the gradient of the mean loss over a shard, and the mean loss.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Used in evaluation mode: the gradient is a function of the parameters alone, and chunks add
+        up to the whole. Its own gradients are overwritten.
+    shard : Shard
+        At least one example.
+    loss : callable
+        The mean over a batch.
+
+    Returns
+    -------
+    tuple
+        Gradients by name as in :func:`parameters_of`, zero where the loss does not depend on the
+        parameter; the loss.
+    """
+    model.eval()
+    model.zero_grad(set_to_none=True)
+    total = 0.0
+    for chunk in _chunks(shard):
+        part = loss(model(chunk.features), chunk.labels) * (len(chunk) / len(shard))
+        torch.autograd.backward(part)
+        total += float(part.detach())
+    found = {
+        name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad.clone()
+        for name, tensor in parameters_of(model).items()
+    }
+    model.zero_grad(set_to_none=True)
+    return found, total
+
+
+def mean_loss(model: nn.Module, shard: Shard) -> float:
+    """Return the mean cross-entropy over a shard of at least one example, in evaluation mode."""
+    model.eval()
+    with torch.inference_mode():
+        parts = [
+            functional.cross_entropy(model(chunk.features), chunk.labels, reduction="sum")
+            for chunk in _chunks(shard)
+        ]
+    return float(torch.stack(parts).sum()) / len(shard)
+
+
+def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Tensor]:
+    """Return the mean over examples of the squared gradient of log p(y | x), entry by entry.
+
+    That is the diagonal of the empirical Fisher matrix: ``y`` is the label, not a draw from the
+    model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Used in evaluation mode.
+    shard : Shard
+        At least one example.
+
+    Returns
+    -------
+    dict
+        By name as in :func:`parameters_of`; zero where the loss does not depend on the parameter.
+    """
+    model.eval()
+    weights = {name: w.detach() for name, w in model.named_parameters()}
+    buffers = dict(model.named_buffers())
+
+    def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(model, (weights, buffers), (x[None],))
+        return functional.cross_entropy(logits, y[None])
+
+    single = vmap(grad(loss), in_dims=(None, 0, 0))
+    totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
+    size = max(1, min(_CHUNK, _GRADIENT_VALUES // max(1, sum(w.numel() for w in weights.values()))))
+    for chunk in _chunks(shard, size):
+        for name, g in single(weights, chunk.features, chunk.labels).items():
+            totals[name] += g.square().sum(0, dtype=torch.float64)
+    # A tensor under two names is one parameter: both names get its values.
+    own = {id(w): name for name, w in model.named_parameters()}
+    return {
+        name: (totals[own[id(w)]] / len(shard)).to(w.dtype) if id(w) in own else torch.zeros_like(w)
+        for name, w in parameters_of(model).items()
+    }
+
+
+def _chunks(shard: Shard, size: int | None = None) -> Iterator[Shard]:
+    size = size or _CHUNK
+    for start in range(0, len(shard), size):
+        yield Shard(shard.features[start : start + size], shard.labels[start : start + size])

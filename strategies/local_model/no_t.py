@@ -1,0 +1,144 @@
+"""NoT: negate the weights of a layer, then let the remaining clients learn the rest again.
+
+References
+----------
+Khalil, Brunswic, Lamghari, Li, Beitollahi, Chen, "NoT: Federated Unlearning via Weight Negation",
+CVPR 2025 (arXiv 2503.05657).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from strategies.base import UnlearningStrategy, in_range
+from strategies.local_model.statistics import has_statistics, with_statistics
+from unlearning import arrays as named
+from unlearning.arrays import Array, Arrays
+from unlearning.errors import ConfigError, unknown
+from unlearning.history import History
+from unlearning.protocol import Instruction, Reply
+from unlearning.request import Request, Scope
+
+__all__ = ["NoT", "layers_to_negate", "negate"]
+
+
+def negate(arrays: Arrays, names: Collection[str]) -> Arrays:
+    """Return the model with the arrays in ``names`` times -1, all others as they are.
+
+    Raises
+    ------
+    ValueError
+        If a name is none of a parameter: statistics and counters have no negative.
+    """
+    if odd := sorted(set(names) - named.parameters(arrays).keys()):
+        raise ValueError(f"array {odd[0]!r} is no parameter of the model")
+    return {name: np.negative(a) if name in names else a for name, a in arrays.items()}
+
+
+def layers_to_negate(
+    arrays: Mapping[str, Array], layers: str = "", *, include_bias: bool = False
+) -> tuple[str, ...]:
+    """Return the names of the arrays that stand for some layers.
+
+    Parameters
+    ----------
+    arrays : mapping
+        The model.
+    layers : str
+        Layers or single arrays by name, separated by commas (``"conv1, fc.weight"``). Empty: the
+        first array of two or more axes called ``weight``: the first convolution, the patch
+        embedding, or the first linear layer.
+    include_bias : bool
+        Take the biases of the layers too.
+
+    Raises
+    ------
+    ConfigError
+        If a name stands for nothing, or the model has no weight of two axes.
+    """
+    weights = list(named.parameters(arrays))
+    wanted = [part.strip() for part in layers.split(",") if part.strip()]
+    if not wanted:
+        first = [n for n in weights if n.endswith("weight") and arrays[n].ndim > 1]
+        if not first:
+            raise ConfigError(
+                "NoT finds no weight matrix or kernel to negate; name arrays of the model in "
+                f"option 'layers' (there are: {', '.join(weights) or 'none'})"
+            )
+        wanted = [first[0].removesuffix("weight").removesuffix(".")]
+    chosen: list[str] = []
+    for layer in wanted:
+        inside = [n for n in weights if n.startswith(f"{layer}.") or not layer]
+        exact = [layer] if layer in weights else []
+        found = exact or [n for n in inside if include_bias or not n.endswith("bias")]
+        if not found:
+            raise ConfigError(f"NoT: {unknown('layer', layer, _layers(weights))}")
+        chosen += [name for name in found if name not in chosen]
+    return tuple(chosen)
+
+
+class NoT(UnlearningStrategy):
+    """Weight negation: one edit of the server's, no help from those who leave.
+
+    A negated layer changes everything behind it while its weights keep their size, so that the
+    recovery starts from a large loss on all data and comes back only to what the remaining clients
+    teach it.
+
+    Parameters
+    ----------
+    layers : str, default ""
+        Layers to negate, by name, separated by commas. Empty: the first one with weights, as in
+        the paper.
+    include_bias : bool, default False
+        Negate their biases too; the paper negates weights.
+    fine_tune_rounds : int, default 0
+        Rounds of the remaining clients that count as unlearning, before the recovery rounds that
+        every strategy has. The paper fine-tunes until accuracy is back, about half as long as
+        training took.
+
+    Notes
+    -----
+    With too few rounds to recover, low accuracy on the forget set means only that the model is
+    under-trained: look at accuracy on the retain set beside it. A layer that is followed by an odd
+    function (tanh, or another linear layer) only turns the sign of what comes next, which is
+    quickly undone; with ReLU it is not. In a model that keeps normalisation statistics, which no
+    longer fit behind a negated layer, a first round takes them again from the retained data.
+    """
+
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+
+    def __init__(
+        self, *, layers: str = "", include_bias: bool = False, fine_tune_rounds: int = 0
+    ) -> None:
+        super().__init__()
+        in_range("fine_tune_rounds", fine_tune_rounds, 0)
+        self.layers = layers
+        self.include_bias = include_bias
+        self.fine_tune_rounds = fine_tune_rounds
+        self._statistics_rounds = 0
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """Negate."""
+        names = layers_to_negate(arrays, self.layers, include_bias=self.include_bias)
+        self._statistics_rounds = int(has_statistics(arrays))
+        return negate(arrays, names), self._statistics_rounds + self.fine_tune_rounds
+
+    def instruct(self, server_round: int) -> Mapping[int, Instruction]:
+        """Have statistics taken, if there are any, then train as in learning."""
+        usual = super().instruct(server_round)
+        if server_round > self._statistics_rounds:
+            return usual
+        return {client: Instruction("statistics") for client in usual}
+
+    def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Put the statistics in place, or average as in learning."""
+        if server_round > self._statistics_rounds:
+            return super().combine(server_round, arrays, replies)
+        return with_statistics(arrays, replies)
+
+
+def _layers(weights: Iterable[str]) -> list[str]:
+    """Return the layers that arrays belong to, in order."""
+    return list(dict.fromkeys(name.rpartition(".")[0] or name for name in weights))
