@@ -21,7 +21,9 @@ def resolve(name: str) -> type[UnlearningStrategy]:
         If there is none, or it is not a complete strategy.
     """
     if ":" in name:
-        import_object(name, "strategy")  # finds the working directory, and says what is missing
+        import_object(
+            registry.full_name(name), "strategy"
+        )  # finds the working directory, and says what is missing
     return registry.resolve(name)
 
 

@@ -89,9 +89,7 @@ class UnlearningStrategy(FedAvg):
 
     # The hooks of an algorithm --------------------------------------------------------------
 
-    def prepare(
-        self, request: Request, history: History, arrays: Arrays
-    ) -> tuple[Arrays, int]:
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Return where to start and how many rounds of unlearning follow (0 is allowed).
 
         Parameters
@@ -613,9 +611,7 @@ class UnlearningStrategy(FedAvg):
                 roster.lost[client] = _NOTHING_LEFT
                 continue
             yield reply
-        federation.spend(
-            phase, Cost(client_rounds=len(asked), bytes_down=roster.bytes_down - down)
-        )
+        federation.spend(phase, Cost(client_rounds=len(asked), bytes_down=roster.bytes_down - down))
 
 
 _NOTHING_LEFT = "holds no data any more"

@@ -19,6 +19,7 @@ __all__ = [
     "Description",
     "alias",
     "describe",
+    "full_name",
     "make",
     "options",
     "resolve",
@@ -52,6 +53,20 @@ def who_serves(scope: Scope) -> list[str]:
     return [name for name, cls in strategies().items() if scope in cls.scopes]
 
 
+def full_name(name: str) -> str:
+    """Return a name with the family folder filled in where it was left out.
+
+    ``strategies.fed_eraser:FedEraser`` is ``strategies.local_model.fed_eraser:FedEraser``; any
+    other name is returned as it is.
+    """
+    module_name, colon, class_name = name.partition(":")
+    package_name, _, short = module_name.rpartition(".")
+    found = strategies().get(short.replace("_", "-"))
+    if not colon or package_name != package.__name__ or found is None:
+        return name
+    return f"{found.__module__}:{class_name}"
+
+
 def resolve(name: str) -> StrategyClass:
     """Return the strategy class that an alias or ``"module:Class"`` names.
 
@@ -65,7 +80,7 @@ def resolve(name: str) -> StrategyClass:
         if name not in known:
             raise ConfigError(f"{unknown('strategy', name, known)}; your own is 'module:Class'")
         return known[name]
-    module_name, _, class_name = name.partition(":")
+    module_name, _, class_name = full_name(name).partition(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

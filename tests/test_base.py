@@ -14,8 +14,8 @@ from toy import Census, RestlessGrid, ToyFederation, ToyGrid, request
 
 from strategies.base import UnlearningStrategy, in_range, one_of
 from strategies.federation import Federation
-from strategies.fine_tune import FineTune
-from strategies.retrain import Retrain
+from strategies.global_model.fine_tune import FineTune
+from strategies.global_model.retrain import Retrain
 from strategies.roster import Roster
 from strategies.wire import to_record
 from unlearning import arrays as named
@@ -716,9 +716,7 @@ def test_a_model_is_known_to_be_edited_until_the_next_round(toy: ToyFederation) 
         Request(Scope.SAMPLE, samples={3: (0,)}),
     ],
 )
-def test_what_is_forgotten_already_is_nothing_to_forget(
-    toy: ToyFederation, again: Request
-) -> None:
+def test_what_is_forgotten_already_is_nothing_to_forget(toy: ToyFederation, again: Request) -> None:
     """Also after further rounds, in which its owners took part with other data."""
     for one in (request("sample"), request("class"), request("client", 3)):
         toy.federation.ledger.receive(one)

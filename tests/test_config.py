@@ -178,7 +178,9 @@ def test_options_go_to_their_strategy_alone() -> None:
     }
     config = from_mapping(raw)
     assert config.options_for("fed-eraser") == {"interval": 2, "ratio": 0.5}
-    assert config.options_for("strategies.gradient_ascent:GradientAscent") == {"clip": 5}
+    assert config.options_for("strategies.local_model.gradient_ascent:GradientAscent") == {
+        "clip": 5
+    }
     assert config.options_for("retrain") == {}
     assert config.option_tables == ("fed-eraser", "gradient-ascent")
     assert alias_of("mine:Class") == "mine"

@@ -49,7 +49,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small comparison in this process."""
+    """Return the folder of a small comparison in this process."""
     return launch.compare(small(), tmp_path_factory.mktemp("runs") / "local", observer=silent)
 
 
@@ -245,7 +245,7 @@ def test_a_damaged_history_file_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Settings for a Flower of our own, which is ended afterwards."""
+    """Give settings for a Flower of our own, which is ended afterwards."""
     ports = []
     for _ in range(2):
         with socket.socket() as found:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from toy import ToyFederation, ToyGrid, request
 
-from strategies.fed_eraser import FedEraser, calibrate
 from strategies.federation import Federation
-from strategies.retrain import Retrain
+from strategies.global_model.retrain import Retrain
+from strategies.local_model.fed_eraser import FedEraser, calibrate
 from strategies.roster import Roster
 from unlearning import arrays as named
 from unlearning.arrays import Arrays

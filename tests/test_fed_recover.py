@@ -9,8 +9,8 @@ import pytest
 from past import forget, joined, past, vector
 from toy import ToyFederation
 
+from strategies.global_model.retrain import Retrain
 from strategies.local_model.fed_recover import FedRecover, exact_rounds, largest_usual
-from strategies.retrain import Retrain
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, HistoryError
 from unlearning.protocol import Reply

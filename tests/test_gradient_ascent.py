@@ -18,7 +18,7 @@ from toy import ToyFederation, ToyModel, request, shard
 from clients import steps
 from clients.participant import arrays_of
 from clients.steps import Local, Outcome, Shard
-from strategies.gradient_ascent import GradientAscent, project
+from strategies.local_model.gradient_ascent import GradientAscent, project
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, FederationError

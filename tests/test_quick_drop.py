@@ -21,8 +21,8 @@ from experiments.config import from_mapping
 from experiments.course import Course
 from experiments.grids import LocalGrid
 from experiments.tasks import Scenario, task
-from strategies.fine_tune import FineTune
 from strategies.global_model.contribution_subtraction import ContributionSubtraction
+from strategies.global_model.fine_tune import FineTune
 from strategies.local_model.quick_drop import QuickDrop
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, FedUnlearnError

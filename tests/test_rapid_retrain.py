@@ -15,7 +15,7 @@ from clients import curvature
 from clients.steps import Local, Shard
 from clients.steps.precondition import block_mean, newton_step, precondition
 from strategies.global_model.rapid_retrain import RapidRetrain
-from strategies.retrain import Retrain
+from strategies.global_model.retrain import Retrain
 from unlearning import arrays as named
 from unlearning.errors import ConfigError
 from unlearning.request import Request, Scope

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import registry
 from strategies.base import UnlearningStrategy
-from strategies.fine_tune import FineTune
+from strategies.global_model.fine_tune import FineTune
 from unlearning.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ def test_strategies_are_found_under_the_names_of_their_modules():
 
 def test_a_strategy_is_named_by_alias_or_by_place():
     assert registry.resolve("fine-tune") is FineTune
-    assert registry.resolve("strategies.fine_tune:FineTune") is FineTune
+    assert registry.resolve("strategies.global_model.fine_tune:FineTune") is FineTune
 
 
 def test_a_strategy_of_ones_own_lies_in_the_working_directory(own):
@@ -53,7 +53,7 @@ def test_a_strategy_of_ones_own_lies_in_the_working_directory(own):
     [
         ("fed-erasr", "unknown strategy 'fed-erasr'; did you mean 'fed-eraser'"),
         ("nowhere_at_all:X", "cannot import 'nowhere_at_all'"),
-        ("strategies.fine_tune:FineTuna", "'FineTuna'; did you mean 'FineTune'"),
+        ("strategies.global_model.fine_tune:FineTuna", "'FineTuna'; did you mean 'FineTune'"),
         ("json:JSONDecoder", "unknown strategy class|is no subclass"),
         ("strategies.base:UnlearningStrategy", "defines no 'prepare'"),
     ],
@@ -87,3 +87,13 @@ def test_descriptions_tell_what_strategies_declare():
     assert eraser.summary.endswith(".")
     assert found["retrain"].guarantee == "exact"
     assert all(entry.options.keys().isdisjoint({"self", "kwargs"}) for entry in found.values())
+
+
+@pytest.mark.parametrize("name", ["strategies.fed_eraser:FedEraser", "fed-eraser"])
+def test_the_family_folder_may_be_left_out(name: str) -> None:
+    assert registry.resolve(name) is registry.strategies()["fed-eraser"]
+
+
+def test_a_wrong_class_of_a_shortened_name_is_named() -> None:
+    with pytest.raises(ConfigError, match="FedErazer"):
+        registry.resolve("strategies.fed_eraser:FedErazer")

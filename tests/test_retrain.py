@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from toy import ToyFederation
 
-from strategies.retrain import Retrain
+from strategies.global_model.retrain import Retrain
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.history import History

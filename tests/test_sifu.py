@@ -9,9 +9,9 @@ import pytest
 from past import forget, joined, past, vector
 from toy import ToyFederation
 
+from strategies.global_model.retrain import Retrain
 from strategies.global_model.sensitivity import threshold
 from strategies.global_model.sifu import Sifu
-from strategies.retrain import Retrain
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, FederationError
 from unlearning.history import History

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from toy import ToyFederation, ToyGrid, request
 
 from strategies.base import UnlearningStrategy
-from strategies.retrain import Retrain
+from strategies.global_model.retrain import Retrain
 from strategies.wire import (
     BadReplyError,
     num_bytes,
@@ -376,9 +376,7 @@ def test_an_unlearning_round_is_guarded_as_well(tmp_path: Path) -> None:
     assert named.norm(after) < 100
 
 
-def tampered(
-    folder: Path, tamper: Callable[[Message], None]
-) -> tuple[ToyFederation, Tampering]:
+def tampered(folder: Path, tamper: Callable[[Message], None]) -> tuple[ToyFederation, Tampering]:
     """Return a federation of four, one of which lies in every round."""
     toy = ToyFederation(folder)
     grid = Tampering(toy.app, 4)

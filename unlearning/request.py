@@ -131,11 +131,7 @@ class Request:
         samples = {int(k): tuple(sorted(set(v))) for k, v in sorted(self.samples.items())}
         object.__setattr__(self, "samples", samples)
         object.__setattr__(self, "scope", Scope(self.scope))
-        given = {
-            name
-            for name in ("clients", "samples", "classes", "tasks")
-            if getattr(self, name)
-        }
+        given = {name for name in ("clients", "samples", "classes", "tasks") if getattr(self, name)}
         allowed: dict[Scope, list[set[str]]] = {
             Scope.CLIENT: [{"clients"}],
             Scope.SAMPLE: [{"samples"}, {"clients", "classes"}],

@@ -121,9 +121,7 @@ def _assign(weights: list[nn.Parameter], values: list[torch.Tensor]) -> None:
             w.copy_(value)
 
 
-def _distance(
-    left: list[torch.Tensor] | list[nn.Parameter], right: list[torch.Tensor]
-) -> float:
+def _distance(left: list[torch.Tensor] | list[nn.Parameter], right: list[torch.Tensor]) -> float:
     with torch.no_grad():
         parts = [(a.double() - b.double()).square().sum() for a, b in zip(left, right, strict=True)]
     return float(torch.stack(parts).sum().sqrt())

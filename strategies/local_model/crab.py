@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.fed_eraser import calibrate
 from strategies.global_model.sensitivity import increment
+from strategies.local_model.fed_eraser import calibrate
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import HistoryError

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.gradient_ascent import project
 from strategies.local_model.answers import fitting
+from strategies.local_model.gradient_ascent import project
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError

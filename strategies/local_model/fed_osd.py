@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.gradient_ascent import project
 from strategies.local_model.answers import fitting
+from strategies.local_model.gradient_ascent import project
 from strategies.local_model.rows import Rows, flat, project_out, shaped
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.gradient_ascent import project
+from strategies.local_model.gradient_ascent import project
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.history import History
