@@ -11,22 +11,23 @@ from pathlib import Path
 
 import numpy as np
 from flwr.serverapp import Grid
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from experiments.config import Config, alias_of
 from experiments.distil import distil
 from experiments.judge import Judge
 from experiments.progress import Observer, Tick
-from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point
+from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point, Refused
 from experiments.runfolder import RunFolder
 from experiments.tasks import Task
 from strategies.base import UnlearningStrategy
 from strategies.federation import LAST_LOCAL, Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
-from unlearning.arrays import Arrays
+from unlearning.arrays import Arrays, mismatch
 from unlearning.cost import Cost
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.files import write_atomically
 from unlearning.history import COLUMNS, History
 from unlearning.ledger import Ledger
@@ -34,7 +35,7 @@ from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.request import Forgotten, Request
 from unlearning.scorecard import Outputs, score
 
-__all__ = ["Conductor", "Party", "keepsakes"]
+__all__ = ["Conductor", "Party", "keepsakes", "starting_model"]
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
@@ -116,6 +117,7 @@ class Conductor:
         self._share = share
         self._done = 0
         self._expected = 0
+        self.failures: tuple[Refused, ...] = ()
         self._timeline: list[Point] = []
         self._position = 0
         self._window = max(_LEAST_WINDOW, 4 * config.engine.workers)
@@ -141,7 +143,13 @@ class Conductor:
 
         self._watch(federation, name, self._judge(self._requests))
         federation.judge = judge
-        arrays = self._start(strategy, grid, federation, self._task.initial(), rounds)
+        given = starting_model(self._config, self._task)
+        federation.foreign = given is not None
+        if given is not None:
+            federation.history.destroy()  # it would keep the model it starts from
+            federation.history = History(keep=federation.history.keep)
+        start = self._task.initial() if given is None else given
+        arrays = self._start(strategy, grid, federation, start, rounds)
         served = self._served()
         final = self._judge(served)
         scope = served[-1].scope.value if served else "none"
@@ -182,7 +190,15 @@ class Conductor:
         scope = self._requests[0].scope
         parties = [self._original(arrays, judge, federation, scope)]
         for name, strategy in strategies.items():
-            parties.append(self._branch(grid, name, strategy, federation, arrays, judge, last))
+            try:
+                party = self._branch(grid, name, strategy, federation, arrays, judge, last)
+            except FedUnlearnError as error:
+                if name in (RETRAIN, FINE_TUNE):
+                    raise
+                # One strategy that cannot answer must not cost the answers of all others.
+                self.failures += (Refused(strategy=name, reason=f"seed {seed}: {error}"),)
+            else:
+                parties.append(party)
         self._close(federation, list(strategies))
         return parties
 
@@ -374,6 +390,31 @@ class Conductor:
 
     def _served(self) -> list[Request]:
         return [r for r in self._ledger.requests() if self._ledger.state(r.id) == "fulfilled"]
+
+
+def starting_model(config: Config, task: Task) -> Arrays | None:
+    """Return the model that ``[start]`` names, or None if the run starts from an untrained one.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or holds another model.
+    """
+    path = config.start.model
+    if path is None:
+        return None
+    try:
+        found: Arrays = dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"start.model = {path!r} cannot be read ({error}); name a safetensors file"
+        ) from error
+    expected = task.initial()
+    if difference := mismatch(expected, found):
+        raise ConfigError(
+            f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {difference}"
+        )
+    return {name: found[name] for name in expected}
 
 
 def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from experiments.conduct import Conductor, Party, keepsakes
+from experiments.conduct import Conductor, Party, keepsakes, starting_model
 from experiments.config import Config
 from experiments.finish import write_all
 from experiments.progress import Observer, Tick
 from experiments.registry import make, resolve
+from experiments.registry import strategies as registered
 from experiments.results import FINE_TUNE, RETRAIN, Refused
 from experiments.runfolder import COMPARE, RUN, RunFolder
 from experiments.tasks import Scenario, Task, task
@@ -25,6 +26,8 @@ from unlearning.errors import ConfigError, UnsupportedRequestError
 from unlearning.ledger import Ledger
 
 __all__ = ["Course"]
+
+ALL = "all"  # in place of a strategy's name: every one there is
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Course:
         One federation each.
     observer : Observer
         Told of every round.
+    lenient : bool
+        Whether strategies that cannot serve for want of something are left out, with the reason.
     """
 
     config: Config
@@ -50,6 +55,7 @@ class Course:
     names: tuple[str, ...]
     seeds: tuple[int, ...]
     observer: Observer
+    lenient: bool = False
 
     @classmethod
     def of_run(cls, config: Config, observer: Observer) -> Course:
@@ -66,8 +72,11 @@ class Course:
     ) -> Course:
         """Return the course of a comparison; the controls come first."""
         chosen = tuple(strategies or config.strategies or (config.strategy,))
+        everything = ALL in chosen
+        if everything:
+            chosen = (*(name for name in chosen if name != ALL), *registered())
         names = tuple(dict.fromkeys((RETRAIN, FINE_TUNE, *chosen)))
-        return cls(config, COMPARE, names, tuple(seeds or (config.seed,)), observer)
+        return cls(config, COMPARE, names, tuple(seeds or (config.seed,)), observer, everything)
 
     @property
     def num_clients(self) -> int:
@@ -90,13 +99,18 @@ class Course:
                 "the config has no [[requests]], so there is nothing to compare; add one, or use "
                 "`fedunlearn run`"
             )
+        if self.kind == COMPARE and self.config.start.model is not None:
+            raise ConfigError(
+                "a comparison learns its own model, so start.model cannot be given; use "
+                "`fedunlearn run`, or leave [start] out"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds {list(self.seeds)} name one twice; name each once")
         sizes = {len(found.clients) for found in self._tasks.values()}
         if len(sizes) > 1:
             raise ConfigError(f"seeds give {sorted(sizes)} clients; set data.clients")
         for name in self.names:
-            if PUBLIC in self._strategy(name).needs and not self.config.data.public:
+            if self._lacks_public(name) and not self.lenient:
                 raise without_public_data(name)
         keepsakes(map(self._strategy, self.names))
         for table in self.config.option_tables:
@@ -106,6 +120,8 @@ class Course:
             if self.kind == RUN:
                 for request in requests:
                     self._strategy(self.names[0]).check_scope(request)
+                if starting_model(self.config, self._tasks[seed]) is not None:
+                    self._strategy(self.names[0]).check_foreign()
 
     def claim(self, out: Path) -> RunFolder:
         """Make the run folder.
@@ -164,6 +180,7 @@ class Course:
             else:
                 serving, refused = self._serving(seed)
                 parties += conductor.compare(grid, serving)
+                refused += conductor.failures
         write_all(
             folder, self.config, self._tasks[self.seeds[0]], parties, refused, ledger, sys.argv
         )
@@ -176,13 +193,18 @@ class Course:
         for name in self.names:
             strategy = self._strategy(name)
             try:
+                if self._lacks_public(name):
+                    raise without_public_data(name)
                 for request in requests:
                     strategy.check_scope(request)
-            except UnsupportedRequestError as error:
+            except (ConfigError, UnsupportedRequestError) as error:
                 refused.append(Refused(strategy=name, reason=str(error)))
             else:
                 serving[name] = strategy
         return serving, tuple(refused)
+
+    def _lacks_public(self, name: str) -> bool:
+        return PUBLIC in self._strategy(name).needs and not self.config.data.public
 
     def _strategy(self, name: str) -> UnlearningStrategy:
         return make(name, self.config.options_for(name))

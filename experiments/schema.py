@@ -30,6 +30,7 @@ __all__ = [
     "ModelConfig",
     "RecoveryConfig",
     "RequestConfig",
+    "StartConfig",
     "TrainConfig",
     "alias_of",
 ]
@@ -186,7 +187,7 @@ class RequestConfig(_Table):
     ] = Field(default=(), description="a list of positions, a table of client to list, or 'marked'")
     classes: Ids = Field(default=(), description="a list of labels")
     tasks: Names = Field(default=(), description="a list of task names")
-    at_round: Positive | None = Field(
+    at_round: Count | None = Field(
         default=None, description="the round after which it is served, the last one if left out"
     )
     asked_by: str = Field(default="operator", description="who asks, for the ledger")
@@ -226,7 +227,7 @@ class RequestConfig(_Table):
             samples=samples,
             classes=self.classes,
             tasks=self.tasks,
-            at_round=self.at_round or rounds,
+            at_round=rounds if self.at_round is None else self.at_round,
             asked_by=self.asked_by,
             id=self.id or default_id,
         )
@@ -262,6 +263,14 @@ class HistoryConfig(_Table):
     )
 
 
+class StartConfig(_Table):
+    """A model that was trained elsewhere; a run then begins from it, without a history."""
+
+    model: str | None = Field(
+        default=None, description="a safetensors file with the model's arrays"
+    )
+
+
 class Config(_Table):
     """All settings of one experiment."""
 
@@ -278,6 +287,7 @@ class Config(_Table):
     options: dict[str, Any] = Field(default={}, description="a table of the strategy's options")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
     recovery: RecoveryConfig = RecoveryConfig()
     marker: MarkerConfig | None = Field(default=None, description="a table")
@@ -302,7 +312,7 @@ class Config(_Table):
                     f"{key}.samples is a list but {key}.clients = {list(entry.clients)}; name the "
                     "one client it belongs to, or write a table such as {3 = [4, 8]}"
                 )
-            if (entry.at_round or 1) > self.rounds:
+            if (entry.at_round or 0) > self.rounds:
                 raise ValueError(
                     f"{key}.at_round = {entry.at_round} lies after the last round (rounds = "
                     f"{self.rounds}); lower it, or leave it out to serve it after the last round"
@@ -356,7 +366,7 @@ class Config(_Table):
             Client id to the positions that its marker planted.
         """
         return tuple(
-            entry.to_request(_default_id(place), self.rounds, marked)
+            entry.to_request(_default_id(place), 0 if self.start.model else self.rounds, marked)
             for place, entry in enumerate(self.requests)
         )
 

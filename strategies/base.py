@@ -16,7 +16,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
-from strategies.federation import LAST_LOCAL, PUBLIC, Federation, without_public_data
+from strategies.federation import (
+    INITIAL,
+    LAST_LOCAL,
+    PUBLIC,
+    Federation,
+    without_public_data,
+)
 from strategies.roster import DELETE, Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
@@ -67,7 +73,8 @@ class UnlearningStrategy(FedAvg):
     guarantee : Guarantee
         How far its claim goes.
     needs : frozenset of str
-        What must have been kept: columns of the history; ``last_local`` and, by the name of the
+        What must have been kept: columns of the history; ``initial``, the untrained model;
+        ``last_local`` and, by the name of the
         step that makes it, whatever else at the clients; and ``public``, examples at the server.
     asks_forgotten : bool
         Whether leaving clients are asked to help (never to train).
@@ -183,7 +190,7 @@ class UnlearningStrategy(FedAvg):
 
         Whatever is needed and nobody else keeps; its name is that of the step that makes it.
         """
-        return {name: {} for name in self.needs - COLUMNS - {LAST_LOCAL, PUBLIC}}
+        return {name: {} for name in self.needs - COLUMNS - {INITIAL, LAST_LOCAL, PUBLIC}}
 
     def check(self, request: Request) -> None:
         """Refuse, in words and before any message, what this strategy cannot serve.
@@ -196,6 +203,8 @@ class UnlearningStrategy(FedAvg):
             If the run was not recorded as the strategy needs.
         """
         self.check_scope(request)
+        if self.federation.foreign:
+            self.check_foreign()
         self.federation.history.require(self.needs, type(self).__name__)
         if PUBLIC in self.needs and self.federation.distil is None:
             raise without_public_data(type(self).__name__)
@@ -208,6 +217,21 @@ class UnlearningStrategy(FedAvg):
             raise ConfigError(
                 f"{type(self).__name__} needs clients that kept their last local model; "
                 "learn with this strategy configured from the start"
+            )
+
+    def check_foreign(self) -> None:
+        """Refuse a model that was trained elsewhere if anything of its training is needed.
+
+        Raises
+        ------
+        HistoryError
+            If ``needs`` is not empty.
+        """
+        if missing := sorted(self.needs):
+            raise HistoryError(
+                f"{type(self).__name__} needs {', '.join(missing)}, and this model was trained "
+                "elsewhere: nothing of that was recorded; use a strategy that needs nothing, such "
+                "as no-t or fine-tune (`fedunlearn list strategies`)"
             )
 
     def check_scope(self, request: Request) -> None:
@@ -454,6 +478,8 @@ class UnlearningStrategy(FedAvg):
         It does not where the owners never took part. But serving earlier requests deleted what the
         history knew of their owners: of these, nobody can tell.
         """
+        if self.federation.foreign:
+            return True
         nodes = self._roster.nodes
         known = {client: earlier.omission(client) for client in request.owners(nodes)}
         fresh = {

@@ -23,10 +23,20 @@ if TYPE_CHECKING:
 
     from strategies.roster import Roster
 
-__all__ = ["LAST_LOCAL", "PUBLIC", "Distil", "Federation", "Judge", "Watch", "without_public_data"]
+__all__ = [
+    "INITIAL",
+    "LAST_LOCAL",
+    "PUBLIC",
+    "Distil",
+    "Federation",
+    "Judge",
+    "Watch",
+    "without_public_data",
+]
 
 # Names among a strategy's needs, beside the columns of the history:
 LAST_LOCAL = "last_local"  # every client's last local model, kept by itself
+INITIAL = "initial"  # the untrained model of this run
 PUBLIC = "public"  # unlabelled examples at the server
 
 _SAMPLE = 2  # last component of the seed address of a draw; unlearning rounds have 1, learning 0
@@ -76,6 +86,9 @@ class Federation:
         Whether clients keep their last local model.
     keepsakes : mapping of str to mapping
         What else clients make and keep while they train: the step that makes it, its settings.
+    foreign : bool
+        Whether the model was trained elsewhere: nobody recorded who took part, and there is no
+        untrained model to go back to.
     options : mapping
         The strategy's options, for the ledger.
     evaluate_split : str
@@ -116,6 +129,7 @@ class Federation:
     client_config: Mapping[str, Scalar] = field(default_factory=dict)
     remember: bool = False
     keepsakes: Mapping[str, Settings] = field(default_factory=dict)
+    foreign: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
     evaluate_split: str = ""
     watch: Watch = _see_nothing

@@ -23,7 +23,7 @@ from toy import RestlessGrid, ToyFederation, request
 from clients import steps
 from strategies import registry
 from strategies.base import UnlearningStrategy
-from strategies.federation import LAST_LOCAL, PUBLIC, Federation
+from strategies.federation import INITIAL, LAST_LOCAL, PUBLIC, Federation
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
@@ -178,7 +178,9 @@ def check_declarations(world: World) -> None:
     assert cls.scopes
     assert all(isinstance(scope, Scope) for scope in cls.scopes)
     assert isinstance(cls.guarantee, Guarantee)
-    assert cls.needs == cls.needs & (COLUMNS | {LAST_LOCAL, PUBLIC}) | set(cls().keepsakes())
+    assert cls.needs == cls.needs & (COLUMNS | {INITIAL, LAST_LOCAL, PUBLIC}) | set(
+        cls().keepsakes()
+    )
     assert cls().keepsakes().keys() <= set(steps.names())
     assert isinstance(cls.asks_forgotten, bool)
 

@@ -7,8 +7,8 @@ import pytest
 from past import forget, joined, past, vector
 from toy import ToyFederation
 
+from strategies.global_model.retrain import Retrain
 from strategies.local_model.crab import Crab, change, kinship, top
-from strategies.retrain import Retrain
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
@@ -60,7 +60,7 @@ def test_top_rounds_up_and_settles_ties_by_key():
     assert top(scores, 1e-6) == [2]
     assert top(scores, 1.0) == [1, 2, 3, 4, 5]
     assert top({}, 0.5) == []
-    assert top(dict.fromkeys(range(10), 0.0), 0.7) == list(range(7))
+    assert top(dict.fromkeys(range(100), 0.0), 0.07) == list(range(7))  # not 7.000000000000001
 
 
 def mover(x: float) -> dict[int, tuple[int, Arrays]]:
@@ -81,7 +81,7 @@ def test_rounds_are_kept_window_by_window():
 
 
 def test_clients_that_resemble_the_result_are_kept():
-    """The start is (9, 0) and the mean of 0, 1, 2, 3 goes along (1, 0): 2 goes astray, 1 leaves."""
+    """From (9, 0) all go to (8.9, -.06); least far from there are client 0, then 3, then 2."""
     round_ = {
         0: (1, vector(1.0, 0.5)),
         1: (1, vector(1.0, 0.0)),
@@ -91,7 +91,7 @@ def test_clients_that_resemble_the_result_are_kept():
     strategy, *_ = prepared([round_], start=vector(9.0, 0.0), keep_clients=0.5)
     assert kept(strategy) == {1: [0, 3]}
     strategy, *_ = prepared([round_], start=vector(9.0, 0.0), keep_clients=0.3)
-    assert kept(strategy) == {1: [3]}
+    assert kept(strategy) == {1: [0]}
     strategy, *_ = prepared([round_], start=vector(9.0, 0.0), keep_clients=0.7)
     assert kept(strategy) == {1: [0, 2, 3]}
 

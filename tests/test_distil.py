@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments import models
 from experiments.config import from_mapping
 from experiments.distil import distil, distillation_loss
 from experiments.tasks import Scenario, Task
@@ -72,6 +73,32 @@ def test_the_student_comes_to_agree_with_the_teacher(made, teacher):
     wanted, before, after = (made.predict(a, x).argmax(1) for a in (teacher, student, taught))
     assert (after == wanted).mean() > (before == wanted).mean() + 0.3
     assert named.mismatch(student, taught) is None
+
+
+def test_one_step_on_everything_is_a_step_down_the_loss(made, teacher, monkeypatch):
+    """One batch of all 120 public examples: w - rate * gradient, from the student on.
+
+    It is taken on one thread, however many there are: sums over threads depend on their number.
+    """
+    threads = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    student = student_of(made)
+    settings = {**SETTINGS, "epochs": 1, "batch_size": 120, "hard_share": 0.3}
+    taught, examples = distil(made, "cpu", student, teacher, settings, (0,))
+    monkeypatch.undo()
+    assert torch.get_num_threads() == threads
+    assert seen == [1, 7]
+    assert examples == 120
+
+    model, x = made.fresh_model(0), torch.from_numpy(made.public_set())
+    answers = models.load(model, teacher)(x).detach()
+    models.load(model, student)
+    loss = distillation_loss(model(x), answers, temperature=3.0, hard_share=0.3)
+    slopes = torch.autograd.grad(loss, list(model.parameters()))
+    for (name, w), slope in zip(model.named_parameters(), slopes, strict=True):
+        np.testing.assert_allclose(taught[name], (w - 0.05 * slope).detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_inputs_and_generators_are_left_alone(made, teacher):

@@ -21,6 +21,8 @@ from experiments.cli import app
 from experiments.config import Config, load
 from experiments.progress import Tick
 from experiments.results import read_details, read_results
+from strategies.registry import strategies
+from unlearning.errors import ConfigError, HistoryError
 from unlearning.history import History
 from unlearning.ledger import Ledger
 
@@ -306,3 +308,42 @@ def test_flwr_run_gives_the_same_model(tmp_path: Path, flower: dict[str, str]) -
     )
     assert (out / "report.html").exists(), done.stdout[-3000:] + done.stderr[-3000:]
     assert digests(out) == digests(here)
+
+
+# --- further ways to begin -----------------------------------------------------------------------
+
+
+def test_a_model_trained_elsewhere_is_made_to_forget(tmp_path: Path) -> None:
+    trained = launch.run(small("requests=[]"), tmp_path / "trained", observer=silent)
+    start = f"start.model='{trained / 'model.safetensors'}'"
+    config = small(start, "rounds=2", 'strategy="no-t"')
+    out = launch.run(config, tmp_path / "run", observer=silent)
+    (request,) = Ledger(out / "ledger.sqlite").requests()
+    assert request.at_round == 0
+    assert Ledger(out / "ledger.sqlite").state(request.id) == "fulfilled"
+    phases = [point.phase for point in read_details(out).timeline]
+    assert set(phases) <= {"unlearn", "recover"}
+    assert not (out / "history").exists() or not list((out / "history").iterdir())
+
+
+def test_a_strategy_that_needs_a_history_refuses_a_model_trained_elsewhere(tmp_path: Path) -> None:
+    trained = launch.run(small("requests=[]"), tmp_path / "trained", observer=silent)
+    config = small(f"start.model='{trained / 'model.safetensors'}'", 'strategy="fed-eraser"')
+    with pytest.raises(HistoryError, match="trained elsewhere"):
+        launch.run(config, tmp_path / "run", observer=silent)
+    with pytest.raises(ConfigError, match="learns its own model"):
+        launch.compare(config, tmp_path / "compared", observer=silent)
+    wrong = small(f"start.model='{trained / 'model.safetensors'}'", "model.hidden=9")
+    with pytest.raises(ConfigError, match="shape"):
+        launch.run(wrong, tmp_path / "wrong", observer=silent)
+
+
+def test_all_strategies_that_can_answer_do(tmp_path: Path) -> None:
+    config = small("rounds=2", "recovery_rounds=1", 'requests=[{scope="class", classes=[7]}]')
+    out = launch.compare(config, tmp_path / "run", strategies=("all",), observer=silent)
+    rows = {row.strategy for row in read_results(out)[1]}
+    refused = {entry.strategy: entry.reason for entry in read_details(out).refused}
+    assert rows | set(refused) == {"original", *strategies()}
+    assert {"retrain", "fine-tune", "fed-eraser", "no-t", "mo-de"} <= rows
+    assert "scope" in refused["sifu"]
+    assert "public" in refused["contribution-subtraction"]

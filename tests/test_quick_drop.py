@@ -235,6 +235,17 @@ def test_clients_make_sets_while_they_train_and_train_as_ever(tmp_path):
     assert work[0] > work[1]
 
 
+def test_a_set_is_made_with_the_model_as_it_was_sent(tmp_path):
+    """And with randomness of its own: [seed, round, client, 0, place among what is made]."""
+    toy = keeping(tmp_path)
+    toy.learn(1)
+    settings = toy.federation.keepsakes["synthetic"]
+    for client in (0, 3):
+        generator = np.random.default_rng([0, 1, client, 0, 1])
+        outcome = synthetic(ToyModel(0), local(toy.shards[client]), settings, generator)
+        assert named.digest(outcome.arrays) == named.digest(kept_files(toy)[client])
+
+
 def test_sets_grow_from_round_to_round(tmp_path):
     toy = keeping(tmp_path)
     toy.learn(1)

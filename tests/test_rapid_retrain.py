@@ -51,9 +51,10 @@ def convolutions(**settings: object) -> nn.Module:
     )
 
 
-def with_norm(kind: type[nn.Module]) -> nn.Module:
+def with_norm(kind: type[nn.Module], *, affine: bool = True) -> nn.Module:
     torch.manual_seed(0)
-    norm = kind(4) if kind is nn.BatchNorm2d else kind(2, 4)
+    sizes = (4,) if kind is nn.BatchNorm2d else (2, 4)
+    norm = kind(*sizes, affine=affine)
     return nn.Sequential(nn.Conv2d(2, 4, 3), norm, nn.Flatten(), nn.Linear(64, 3))
 
 
@@ -126,12 +127,13 @@ def test_shared_weights_and_frozen_ones_are_seen() -> None:
     assert len(curvature.empirical_fisher(half, batch).curvatures) == 2
 
 
-def test_batch_statistics_move_once_and_do_not_mix_the_examples() -> None:
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_statistics_move_once_and_do_not_mix_the_examples(affine) -> None:
     """With BatchNorm the gradient is that of training, the squares those of evaluation."""
-    model, batch = with_norm(nn.BatchNorm2d), image_batch()
+    model, batch = with_norm(nn.BatchNorm2d, affine=affine), image_batch()
     before = {name: b.clone() for name, b in model.named_buffers()}
     found = curvature.empirical_fisher(model, batch)
-    expected = with_norm(nn.BatchNorm2d).train()
+    expected = with_norm(nn.BatchNorm2d, affine=affine).train()
     loss = functional.cross_entropy(expected(batch.features), batch.labels)
     slopes = torch.autograd.grad(loss, expected.parameters())
     torch.testing.assert_close(found.slopes, list(slopes))

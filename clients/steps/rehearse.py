@@ -38,7 +38,7 @@ def rehearse(
     if not count:
         return Outcome(0, 0)
     if not ascend:
-        mixed = min(len(real), round(number(settings, "mix") * count))
+        mixed = round(number(settings, "mix") * count)
         order = torch.from_numpy(generator.permutation(len(real))[:mixed])
         parts.append(real.take(order.to(real.labels.device)))
     data = Shard(

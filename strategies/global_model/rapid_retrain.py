@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range, one_of
+from strategies.federation import INITIAL
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 from unlearning.history import History
@@ -59,6 +60,7 @@ class RapidRetrain(UnlearningStrategy):
     """
 
     scopes = frozenset(Scope)
+    needs = frozenset({INITIAL})
     guarantee = Guarantee.EXACT
 
     def __init__(

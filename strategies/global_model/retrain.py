@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy
+from strategies.federation import INITIAL
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 from unlearning.history import History
@@ -40,6 +41,7 @@ class Retrain(UnlearningStrategy):
     """
 
     scopes = frozenset(Scope)
+    needs = frozenset({INITIAL})
     guarantee = Guarantee.EXACT
 
     def __init__(self, *, from_scratch: bool = False) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.federation import INITIAL
 from strategies.local_model.statistics import has_statistics, with_statistics
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -74,6 +75,7 @@ class MoDe(UnlearningStrategy):
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.CLASS})
+    needs = frozenset({INITIAL})
     asks_forgotten = True
 
     def __init__(

@@ -16,7 +16,7 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar, Settings
-from unlearning.request import Forgotten, Request, Scope
+from unlearning.request import Request, Scope
 
 __all__ = ["QuickDrop"]
 
@@ -126,18 +126,11 @@ class QuickDrop(UnlearningStrategy):
         return {"synthetic": {name: getattr(self, name) for name in names}}
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
-        """Find who still holds something of the forget set."""
-        known = self.federation.forgotten.requests
-        earlier = Forgotten(tuple(r for r in known if r.id != request.id))
-        gone = {client: earlier.omission(client) for client in self._roster.nodes}
+        """Find who may hold the forget set."""
         clients = self._roster.nodes if request.leavers else self.remaining
-        self._holders = tuple(
-            client
-            for client in request.owners(clients)
-            if gone[client] | request.omission(client) != gone[client]
-        )
+        self._holders = request.owners(clients)
         self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
-        return arrays, self.ascent_rounds + self.repair_rounds if self._holders else 0
+        return arrays, self.ascent_rounds + self.repair_rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Let the holders climb, then the remaining clients descend."""
