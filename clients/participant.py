@@ -106,6 +106,9 @@ class Participant(NumPyClient):
     def fit(self, parameters: list[Array], config: Config) -> tuple[list[Array], int, Config]:
         """Run the step that ``config["step"]`` names, on data without anything forgotten.
 
+        After the step ``train``, what ``config["keep"]`` names is made, with the model as it was
+        sent, and kept; it changes nothing in the answer but the examples processed.
+
         Returns
         -------
         tuple

@@ -24,7 +24,7 @@ from unlearning.errors import ConfigError, FederationError, HistoryError
 from unlearning.history import History
 from unlearning.ledger import Ledger
 from unlearning.protocol import Instruction, Reply, Wire
-from unlearning.request import Request, Scope
+from unlearning.request import Forgotten, Request, Scope
 
 ALL = (0, 1, 2, 3)
 
@@ -512,6 +512,16 @@ def test_a_failed_unlearning_keeps_the_data_out(toy: ToyFederation) -> None:
     toy.run(Sketch(), arrays, rounds=0)
     assert toy.federation.ledger.state("r") == "fulfilled"
     assert all(client != 1 for client, _ in toy.asked)
+
+
+def test_the_forgotten_are_known_again_after_a_restart(toy: ToyFederation) -> None:
+    """From the ledger alone."""
+    toy.federation.ledger.receive(Request(Scope.CLIENT, clients=(1,)))
+    arrays = toy.run(FineTune(), toy.learn_without_serving(1), rounds=0)
+    toy.federation.roster, toy.federation.forgotten = None, Forgotten()
+    toy.run(FineTune(), arrays, rounds=1)
+    assert toy.federation.roster.clients == (0, 2, 3)
+    assert list(toy.federation.history.participants(toy.federation.completed)) == [0, 2, 3]
 
 
 def test_a_failed_unlearning_leaves_no_rewritten_history(tmp_path: Path) -> None:
