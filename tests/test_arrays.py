@@ -198,6 +198,13 @@ def test_sums_leave_their_terms_alone() -> None:
     assert named.digest(terms[0][1]) == named.digest(model(2))
 
 
+def test_products_are_formed_in_float64() -> None:
+    """Three times the float32 next to 0.1 is no float32."""
+    tenth = np.float32(0.1)
+    total = named.weighted_sum([(3, {"w": np.array([tenth])})] * 2)
+    assert total["w"][0] == 2 * (3 * float(tenth)) != float(6 * tenth)
+
+
 def test_sums_hold_one_term_at_a_time() -> None:
     alive = 0
 

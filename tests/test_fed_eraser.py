@@ -360,6 +360,22 @@ def test_a_class_is_everybodys(tmp_path: Path) -> None:
     assert strategy.rewritten.participants(1) == left
 
 
+@pytest.mark.parametrize("scope", ["sample", "class"])
+def test_owners_who_stay_are_calibrated_from_the_first_round_on(tmp_path: Path, scope: str) -> None:
+    """Oracle 9 for the mean: as long, array by array, as the mean of the stored updates."""
+    toy = ToyFederation(tmp_path)
+    arrays, history = toy.learn(2), toy.federation.history
+    strategy = FedEraser(interval=1, calibration_scope="mean_layer")
+    toy.unlearn(strategy, request(scope), arrays)
+    clean = strategy.rewritten
+    assert clean is not None
+    old = named.weighted_mean((n, history.update(1, k)) for k, n in toy.sizes.items())
+    step = named.delta(clean.arrays(1), clean.arrays(2))
+    for name in ("layer.weight", "layer.bias"):
+        assert np.linalg.norm(step[name]) == pytest.approx(np.linalg.norm(old[name]), rel=1e-5)
+        assert not np.allclose(step[name], old[name], rtol=1e-3)
+
+
 def test_stored_lengths_survive_storage_in_halves(tmp_path: Path) -> None:
     """Updates kept in float16 rebuild nearly the same model."""
     models = []

@@ -214,7 +214,10 @@ def test_malformed_replies_are_told_apart(kind: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["nan", "no-bytes", "header-of-a-terabyte", "zip", "count-nan"])
+FREE = ["nan", "text", "complex", "no-bytes", "header-of-a-terabyte", "zip", "count-nan"]
+
+
+@pytest.mark.parametrize("kind", FREE)
 def test_free_replies_are_checked_as_well(kind: str) -> None:
     with pytest.raises(BadReplyError):
         read(MALFORMED[kind](), model_like=False)

@@ -161,7 +161,7 @@ class FedEraser(UnlearningStrategy):
                     yield count, scaled
 
             mean = named.weighted_mean(steps())
-            if self.calibration_scope == "mean_layer" and server_round > 1:
+            if self.calibration_scope == "mean_layer":
                 mean = self._calibrated_mean(t, entry.clients, mean)
         return named.apply_update(arrays, mean)
 
