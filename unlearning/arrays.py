@@ -27,6 +27,7 @@ __all__ = [
     "delta",
     "digest",
     "dot",
+    "flat",
     "is_buffer",
     "is_finite",
     "is_parameter",
@@ -91,6 +92,12 @@ def is_finite(arrays: Mapping[str, Array]) -> bool:
         for array in arrays.values()
         if np.issubdtype(array.dtype, np.floating)
     )
+
+
+def flat(examples: Array) -> NDArray[np.float64]:
+    """Return examples of any shape, ``(n, ...)``, as rows in float64, ``(n, d)``; n may be 0."""
+    width = int(np.prod(examples.shape[1:]))
+    return np.asarray(examples, np.float64).reshape(len(examples), width)
 
 
 def nbytes(arrays: Mapping[str, Array]) -> int:

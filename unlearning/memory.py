@@ -51,14 +51,21 @@ class ClientMemory:
             ) from error
 
     def bury(self, omission: Omission) -> None:
-        """Add to the tombstones, durably, and delete everything derived from training."""
+        """Add to the tombstones, durably, and delete everything derived from training.
+
+        Where tasks alone are forgotten, what is kept per task (``...-<task>``) of other tasks
+        stays.
+        """
         if self._folder is None:
             return
         total = (self.tombstones | omission).to_json()
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._folder / "tombstones.json", json.dumps(total).encode())
+        tasks_alone = bool(omission.tasks) and omission == Omission(tasks=omission.tasks)
         for derived in self._folder.glob("*.safetensors"):
-            derived.unlink()
+            _, per_task, task = derived.stem.partition("-")
+            if not (tasks_alone and per_task and task not in omission.tasks):
+                derived.unlink()
 
     def remember(self, name: str, arrays: Arrays, facts: Mapping[str, int]) -> None:
         """Keep named arrays under ``name``, with a few integers beside them.

@@ -12,12 +12,14 @@ from typing import TypeVar
 
 from unlearning.arrays import Arrays
 
-__all__ = ["Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
+__all__ = ["MASK", "Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
 
 Part = TypeVar("Part")
 
 Scalar = bool | int | float | str
 Settings = Mapping[str, Scalar]
+
+MASK = "mask/"  # prefix of extras that say which entries of an array's first axis may be non-zero
 
 
 class Wire:

@@ -21,6 +21,7 @@ class _Row:
     num_examples: int
     norms: str | None
     blob: Blob | None
+    is_update: bool = True
 
 
 class RoundEntry:
@@ -67,13 +68,7 @@ class RoundEntry:
             those of the updates before, or the disk is full.
         """
         client, num_examples = int(client), int(num_examples)
-        if client in self._rows:
-            raise HistoryError(f"client {client} is recorded twice in round {self._round}")
-        if num_examples < 0:
-            raise HistoryError(
-                f"client {client} reports {num_examples} examples in round {self._round}; "
-                "expected 0 or more"
-            )
+        self._check(client, num_examples)
         norms, blob = None, None
         if self._updates:
             norms = json.dumps({name: norm({name: a}) for name, a in parameters(update).items()})
@@ -84,6 +79,27 @@ class RoundEntry:
             self._accumulate(client, num_examples, update)
         if self._spools:
             self._store.blobs.write(self.batch, _spool(client), encode(update))
+
+    def note(self, client: int, num_examples: int) -> None:
+        """Record that a client took part whose answer was no update of the model.
+
+        Raises
+        ------
+        HistoryError
+            If the client is there already or the number is negative.
+        """
+        client, num_examples = int(client), int(num_examples)
+        self._check(client, num_examples)
+        self._rows[client] = _Row(client, num_examples, None, None, is_update=False)
+
+    def _check(self, client: int, num_examples: int) -> None:
+        if client in self._rows:
+            raise HistoryError(f"client {client} is recorded twice in round {self._round}")
+        if num_examples < 0:
+            raise HistoryError(
+                f"client {client} reports {num_examples} examples in round {self._round}; "
+                "expected 0 or more"
+            )
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -137,7 +153,7 @@ class RoundEntry:
         for client, row in sorted(self._rows.items()):
             weight = row.num_examples / total
             distance = None
-            if self._revisits:
+            if self._revisits and row.is_update:
                 update = self._again(client)
                 if self._sensitivities:
                     distance = norm(subtract(mean, parameters(update)))
