@@ -13,7 +13,9 @@ from flwr.client import NumPyClient
 from torch import nn
 
 from clients import steps
+from clients.multitask import MultiTask, accuracy_of, loss_of, only_tasks, without_tasks
 from clients.steps import Local, Outcome, Shard
+from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.memory import ClientMemory
@@ -41,12 +43,15 @@ class Holdings:
     workbench : nn.Module
         A model to work on; its state is overwritten by every message, so clients of one process
         may share it.
+    array_model : ArrayModel or None
+        What is learned, where it is no network; ``workbench`` is then a stand-in.
     """
 
     train: Shard
     held_out: Shard
     fresh_model: Callable[[int], nn.Module]
     workbench: nn.Module
+    array_model: ArrayModel | None = None
 
 
 def arrays_of(model: nn.Module) -> Arrays:
@@ -100,6 +105,8 @@ class Participant(NumPyClient):
 
     def get_parameters(self, config: Config) -> list[Array]:
         """Return a freshly initialised model, seed ``config["seed"]`` (default 0)."""
+        if self.holdings.array_model is not None:
+            return list(self.holdings.array_model.initial().values())
         model = self.holdings.fresh_model(int(config.get("seed", 0)))
         return list(arrays_of(model).values())
 
@@ -122,19 +129,22 @@ class Participant(NumPyClient):
             for name, array in sent.items()
             if name.startswith(Wire.EXTRA)
         }
-        model = {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)}
+        given = {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)}
         address = json.loads(str(config[Wire.SEED]))
         settings = cast(Settings, json.loads(str(config.get(Wire.SETTINGS, "{}"))))
-        local = self._local(config, extras)
-        outcome = self._run(str(config[Wire.STEP]), model, local, settings, address)
+        step = str(config[Wire.STEP])
+        local = self._local(config, extras, {} if steps.needs_model(step) else given)
+        outcome = self._run(step, given, local, settings, address)
         arrays = arrays_of(self.holdings.workbench) if outcome.arrays is None else outcome.arrays
         processed = outcome.examples_processed
-        if config[Wire.STEP] == "train":
+        for name, (left, noted) in outcome.kept.items():
+            self.memory.remember(name, left, noted)
+        if step == "train":
             facts = {"round": int(config.get(Wire.SERVER_ROUND, 0))}
             if config.get(Wire.REMEMBER):
                 self.memory.remember(LAST_LOCAL, arrays, facts)
             for place, (name, how) in enumerate(sorted(_keepsakes(config).items()), 1):
-                made = self._run(name, model, local, how, [*address, 0, place])
+                made = self._run(name, given, local, how, [*address, 0, place])
                 self.memory.remember(name, made.arrays or {}, facts)
                 processed += made.examples_processed
         metrics: Config = {
@@ -149,11 +159,14 @@ class Participant(NumPyClient):
     ) -> Outcome:
         """Run a step on a model; its randomness comes from ``address`` alone."""
         step, model = steps.find(name), self.holdings.workbench
-        load_arrays(model, arrays)
+        needs_model = steps.needs_model(name)
+        if needs_model:
+            load_arrays(model, arrays)
         devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
         with torch.random.fork_rng(devices=devices):
             _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
-            return step(model, local, settings, np.random.default_rng(address))
+            generator = np.random.default_rng(address)
+            return step(model if needs_model else None, local, settings, generator)
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
         """Return mean cross-entropy, number of examples and accuracy on the split ``split``.
@@ -161,9 +174,8 @@ class Participant(NumPyClient):
         ``split`` is ``retain`` (default), ``forget`` or ``held-out``. An empty split answers
         0 examples.
         """
-        model = self.holdings.workbench
         names = json.loads(str(config[Wire.NAMES]))
-        load_arrays(model, dict(zip(names, parameters, strict=True)))
+        arrays = dict(zip(names, parameters, strict=True))
         split = str(config.get(Wire.SPLIT, "retain")).replace("-", "_")
         local = self._local(config, {})
         if split not in ("retain", "forget", "held_out"):
@@ -171,12 +183,24 @@ class Participant(NumPyClient):
         shard: Shard = getattr(local, split)
         if not len(shard):
             return 0.0, 0, {"accuracy": 0.0}
+        logits = self._logits(arrays, shard)
+        model = self.holdings.workbench
+        loss = float(loss_of(model)(logits, shard.labels))
+        return loss, len(shard), {"accuracy": accuracy_of(model, logits, shard.labels)}
+
+    def _logits(self, arrays: Arrays, shard: Shard) -> torch.Tensor:
+        """Return what the model says about some examples."""
+        array_model = self.holdings.array_model
+        if array_model is not None:
+            probabilities = array_model.predict(arrays, shard.table()[0])
+            tiny = np.finfo(np.float32).tiny
+            logits = torch.from_numpy(np.log(np.maximum(probabilities, tiny)))
+            return logits.to(shard.labels.device)
+        model = self.holdings.workbench
+        load_arrays(model, arrays)
         model.eval()
         with torch.inference_mode():
-            logits = torch.cat([model(chunk) for chunk in torch.split(shard.features, 1024)])
-        loss = float(nn.functional.cross_entropy(logits, shard.labels))
-        accuracy = float((logits.argmax(1) == shard.labels).double().mean())
-        return loss, len(shard), {"accuracy": accuracy}
+            return torch.cat([model(chunk) for chunk in torch.split(shard.features, 1024)])
 
     def delete(self, omission: Omission) -> Config:
         """Delete for good: write the tombstone, drop what was derived, and acknowledge."""
@@ -185,20 +209,31 @@ class Participant(NumPyClient):
         kept = len(self._kept(self.memory.tombstones | omission))
         return {Wire.CLIENT: self.client, "deleted-examples": before - kept}
 
-    def _local(self, config: Config, extras: Arrays) -> Local:
+    def _local(self, config: Config, extras: Arrays, arrays: Arrays | None = None) -> Local:
         """Split the training data by what is forgotten for good and what is being forgotten."""
         gone = self.memory.tombstones | _omission(config, Wire.OMIT)
         asked = _omission(config, Wire.FORGET)
         train = self.holdings.train
         there = self._kept(gone)
-        wanted = there[~np.isin(there, self._kept(gone | asked))]
+        kept = self._kept(gone | asked)
+        wanted = there[~np.isin(there, kept)]
         wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
         remembered = self.memory.recall(LAST_LOCAL) if wants else None
+        retain, forget = _take(train, self._kept(gone | asked)), _take(train, wanted)
+        if isinstance(model := self.holdings.workbench, MultiTask):
+            tasks = tuple(model.tasks)
+            retain = without_tasks(retain, tasks, gone.tasks | asked.tasks)
+            forget = without_tasks(forget, tasks, gone.tasks)
+            if asked.tasks:
+                forget = only_tasks(_take(train, there), tasks, asked.tasks - gone.tasks)
         return Local(
-            retain=_take(train, self._kept(gone | asked)),
-            forget=_take(train, wanted),
+            retain=retain,
+            forget=forget,
             held_out=self.holdings.held_out,
             fresh_model=self.holdings.fresh_model,
+            positions=kept,
+            forget_positions=wanted,
+            arrays=arrays or {},
             extras=extras,
             remembered=remembered[0] if remembered else None,
             facts=remembered[1] if remembered else {},
@@ -207,6 +242,7 @@ class Participant(NumPyClient):
                 for name in _keepsakes(config)
                 if (found := self.memory.recall(name)) is not None
             },
+            recall=self.memory.recall,
         )
 
     def _kept(self, omission: Omission) -> Array:
@@ -215,6 +251,8 @@ class Participant(NumPyClient):
         keep = np.full(len(labels), not omission.everything)
         if omission.samples:
             keep[[i for i in omission.samples if i < len(labels)]] = False
+        if omission.classes and labels.ndim > 1:
+            raise FederationError("a client with several tasks cannot forget a class; name a task")
         if omission.classes:
             keep &= ~np.isin(labels, sorted(omission.classes))
         return np.flatnonzero(keep)

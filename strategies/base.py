@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
 from strategies.federation import (
+    ATTRIBUTION,
     INITIAL,
     LAST_LOCAL,
     PUBLIC,
@@ -26,6 +27,8 @@ from strategies.federation import (
 from strategies.roster import DELETE, Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
+from unlearning import heads
+from unlearning.array_model import ArrayModel
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import (
@@ -40,9 +43,11 @@ from unlearning.history import COLUMNS, History
 from unlearning.protocol import Instruction, Reply, Settings, Wire, part
 from unlearning.request import Forgotten, Guarantee, Request, Scope
 
-__all__ = ["UnlearningStrategy", "in_range", "one_of"]
+__all__ = ["EVERY_MODEL", "UnlearningStrategy", "in_range", "one_of"]
 
 log = logging.getLogger("fedunlearn")
+
+EVERY_MODEL = frozenset({"*"})  # of a strategy: networks, and whatever else can be learned
 
 _UNLEARN = 1  # last component of a seed address in unlearning rounds; learning rounds have none
 
@@ -78,12 +83,15 @@ class UnlearningStrategy(FedAvg):
         step that makes it, whatever else at the clients; and ``public``, examples at the server.
     asks_forgotten : bool
         Whether leaving clients are asked to help (never to train).
+    models : frozenset of str or None
+        The array models it works on, by name; None: any network; ``EVERY_MODEL``: both.
     """
 
     scopes: ClassVar[frozenset[Scope]] = frozenset()
     guarantee: ClassVar[Guarantee] = Guarantee.APPROXIMATE
     needs: ClassVar[frozenset[str]] = frozenset()
     asks_forgotten: ClassVar[bool] = False
+    models: ClassVar[frozenset[str] | None] = None
 
     def __init__(self) -> None:
         super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
@@ -122,14 +130,27 @@ class UnlearningStrategy(FedAvg):
         return self.learn(self.federation.completed + server_round, arrays, replies)
 
     def teach(self, server_round: int) -> Mapping[int, Instruction]:
-        """Return who learns in a round (absolute, from 1), and how; default: FedAvg."""
+        """Return who learns in a round (absolute, from 1), and how; default: FedAvg.
+
+        A model that is no network says itself how it is learned; all remaining clients take part.
+        """
+        model = self.federation.model
+        if model is not None:
+            return model.teach(self._arrays, self.remaining)
         return {client: Instruction() for client in self.sample(server_round)}
 
     def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Return the next model of a learning round; default: the example-weighted mean.
 
         The mean is taken over updates, in float64, and added to ``arrays``.
+        A model that is no network says itself how it is learned; of one with several tasks every
+        part is averaged over those who trained it.
         """
+        model = self.federation.model
+        if model is not None:
+            return model.learn(arrays, replies)
+        if heads.tasks_of(arrays):
+            return heads.average(arrays, replies)
         terms = ((reply.num_examples, _update(reply)) for reply in replies)
         return named.apply_update(arrays, named.weighted_mean(terms))
 
@@ -144,6 +165,15 @@ class UnlearningStrategy(FedAvg):
         """The clients that are still members, in order; leavers of this request are not."""
         return self._roster.clients
 
+    @property
+    def unanswered(self) -> tuple[int, ...]:
+        """The clients of this exchange whose answer is missing or bad, once all were read.
+
+        Those that hold no data any more have nothing to answer and are not among them.
+        """
+        lost = self._roster.lost
+        return tuple(sorted(client for client, why in lost.items() if why != _NOTHING_LEFT))
+
     def recorded(
         self, history: History, server_round: int, arrays: Arrays, replies: Iterable[Reply]
     ) -> Arrays:
@@ -154,6 +184,8 @@ class UnlearningStrategy(FedAvg):
                 for reply in replies:
                     if reply.update is not None:
                         entry.add(reply.client, reply.num_examples, reply.update)
+                    else:
+                        entry.note(reply.client, reply.num_examples)
                     yield reply
 
             current = self.learn(server_round, arrays, noted())
@@ -173,6 +205,20 @@ class UnlearningStrategy(FedAvg):
         self.rewritten.truncate(before - 1)
         return self.rewritten
 
+    def _keep_participants(self, request: Request, history: History) -> None:
+        """Rewrite the history so that it still tells who took part, leavers left out.
+
+        The state of a model that is no network rests on the owners that stay as it did before. A
+        purge would strike them from every round, and their next request would be taken for one of
+        a client that never took part.
+        """
+        clean = self.rewrite(history, before=1)
+        for server_round in history.rounds:
+            with clean.record(server_round, history.initial) as entry:
+                for client, count in history.participants(server_round).items():
+                    if client not in request.leavers:
+                        entry.note(client, count)
+
     # What the rest of the system calls ------------------------------------------------------
 
     def join(self, federation: Federation) -> None:
@@ -190,7 +236,9 @@ class UnlearningStrategy(FedAvg):
 
         Whatever is needed and nobody else keeps; its name is that of the step that makes it.
         """
-        return {name: {} for name in self.needs - COLUMNS - {INITIAL, LAST_LOCAL, PUBLIC}}
+        return {
+            name: {} for name in self.needs - COLUMNS - {ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC}
+        }
 
     def check(self, request: Request) -> None:
         """Refuse, in words and before any message, what this strategy cannot serve.
@@ -199,12 +247,15 @@ class UnlearningStrategy(FedAvg):
         ------
         UnsupportedRequestError
             If the scope is not served.
+        ConfigError
+            If it does not work on the model that is learned.
         HistoryError
             If the run was not recorded as the strategy needs.
         """
         self.check_scope(request)
         if self.federation.foreign:
             self.check_foreign()
+        self.check_model(self.federation.model)
         self.federation.history.require(self.needs, type(self).__name__)
         if PUBLIC in self.needs and self.federation.distil is None:
             raise without_public_data(type(self).__name__)
@@ -251,6 +302,30 @@ class UnlearningStrategy(FedAvg):
                 f"{', '.join(who_serves(request.scope)) or 'none'}"
             )
 
+    def check_model(self, model: ArrayModel | None) -> None:
+        """Refuse to work on a model that the strategy does not know.
+
+        Parameters
+        ----------
+        model : ArrayModel or None
+            What is learned; None: a network.
+
+        Raises
+        ------
+        ConfigError
+            If it is not among ``models``.
+        """
+        known = type(self).models
+        if known == EVERY_MODEL or (known is None and model is None):
+            return
+        if known is None or model is None or model.name not in known:
+            fitting = "any network" if known is None else ", ".join(sorted(known))
+            chosen = "a network" if model is None else repr(model.name)
+            raise ConfigError(
+                f"{type(self).__name__} does not work on the model that is learned, {chosen} "
+                f"(it works on: {fitting}); choose another strategy or another model.name"
+            )
+
     def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
         """Return the model without what the request names; counts its cost under ``unlearn``.
 
@@ -286,9 +361,12 @@ class UnlearningStrategy(FedAvg):
             for server_round in range(1, rounds + 1):
                 current = self._unlearning_round(server_round, current)
                 federation.observe("unlearn", server_round, current)
-            if difference := named.mismatch(arrays, current):
+            difference = named.mismatch(arrays, current)
+            if difference and federation.model is None:
                 raise FederationError(f"{type(self).__name__} returned a model whose {difference}")
             self._check_finite(current, "the unlearned model")
+            if federation.model is not None and self.rewritten is None:
+                self._keep_participants(request, history)
         except BaseException:
             self.discard()
             raise
@@ -491,6 +569,7 @@ class UnlearningStrategy(FedAvg):
         return bool(fresh) and (bool(purged) or history.first_round(request) is not None)
 
     def _unlearning_round(self, server_round: int, arrays: Arrays) -> Arrays:
+        self._arrays = arrays
         asked = dict(self.instruct(server_round))
         messages = self._messages(asked, arrays, server_round, unlearning=True)
         replies = self._roster.send_and_receive(messages, timeout=self.federation.timeout_s)
@@ -576,6 +655,9 @@ class UnlearningStrategy(FedAvg):
             model = shared if instruction.arrays is None else to_record(instruction.arrays)
             trains = instruction.step == "train"
             keepsakes = federation.keepsakes if trains else self.keepsakes()
+            kept = federation.attribution(client, absolute)
+            if unlearning and trains:
+                kept = {}
             facts = {
                 **federation.client_config,
                 Wire.CLIENT: client,
@@ -584,7 +666,7 @@ class UnlearningStrategy(FedAvg):
                 Wire.SERVER_ROUND: absolute,
                 Wire.REMEMBER: federation.remember and not (unlearning and trains),
                 Wire.KEEP: {} if unlearning and trains else dict(keepsakes),
-                Wire.SETTINGS: {**defaults, **instruction.settings},
+                Wire.SETTINGS: {**defaults, **kept, **instruction.settings},
                 **self._forgotten_parts(client),
             }
             content = to_content(model, instruction.extras, facts)

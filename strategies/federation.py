@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unlearning.array_model import ArrayModel
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import ConfigError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from strategies.roster import Roster
 
 __all__ = [
+    "ATTRIBUTION",
     "INITIAL",
     "LAST_LOCAL",
     "PUBLIC",
@@ -37,6 +39,7 @@ __all__ = [
 # Names among a strategy's needs, beside the columns of the history:
 LAST_LOCAL = "last_local"  # every client's last local model, kept by itself
 INITIAL = "initial"  # the untrained model of this run
+ATTRIBUTION = "attribution"  # every client's account of what each task did to its updates
 PUBLIC = "public"  # unlabelled examples at the server
 
 _SAMPLE = 2  # last component of the seed address of a draw; unlearning rounds have 1, learning 0
@@ -98,10 +101,14 @@ class Federation:
         ``watch(phase, server_round, arrays)`` after each round; its time is not counted.
     judge : callable or None
         ``judge(request, before, after)`` measures an unlearned model; its time is not counted.
+    model : ArrayModel or None
+        What is learned, where it is no network; it then says itself how.
     distil : callable or None
         ``distil(student, teacher, settings, seed)`` trains a model on the server's public data to
         answer as another does; returns it and the number of examples it was trained on, passes
         counted. None: the server has no data.
+    attribute : bool
+        Whether clients of a model for several tasks keep what each task did to the trunk.
     stop : callable
         True cancels the run.
     roster : Roster or None
@@ -134,7 +141,9 @@ class Federation:
     evaluate_split: str = ""
     watch: Watch = _see_nothing
     judge: Judge | None = None
+    model: ArrayModel | None = None
     distil: Distil | None = None
+    attribute: bool = False
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None
     completed: int = 0
@@ -165,6 +174,19 @@ class Federation:
         if not drawn:
             drawn = [clients[i] for i in order if clients[i] not in gone][:1]
         return tuple(sorted(drawn))
+
+    def attribution(self, client: int, server_round: int) -> dict[str, Scalar]:
+        """Return what a client must know to keep, or to hand out, what each task has done.
+
+        That is its share in the last average it was part of, and the number of this round.
+        """
+        if not self.attribute:
+            return {}
+        facts: dict[str, Scalar] = {"attribute": True, "round": server_round}
+        for last in reversed(self.history.rounds):
+            if (share := self.history.weights(last).get(client)) is not None:
+                return {**facts, "share": share, "share_round": last}
+        return facts
 
     def observe(self, phase: str, server_round: int, arrays: Arrays) -> None:
         """Let the watcher look at a model, off the clock."""

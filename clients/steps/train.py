@@ -8,14 +8,19 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from clients.multitask import MultiTask
 from clients.steps import Local, Outcome
+from clients.tasktraining import settled, train_tasks
 from clients.training import batches, number, optimiser
-from unlearning.protocol import Settings
+from unlearning.arrays import Arrays
+from unlearning.protocol import MASK, Settings
 
 
 def train(
@@ -24,9 +29,19 @@ def train(
     """Train ``model`` in place for ``local_epochs`` passes over the retained data.
 
     Settings: ``local_epochs``, ``batch_size``, ``learning_rate``, ``momentum``, ``weight_decay``,
-    ``max_steps`` (0: no limit).
+    ``max_steps`` (0: no limit). Extras ``mask/<parameter>``, booleans along its first axis: what
+    is False is set to zero before the first step and after every one.
+
+    A network for several tasks is trained on all of them. With the setting ``attribute`` the client
+    keeps, per task, what the task has done to the trunk so far: the sum over rounds of the task's
+    part of this client's update times the client's share in the average. The share is known after
+    the round only; ``share`` is that of round ``share_round``, ``round`` the number of this one.
     """
+    if isinstance(model, MultiTask):
+        return _train_tasks(model, local, settings, generator)
     model.train()
+    silence = _silencer(model, local.extras)
+    silence()
     sgd = optimiser(settings, model.parameters())
     processed = 0
     epochs = int(number(settings, "local_epochs"))
@@ -35,5 +50,42 @@ def train(
         loss = functional.cross_entropy(model(batch.features), batch.labels)
         torch.autograd.backward(loss)
         sgd.step()
+        silence()
         processed += len(batch)
     return Outcome(num_examples=len(local.retain), examples_processed=processed)
+
+
+def _silencer(model: nn.Module, extras: Arrays) -> Callable[[], None]:
+    """Return a function that zeroes what the masks among ``extras`` forbid."""
+    weights = dict(model.named_parameters())
+    chosen = [
+        (weights[name], torch.from_numpy(~np.array(keep)).to(weights[name].device))
+        for key, keep in extras.items()
+        if key.startswith(MASK) and (name := key.removeprefix(MASK)) in weights
+    ]
+
+    def silence() -> None:
+        with torch.no_grad():
+            for weight, gone in chosen:
+                weight[gone] = 0
+
+    return silence
+
+
+def _train_tasks(
+    model: MultiTask, local: Local, settings: Settings, generator: np.random.Generator
+) -> Outcome:
+    attribute = bool(settings.get("attribute"))
+    metrics, processed, parts = train_tasks(
+        model, local.retain, settings, generator, attribute=attribute
+    )
+    kept = {}
+    if attribute:
+        updates = parts.updates if parts is not None else {}
+        for task in model.heads:
+            done = settled(local, task, settings)
+            last = {f"last/{name}": part.numpy() for name, part in updates.get(task, {}).items()}
+            if done or last:
+                facts = {"round": int(number(settings, "round"))}
+                kept[f"attribution-{task}"] = ({**done, **last}, facts)
+    return Outcome(len(local.retain), processed, metrics=metrics, kept=kept)

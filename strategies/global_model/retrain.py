@@ -9,8 +9,9 @@ part is exact too; see "FATS", Tao et al., 2024 (arXiv 2401.11018), and the roll
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from strategies.base import UnlearningStrategy
+from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import INITIAL
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
@@ -43,6 +44,7 @@ class Retrain(UnlearningStrategy):
     scopes = frozenset(Scope)
     needs = frozenset({INITIAL})
     guarantee = Guarantee.EXACT
+    models = EVERY_MODEL
 
     def __init__(self, *, from_scratch: bool = False) -> None:
         super().__init__()
@@ -63,7 +65,10 @@ class Retrain(UnlearningStrategy):
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Repeat the original round without the forgotten."""
         original = self._begin + server_round - 1
-        return {client: Instruction(seed_round=original) for client in self.sample(original)}
+        return {
+            client: replace(instruction, seed_round=original)
+            for client, instruction in self.teach(original).items()
+        }
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average as in learning, and record the clean round."""

@@ -1,0 +1,35 @@
+"""Gradient and Hessian of logistic regression on a client's examples.
+
+References
+----------
+Guo, Goldstein, Hannun, van der Maaten, "Certified Data Removal from Machine Learning Models", ICML
+2020 (arXiv 1911.03030).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clients.steps import Local, Outcome
+from unlearning import newton
+from unlearning.protocol import Settings
+
+NEEDS_MODEL = False
+
+
+def newton_terms(
+    model: None, local: Local, settings: Settings, generator: np.random.Generator
+) -> Outcome:
+    """Answer with the sums of gradients, Hessians and x x' over the retained examples.
+
+    The server sent ``weights`` of shape (C, d).
+    """
+    x, labels = local.retain.table()
+    found = newton.terms(local.arrays["weights"], newton.rows_of(x), labels)
+    answer = {
+        "gradient": found.gradient,
+        "hessian": found.hessian,
+        "gram": found.gram,
+        "counts": found.counts,
+    }
+    return Outcome(len(labels), 2 * len(labels), answer)

@@ -1,0 +1,1 @@
+"""Methods that use a model's structure: forests, sums, support vectors, clusters, channels."""

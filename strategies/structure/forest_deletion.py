@@ -1,0 +1,104 @@
+"""Forest deletion: subtract the forgotten from the counts of a forest, regrow what changed. Exact.
+
+References
+----------
+Brophy, Lowd, "Machine Unlearning for Random Forests", ICML 2021 (arXiv 2009.05567). Liu et al.,
+"RevFRF: Enabling Cross-Domain Random Forest Training With Revocable Federated Learning", IEEE TDSC
+19(6), 2022 (arXiv 1911.03242).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from strategies.base import UnlearningStrategy
+from strategies.structure.afresh import record_afresh
+from unlearning.arrays import Arrays
+from unlearning.errors import ConfigError
+from unlearning.forest import Forest, remove
+from unlearning.history import History
+from unlearning.protocol import Instruction, Reply
+from unlearning.request import Guarantee, Request, Scope
+from unlearning.trees import structure
+
+__all__ = ["ForestDeletion"]
+
+
+class ForestDeletion(UnlearningStrategy):
+    """The owners count what is to be forgotten at the nodes it passes; the server subtracts.
+
+    Splits on these paths are decided again among the same candidates. Where another one is best,
+    the remaining clients regrow the subtree, a level per round. The result is the forest grown
+    without the data, node for node, in whatever order requests come.
+
+    Parameters
+    ----------
+    leavers_help : bool, default True
+        Ask clients that leave for the counts of their data. False, or where an owner does not
+        answer beside others that do: the remaining clients grow the whole forest again.
+
+    Notes
+    -----
+    Counts of single owners reach the server; it knew the counts of each client while it grew.
+    """
+
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+    guarantee = Guarantee.EXACT
+    asks_forgotten = True
+    models = frozenset({Forest.name})
+
+    def __init__(self, *, leavers_help: bool = True) -> None:
+        super().__init__()
+        self.leavers_help = leavers_help
+        self._owners: frozenset[int] = frozenset()
+        self._history = History()
+        self._rounds = 0
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """Plan one round of counting and as many of growing as the forest is deep."""
+        forest, self._history = self._forest, history
+        self._owners = frozenset(request.owners(arrays["clients"].tolist()))
+        self._rounds = forest.plan.depth + 1
+        if not forest.is_complete(arrays):
+            self._rounds = self.federation.completed  # as far as it had come
+        elif self._owners and (self.leavers_help or not request.leavers):
+            return arrays, self._rounds
+        self._owners = frozenset()
+        return forest.initial(), self._rounds
+
+    def instruct(self, server_round: int) -> Mapping[int, Instruction]:
+        """Ask the owners first, then those that are left for whatever is open."""
+        if server_round == 1 and self._owners:
+            instruction = Instruction(
+                step="forest_counts",
+                settings={**self._forest.settings(), "of": "forget"},
+                arrays=structure(self._arrays),
+                answers="free",
+            )
+            return dict.fromkeys(sorted(self._owners), instruction)
+        if self._forest.is_complete(self._arrays):
+            return {}
+        return self.teach(self.federation.completed + server_round)
+
+    def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Subtract in the first round, grow in those that follow."""
+        if server_round == 1 and self._owners:
+            found = list(replies)
+            if self.unanswered:
+                return self._forest.initial()
+            after = remove(self._forest, arrays, found)
+        elif self._forest.is_complete(arrays):
+            after = arrays
+        else:
+            after = self._forest.learn(arrays, replies)
+        if server_round == self._rounds:
+            pairs = zip(after["clients"].tolist(), after["examples"].tolist(), strict=True)
+            record_afresh(self, self._history, dict(pairs))
+        return after
+
+    @property
+    def _forest(self) -> Forest:
+        model = self.federation.model
+        if not isinstance(model, Forest):
+            raise ConfigError("ForestDeletion works on the model forest; set model.name = 'forest'")
+        return model

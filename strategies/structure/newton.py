@@ -1,0 +1,119 @@
+"""Newton: certified removal from logistic regression by one Newton step, within a budget.
+
+References
+----------
+Guo, Goldstein, Hannun, van der Maaten, "Certified Data Removal from Machine Learning Models", ICML
+2020 (arXiv 1911.03030).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, cast
+
+import numpy as np
+
+from strategies.base import UnlearningStrategy, in_range
+from unlearning import newton
+from unlearning.arrays import Arrays
+from unlearning.history import History
+from unlearning.logistic_model import LogisticModel
+from unlearning.protocol import Instruction, Reply
+from unlearning.request import Guarantee, Request, Scope
+
+__all__ = ["Newton"]
+
+log = logging.getLogger("fedunlearn")
+
+
+class Newton(UnlearningStrategy):
+    """One Newton step towards the optimum without the data; (epsilon, delta)-certified.
+
+    The bounds on the gradients that removals leave add up. While their sum stays within
+    sigma epsilon / c, with delta = 1.5 exp(-c^2 / 2), the noise of the objective hides them; the
+    removal that would exceed it is answered by learning anew with new noise.
+
+    Parameters
+    ----------
+    epsilon : float, default 1.0
+        Of the certificate.
+    delta : float, default 1e-4
+        Of the certificate, (0, 1).
+    newton_rounds : int, default 12
+        Newton steps when learning anew.
+
+    Attributes
+    ----------
+    spent : float
+        Sum of the bounds since the noise was drawn.
+    budget : float
+        What it may be at most.
+
+    Notes
+    -----
+    The certificate is that of the model right after the request, taken alone; it assumes that the
+    noise was drawn once and that nobody but the server has seen it. Rounds that follow go on to the
+    optimum without the data. A client that does not answer is left out until it next takes part.
+    """
+
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+    guarantee = Guarantee.CERTIFIED
+    models: ClassVar[frozenset[str] | None] = frozenset({"logistic"})
+
+    def __init__(
+        self, *, epsilon: float = 1.0, delta: float = 1e-4, newton_rounds: int = 12
+    ) -> None:
+        super().__init__()
+        in_range("epsilon", epsilon, 1e-9)
+        in_range("delta", delta, 1e-300, 1 - 1e-9)
+        in_range("newton_rounds", newton_rounds, 1)
+        self.epsilon = epsilon
+        self.delta = delta
+        self.newton_rounds = newton_rounds
+        self.spent = 0.0
+        self.budget = 0.0
+        self._anew = False
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """One round removes; the others are used only if the budget does not allow it."""
+        self._anew = False
+        self.budget = newton.budget(self._model.sigma, self.epsilon, self.delta)
+        return arrays, 1 + self.newton_rounds
+
+    def instruct(self, server_round: int) -> Mapping[int, Instruction]:
+        """Ask all that remain, once; again only when learning anew."""
+        if server_round > 1 and not self._anew:
+            return {}
+        return self._model.teach(self._arrays, self.remaining)
+
+    def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Take the step if the budget allows it, or begin anew."""
+        if server_round > 1:
+            return self._model.learn(arrays, replies) if self._anew else arrays
+        after, bound = self._model.step(arrays, replies)
+        self.spent = float(arrays["spent"][0]) + bound
+        if self.spent <= self.budget:
+            log.info(
+                "Newton: the gradient left is at most %.3g; %.3g of %.3g is spent "
+                "(epsilon %g, delta %g, sigma %g)",
+                bound,
+                self.spent,
+                self.budget,
+                self.epsilon,
+                self.delta,
+                self._model.sigma,
+            )
+            return after | {"spent": np.array([self.spent])}
+        log.warning(
+            "Newton: a bound of %.3g would make %.3g of %.3g; learning anew with new noise",
+            bound,
+            self.spent,
+            self.budget,
+        )
+        self._anew, self.spent = True, 0.0
+        return self._model.begun(int(arrays["epoch"][0]) + 1)
+
+    @property
+    def _model(self) -> LogisticModel:
+        return cast(LogisticModel, self.federation.model)

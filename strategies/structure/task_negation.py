@@ -1,0 +1,54 @@
+"""TaskNegation: negate the first layer of the trunk, then let the other tasks teach it again.
+
+References
+----------
+Khalil, Brunswic, Lamghari, Li, Beitollahi, Chen, "NoT: Federated Unlearning via Weight Negation",
+CVPR 2025 (arXiv 2503.05657); for tasks it is an extension of this project's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from strategies.base import UnlearningStrategy
+from strategies.structure.head_drop import without_heads
+from unlearning.arrays import Arrays
+from unlearning.heads import tasks_of, trunk
+from unlearning.history import History
+from unlearning.request import Request, Scope
+
+__all__ = ["TaskNegation"]
+
+
+class TaskNegation(UnlearningStrategy):
+    """NoT on the trunk: no history, and no help from those who hold the task.
+
+    Parameters
+    ----------
+    include_bias : bool, default False
+        Negate the layer's bias as well; the paper negates weights.
+
+    Notes
+    -----
+    The head of the task is dropped (not for a partial request). With too few rounds of recovery
+    the remaining tasks suffer; look at their accuracy beside retraining. A task without a head
+    leaves the model as it is.
+    """
+
+    scopes = frozenset({Scope.TASK})
+
+    def __init__(self, *, include_bias: bool = False) -> None:
+        super().__init__()
+        self.include_bias = include_bias
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """Drop the head and negate."""
+        if not set(request.tasks) & set(tasks_of(arrays)):
+            return arrays, 0
+        shared = trunk(arrays)
+        weight = next((n for n in shared if n.endswith("weight") and shared[n].ndim > 1), "")
+        chosen = {weight}
+        if self.include_bias:
+            chosen.add(f"{weight.removesuffix('weight')}bias")
+        after = without_heads(arrays, history, request)
+        return {n: np.negative(a) if n in chosen else a for n, a in after.items()}, 0
