@@ -34,6 +34,8 @@ log = logging.getLogger("fedunlearn")
 @lru_cache(maxsize=4)
 def _workbench(scenario: str, device: str) -> nn.Module:
     torch.set_num_threads(1)  # one per worker: two workers with two threads each starve each other
+    if task(scenario).array_model is not None:
+        return nn.Identity()
     return task(scenario).fresh_model(0).to(models.device(device))
 
 
@@ -42,15 +44,19 @@ def _holdings(scenario: str, device: str, client: int) -> Holdings:
     """Return a client's data and model, loaded once per process."""
     place = models.device(device)
     found = task(scenario).client(client)
+    labels = (found.train_y, found.held_y)
+    if task(scenario).tasks:
+        labels = task(scenario).task_labels(client)
 
     def shard(x: NDArray[np.float32], y: NDArray[np.int64]) -> Shard:
         return Shard(torch.from_numpy(x).to(place), torch.from_numpy(y).to(place))
 
     return Holdings(
-        train=shard(found.train_x, found.train_y),
-        held_out=shard(found.held_x, found.held_y),
+        train=shard(found.train_x, labels[0]),
+        held_out=shard(found.held_x, labels[1]),
         fresh_model=lambda seed: task(scenario).fresh_model(seed).to(place),
         workbench=_workbench(scenario, device),
+        array_model=task(scenario).array_model,
     )
 
 

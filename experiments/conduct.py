@@ -20,9 +20,10 @@ from experiments.judge import Judge
 from experiments.progress import Observer, Tick
 from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point, Refused
 from experiments.runfolder import RunFolder
+from experiments.taskjudge import judge_of
 from experiments.tasks import Task
 from strategies.base import UnlearningStrategy
-from strategies.federation import LAST_LOCAL, Federation
+from strategies.federation import ATTRIBUTION, LAST_LOCAL, Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays, mismatch
@@ -205,7 +206,7 @@ class Conductor:
     # Inside ---------------------------------------------------------------------------------
 
     def _judge(self, requests: Iterable[Request]) -> Judge:
-        return Judge(self._task, requests, self._config.device)
+        return judge_of(self._task, requests, self._config.device)
 
     def _branch(
         self,
@@ -223,7 +224,7 @@ class Conductor:
         home = self._homes / f"seed-{seed}" / safe
         remember, kept = LAST_LOCAL in strategy.needs, strategy.keepsakes()
         origin = Path(str(learned.client_config[Wire.HOME]))
-        if (remember or kept) and origin.exists():
+        if (remember or kept or learned.attribute) and origin.exists():
             shutil.copytree(origin, home)
         roster = learned.roster
         if roster is None:
@@ -327,6 +328,8 @@ class Conductor:
             client_config=client_config,
             remember=LAST_LOCAL in needs,
             keepsakes=keepsakes(strategies),
+            attribute=ATTRIBUTION in needs,
+            model=self._task.array_model,
             distil=partial(distil, self._task, config.device) if config.data.public else None,
             stop=self._stop,
             roster=roster,

@@ -118,6 +118,7 @@ class Course:
         for seed in self.seeds:
             requests = self._tasks[seed].requests(self.config)
             if self.kind == RUN:
+                self._strategy(self.names[0]).check_model(self._tasks[seed].array_model)
                 for request in requests:
                     self._strategy(self.names[0]).check_scope(request)
                 if starting_model(self.config, self._tasks[seed]) is not None:
@@ -195,6 +196,7 @@ class Course:
             try:
                 if self._lacks_public(name):
                     raise without_public_data(name)
+                strategy.check_model(self._tasks[seed].array_model)
                 for request in requests:
                     strategy.check_scope(request)
             except (ConfigError, UnsupportedRequestError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import inspect
+import io
 import os
 import shutil
 import tarfile
@@ -33,6 +34,8 @@ __all__ = ["Dataset", "cache_folder", "load", "names", "stratified"]
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
+_PAIRINGS = 3  # how often an image stands on each side of a pair
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -50,6 +53,11 @@ class Dataset:
         As in the config.
     owner : array of int64, shape (n,), or None
         Who each training example naturally belongs to.
+    tasks : tuple of (str, int)
+        Tasks that the inputs have in common, each with its number of classes; () for one task.
+    train_tasks, test_tasks : array of int64, shape (n, number of tasks), or None
+        Labels for every task, -1 where an example has none. ``train_y`` and ``test_y`` are what
+        the data are shared out by, and what a model for one task learns.
     """
 
     train_x: Floats
@@ -59,6 +67,9 @@ class Dataset:
     num_classes: int
     name: str = ""
     owner: Integers | None = None
+    tasks: tuple[tuple[str, int], ...] = ()
+    train_tasks: Integers | None = None
+    test_tasks: Integers | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -114,6 +125,7 @@ def load(
         train_x=dataset.train_x[kept],
         train_y=dataset.train_y[kept],
         owner=None if dataset.owner is None else dataset.owner[kept],
+        train_tasks=None if dataset.train_tasks is None else dataset.train_tasks[kept],
     )
 
 
@@ -150,6 +162,96 @@ def read_digits(root: str | None, download: bool) -> Dataset:
     return _split(images.reshape(-1, 1, 8, 8) / 16.0, labels)
 
 
+def read_digit_pairs(root: str | None, download: bool) -> Dataset:
+    """Return pairs of scikit-learn's digits side by side, 8x16, with three tasks.
+
+    ``left`` and ``right`` ask for a digit each, ``parity`` whether their sum is odd. Every image
+    stands on the left and on the right three times; no image is in both training and test pairs.
+    """
+    single = read_digits(root, download)
+    generator = np.random.default_rng(0)
+    parts: list[tuple[Floats, Integers]] = []
+    for x, y in ((single.train_x, single.train_y), (single.test_x, single.test_y)):
+        left, right = (
+            np.concatenate([generator.permutation(len(y)) for _ in range(_PAIRINGS)])
+            for _ in range(2)
+        )
+        labels = np.stack([y[left], y[right], (y[left] + y[right]) % 2], axis=1)
+        parts.append((_scaled(np.concatenate([x[left], x[right]], axis=3)), labels))
+    (train_x, train), (test_x, test) = parts
+    return Dataset(
+        train_x,
+        train[:, 0],
+        test_x,
+        test[:, 0],
+        num_classes=10,
+        tasks=(("left", 10), ("right", 10), ("parity", 2)),
+        train_tasks=train,
+        test_tasks=test,
+    )
+
+
+def read_omniglot(root: str | None, download: bool) -> Dataset:
+    """Return Omniglot's small background sets, 28x28: a task per alphabet, an owner per drawer.
+
+    The official ``images_background_small1.zip`` and ``..._small2.zip``, or one of them, are read
+    where they lie. A fifth of every character's drawings is the test part. The labels of the one
+    task that other models learn are the alphabets.
+    """
+    from PIL import Image
+
+    folder = Path(root or "data")
+    archives = [folder / f"images_background_small{which}.zip" for which in (1, 2)]
+    if not any(path.exists() for path in archives):
+        raise ConfigError(
+            f"data.root: neither {archives[0].name} nor {archives[1].name} lies in "
+            f"{str(folder)!r}; put the official files there"
+        )
+    drawings: dict[str, bytes] = {}
+    for path in archives:
+        if path.exists():
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if name.endswith(".png") and not name.startswith("__"):
+                        drawings[name.partition("/")[2]] = archive.read(name)
+    images, places, drawers = [], [], []
+    for name in sorted(drawings):
+        with Image.open(io.BytesIO(drawings[name])) as image:
+            small = image.convert("L").resize((28, 28), Image.Resampling.BOX)
+        images.append(1 - np.asarray(small, np.float32) / 255)
+        alphabet, character, file = name.split("/")
+        places.append((_slug(alphabet), character))
+        drawers.append(int(Path(file).stem.rpartition("_")[2]) - 1)
+    alphabets = sorted({alphabet for alphabet, _ in places})
+    numbers = {place: i for i, place in enumerate(sorted(set(places)))}
+    first = {a: min(i for (b, _), i in numbers.items() if b == a) for a in alphabets}
+    sizes = {a: sum(b == a for b, _ in numbers) for a in alphabets}
+    labels = np.full((len(images), len(alphabets)), -1)
+    for row, place in enumerate(places):
+        labels[row, alphabets.index(place[0])] = numbers[place] - first[place[0]]
+    characters = np.array([numbers[place] for place in places])
+    test = np.zeros(len(images), dtype=bool)
+    test[stratified(characters, round(0.2 * len(images)))] = True
+    x = _scaled(np.stack(images)[:, None])
+    kinds = np.array([alphabets.index(alphabet) for alphabet, _ in places])
+    return Dataset(
+        x[~test],
+        kinds[~test],
+        x[test],
+        kinds[test],
+        num_classes=len(alphabets),
+        owner=np.array(drawers)[~test],
+        tasks=tuple(sizes.items()),
+        train_tasks=labels[~test],
+        test_tasks=labels[test],
+    )
+
+
+def _slug(name: str) -> str:
+    """Return a name of small letters, digits and hyphens."""
+    return "-".join("".join(c.lower() if c.isalnum() else " " for c in name).split())
+
+
 def read_breast_cancer(root: str | None, download: bool) -> Dataset:
     """Return scikit-learn's table of 569 tumours, 30 columns, split 80 to 20.
 
@@ -157,13 +259,17 @@ def read_breast_cancer(root: str | None, download: bool) -> Dataset:
     """
     from sklearn.datasets import load_breast_cancer
 
-    rows, labels = load_breast_cancer(return_X_y=True)
-    dataset = _split(rows, labels)
-    low, high = dataset.train_x.min(axis=0), dataset.train_x.max(axis=0)
-    width = np.where(high > low, high - low, 1)
-    return replace(
-        dataset, train_x=(dataset.train_x - low) / width, test_x=(dataset.test_x - low) / width
-    )
+    return _ranged(_split(*load_breast_cancer(return_X_y=True)))
+
+
+def read_wine(root: str | None, download: bool) -> Dataset:
+    """Return scikit-learn's table of 178 wines from 3 growers, 13 columns, split 80 to 20.
+
+    Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
+    """
+    from sklearn.datasets import load_wine
+
+    return _ranged(_split(*load_wine(return_X_y=True)))
 
 
 def read_mnist(root: str | None, download: bool) -> Dataset:
@@ -206,6 +312,17 @@ def _split(x: NDArray[Any], y: NDArray[Any], owner: NDArray[Any] | None = None) 
         labels[test],
         num_classes=int(labels.max(initial=-1)) + 1,
         owner=None if owner is None else owner[~test].astype(np.int64),
+    )
+
+
+def _ranged(dataset: Dataset) -> Dataset:
+    """Return a table with its columns scaled so that the training rows span [0, 1]."""
+    low, high = dataset.train_x.min(axis=0), dataset.train_x.max(axis=0)
+    width = np.where(high > low, high - low, np.float32(1))
+    return replace(
+        dataset,
+        train_x=((dataset.train_x - low) / width).astype(np.float32),
+        test_x=((dataset.test_x - low) / width).astype(np.float32),
     )
 
 

@@ -25,7 +25,7 @@ from experiments.results import (
 from experiments.runfolder import RunFolder
 from experiments.tasks import Task
 from experiments.timeline import timeline
-from unlearning.arrays import digest
+from unlearning.arrays import digest, mismatch, parameters
 from unlearning.cost import Cost, speedup
 from unlearning.files import write_atomically
 from unlearning.ledger import Ledger
@@ -110,7 +110,14 @@ def _phases(party: Party) -> Phases:
 
 
 def _extra(party: Party, reference: Party | None) -> Extra:
-    distance = None if reference is None else array_distance(party.arrays, reference.arrays)
+    distance = None
+    # A model that is no network may have other shapes, or whole numbers alone.
+    if (
+        reference is not None
+        and not mismatch(party.arrays, reference.arrays)
+        and any(array.any() for array in parameters(reference.arrays).values())
+    ):
+        distance = array_distance(party.arrays, reference.arrays)
     return Extra(
         strategy=party.strategy,
         seed=party.seed,

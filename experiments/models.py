@@ -1,7 +1,7 @@
 """Models by name, the same bits for the same seed, as named arrays and back.
 
-Every function here named ``build_<name>`` is a model; its keyword arguments are the further keys
-of ``[model]``.
+Every function here named ``build_<name>`` is a network, every function named ``array_<name>`` a
+model that is none; their further arguments are the further keys of ``[model]``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,29 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.multitask import MultiTask
 from clients.participant import arrays_of, load_arrays
 from experiments.config import import_object
+from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
+from unlearning.boosting import Boosting
+from unlearning.cluster_model import ClusterModel
 from unlearning.errors import ConfigError, unknown
+from unlearning.forest import Forest
+from unlearning.local_forests import LocalForests
+from unlearning.logistic_model import LogisticModel
+from unlearning.ridge_model import RidgeModel
+from unlearning.svm_model import SvmModel
+from unlearning.trees import Plan
 
-__all__ = ["build", "device", "load", "names", "to_arrays"]
+__all__ = ["array_model", "build", "device", "load", "names", "takes_tasks", "to_arrays"]
 
 Shape = tuple[int, ...]
 
 
 def names() -> tuple[str, ...]:
     """Return the models that are known by name."""
-    return tuple(sorted(_builders()))
+    return tuple(sorted({*_builders(), *_array_builders()}))
 
 
 def build(
@@ -80,6 +90,96 @@ def build(
     return model
 
 
+def array_model(
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> ArrayModel | None:
+    """Return the model that is no network, or None if ``name`` is not the name of one.
+
+    Parameters are those of :func:`build`.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is unknown or its value is refused.
+    """
+    function = _array_builders().get(name)
+    if function is None:
+        return None
+    params = dict(params or {})
+    _check_params(name, function, params, own=3)
+    try:
+        return function(input_shape, num_classes, seed, **params)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"model {name!r} cannot be built with {params or 'its defaults'} "
+            f"({str(error).splitlines()[0]}); change [model]"
+        ) from error
+
+
+def array_ridge(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    penalty: float = 1.0,
+    refactorise_every: int = 50,
+) -> ArrayModel:
+    """Return ridge regression on the classes as 0 and 1."""
+    return RidgeModel(int(np.prod(input_shape)), num_classes, penalty, refactorise_every)
+
+
+def array_k_means(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    clusters: int = 0,
+    cell: float = 0.05,
+    restarts: int = 10,
+) -> ArrayModel:
+    """Return federated k-means; ``clusters`` 0: as many as there are classes."""
+    width = int(np.prod(input_shape))
+    return ClusterModel(width, num_classes, seed, clusters or num_classes, cell, restarts)
+
+
+def array_svm(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    kernel: str = "rbf",
+    ceiling: float = 1.0,
+    gamma: float = 0.0,
+    features: int = 256,
+) -> ArrayModel:
+    """Return the average of local support vector machines, one per class against the rest.
+
+    ``kernel``: ``linear``, or ``rbf`` through random Fourier ``features``; ``gamma`` 0: 3 / d.
+    """
+    width = int(np.prod(input_shape))
+    return SvmModel(width, num_classes, seed, kernel, ceiling, gamma or 3 / width, features)
+
+
+def array_logistic(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    penalty: float = 1e-3,
+    sigma: float = 1.0,
+) -> ArrayModel:
+    """Return logistic regression with a perturbed objective, for certified removal."""
+    return LogisticModel(int(np.prod(input_shape)), num_classes, seed, penalty, sigma)
+
+
+def takes_tasks(name: str) -> bool:
+    """Return whether a model has a head per task; it is then built with ``tasks``."""
+    function = _builders().get(name)
+    if function is None and ":" in name:
+        function = import_object(name, "model")
+    return function is not None and "tasks" in inspect.signature(function).parameters
+
+
 def build_mlp(input_shape: Shape, num_classes: int, hidden: int = 64) -> nn.Module:
     """Return a net with one hidden layer of ``hidden`` units."""
     return nn.Sequential(
@@ -127,6 +227,101 @@ def build_resnet18(input_shape: Shape, num_classes: int, groups: int = 32) -> nn
     return model
 
 
+def build_multi_task(
+    input_shape: Shape,
+    num_classes: int,
+    tasks: Mapping[str, int] | None = None,
+    hidden: int = 96,
+    width: int = 48,
+    adapter: int = 32,
+    isolated: str = "",
+) -> nn.Module:
+    """Return a trunk of two layers, ``hidden`` and ``width`` units wide, and a head per task.
+
+    The tasks named in ``isolated`` (separated by commas, ``all`` for every one) do not train the
+    trunk: each has a layer of ``adapter`` units and a head of its own behind it.
+    """
+    if not tasks:
+        raise ValueError("it needs a data set with several tasks, such as digit-pairs")
+    wanted = tuple(part.strip() for part in isolated.split(",") if part.strip())
+    apart = tuple(tasks) if wanted == ("all",) else wanted
+    if odd := [task for task in apart if task not in tasks]:
+        raise ValueError(unknown("task", odd[0], tasks))
+    trunk = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(int(np.prod(input_shape)), hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, width),
+        nn.ReLU(),
+    )
+    heads = {task: nn.Linear(width, n) for task, n in tasks.items() if task not in apart}
+    own = {
+        task: nn.Sequential(nn.Linear(width, adapter), nn.ReLU(), nn.Linear(adapter, n))
+        for task, n in tasks.items()
+        if task in apart
+    }
+    return MultiTask(trunk, heads, own, tasks)
+
+
+def array_forest(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    trees: int = 50,
+    depth: int = 10,
+    features: int = 0,
+    thresholds: int = 8,
+    bins: int = 32,
+    low: float = 0.0,
+    high: float = 1.0,
+    min_leaf: int = 1,
+) -> ArrayModel:
+    """Return a forest that clients grow together, a level per round."""
+    inputs = int(np.prod(input_shape))
+    plan = Plan(seed, inputs, depth, features, thresholds, bins, low, high, min_leaf)
+    return Forest(plan, num_classes, trees)
+
+
+def array_local_forests(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    trees: int = 10,
+    depth: int = 10,
+    features: int = 0,
+    thresholds: int = 8,
+    bins: int = 32,
+    low: float = 0.0,
+    high: float = 1.0,
+    min_leaf: int = 1,
+) -> ArrayModel:
+    """Return the union of forests that each client grows alone, ``trees`` each, in one round."""
+    inputs = int(np.prod(input_shape))
+    plan = Plan(seed, inputs, depth, features, thresholds, bins, low, high, min_leaf)
+    return LocalForests(plan, num_classes, trees)
+
+
+def array_boosting(
+    input_shape: Shape,
+    num_classes: int,
+    seed: int,
+    iterations: int = 20,
+    rate: float = 0.3,
+    l2: float = 1.0,
+    depth: int = 3,
+    features: int = 0,
+    thresholds: int = 8,
+    bins: int = 32,
+    low: float = 0.0,
+    high: float = 1.0,
+    min_leaf: int = 1,
+) -> ArrayModel:
+    """Return gradient-boosted trees, a level of an iteration per round."""
+    inputs = int(np.prod(input_shape))
+    plan = Plan(seed, inputs, depth, features, thresholds, bins, low, high, min_leaf)
+    return Boosting(plan, num_classes, iterations, rate, l2)
+
+
 def to_arrays(model: nn.Module) -> Arrays:
     """Return a copy of the model's tensors, in the order of its state dict."""
     return arrays_of(model)
@@ -171,15 +366,23 @@ def _builders() -> dict[str, Callable[..., nn.Module]]:
     }
 
 
-def _check_params(name: str, function: Any, params: Mapping[str, Any]) -> None:
+def _array_builders() -> dict[str, Callable[..., ArrayModel]]:
+    return {
+        name.removeprefix("array_").replace("_", "-"): value
+        for name, value in globals().items()
+        if name.startswith("array_") and value is not array_model and inspect.isfunction(value)
+    }
+
+
+def _check_params(name: str, function: Any, params: Mapping[str, Any], own: int = 2) -> None:
     if not callable(function):
         raise ConfigError(f"model.name: {name!r} is no function; name one that returns a module")
     known = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
     for key in params:
-        if key not in list(known)[2:]:
-            raise ConfigError(f"[model]: {unknown(f'key of {name}', key, list(known)[2:])}")
+        if key not in list(known)[own:]:
+            raise ConfigError(f"[model]: {unknown(f'key of {name}', key, list(known)[own:])}")
 
 
 def _image(input_shape: Shape, least: int) -> tuple[int, int, int]:

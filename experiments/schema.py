@@ -120,6 +120,9 @@ class DataConfig(_OpenTable):
         description="the share of the training examples that the server gets, without labels",
     )
     limit: Positive | None = Field(default=None, description="use only so many training examples")
+    tasks_per_client: Positive | None = Field(
+        default=None, description="how many of the data set's tasks a client holds, all if left out"
+    )
 
     @model_validator(mode="before")
     @classmethod

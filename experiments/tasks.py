@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from clients.multitask import NONE, MultiTask
 from experiments import admission, data, markers, models
 from experiments.partition import partition
 from experiments.runfolder import FederationFacts
 from experiments.schema import Config, DataConfig, MarkerConfig, ModelConfig
+from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, RequestError
 from unlearning.ledger import Ledger
@@ -149,9 +151,24 @@ class Task:
             scenario.seed,
             chosen.held_out,
         ).among(shared)
+        takes = bool(self._data.tasks) and models.takes_tasks(scenario.model.name)
+        self.tasks: dict[str, int] = dict(self._data.tasks) if takes else {}
+        if chosen.tasks_per_client and not self.tasks:
+            raise ConfigError(
+                f"data.tasks_per_client = {chosen.tasks_per_client}, but data set {chosen.name!r} "
+                f"and model {scenario.model.name!r} have no tasks; take digit-pairs and "
+                "multi-task, or leave it out"
+            )
         self.num_classes = self._data.num_classes
         self.input_shape = self._data.input_shape
-        self._workbench = self.fresh_model(scenario.seed)
+        self.array_model: ArrayModel | None = models.array_model(
+            scenario.model.name,
+            self.input_shape,
+            self.num_classes,
+            scenario.model.params,
+            scenario.seed,
+        )
+        self._workbench = None if self.array_model else self.fresh_model(scenario.seed)
         self._marked = self._plant()
         self._labels = {client: self.client(client).train_y for client in self.clients}
 
@@ -161,12 +178,23 @@ class Task:
         return tuple(self._partition.train)
 
     def fresh_model(self, seed: int) -> nn.Module:
-        """Return a newly initialised model on the CPU."""
+        """Return a newly initialised network on the CPU.
+
+        Raises
+        ------
+        ConfigError
+            If the model is none.
+        """
         chosen = self.scenario.model
-        return models.build(chosen.name, self.input_shape, self.num_classes, chosen.params, seed)
+        if self.array_model is not None:
+            raise ConfigError(f"model.name = {chosen.name!r} is no network; choose one that is")
+        params = {**chosen.params, **({"tasks": self.tasks} if self.tasks else {})}
+        return models.build(chosen.name, self.input_shape, self.num_classes, params, seed)
 
     def initial(self) -> Arrays:
         """Return the model before the first round."""
+        if self.array_model is not None:
+            return self.array_model.initial()
         return models.to_arrays(self.fresh_model(self.scenario.seed))
 
     def client(self, client: int) -> ClientData:
@@ -189,6 +217,39 @@ class Task:
             *self._rows(self._partition.train[client]),
             *self._rows(self._partition.held_out[client]),
         )
+
+    def task_labels(self, client: int) -> tuple[Integers, Integers]:
+        """Return the labels of a client's training and held-out data for every task.
+
+        Shape (n, number of tasks), -1 where an example has none or the client does not hold the
+        task. Client k holds the tasks k, k+1, ... in their order, ``data.tasks_per_client`` of
+        them.
+        """
+        found = self._data.train_tasks
+        if found is None:
+            return np.empty((0, 0), np.int64), np.empty((0, 0), np.int64)
+        count = len(self.tasks)
+        held = [(client + i) % count for i in range(self.scenario.data.tasks_per_client or count)]
+        keeps = np.isin(np.arange(count), held)
+        parts = (self._partition.train[client], self._partition.held_out[client])
+        train, held_out = (np.where(keeps, found[rows], NONE) for rows in parts)
+        return train, held_out
+
+    def test_task_labels(self) -> Integers:
+        """Return the labels of the test examples for every task, as :meth:`task_labels` does."""
+        found = self._data.test_tasks
+        return np.empty((0, 0), np.int64) if found is None else found
+
+    def pairs(self, forgotten: Forgotten) -> dict[int, NDArray[np.bool_]]:
+        """Return which training labels of every client are forgotten, shape (n, tasks)."""
+        names = list(self.tasks)
+        found = {}
+        for client in self.clients:
+            labels, _ = self.task_labels(client)
+            gone = np.isin(names, sorted(forgotten.omission(client).tasks))
+            rows = ~self._kept(client, forgotten)
+            found[client] = (labels != NONE) & (gone | rows[:, None])
+        return found
 
     def marked(self, client: int) -> tuple[int, ...]:
         """Return the positions of the training samples of ``client`` that carry the marker."""
@@ -226,6 +287,7 @@ class Task:
             admission.check(request, self.facts(), ledger)
             ledger.receive(request)
             gone = gone | request
+            self._check_tasks(request, gone)
             if not request.tasks and not len(self.forget_set(request).y):
                 raise RequestError(f"{request.describe()}: no client holds such an example")
             if not any(self._kept(client, gone).any() for client in self.clients):
@@ -233,11 +295,30 @@ class Task:
                     f"{request.describe()} would leave no example to train on; ask for less"
                 )
 
+    def _check_tasks(self, request: Request, gone: Forgotten) -> None:
+        """Refuse what makes no sense where there are several tasks."""
+        if not self.tasks:
+            return
+        if request.classes:
+            raise RequestError(
+                f"{request.describe()}: this federation learns several tasks, a label means "
+                "another thing in each; name a task, samples or clients"
+            )
+        if not any(found.any() for found in self.pairs(Forgotten((request,))).values()):
+            raise RequestError(f"{request.describe()}: no client holds such an example")
+        held = {client: self.task_labels(client)[0] != NONE for client in self.clients}
+        after = self.pairs(gone)
+        if not any((held[client] & ~after[client]).any() for client in self.clients):
+            raise RequestError(
+                f"{request.describe()} would leave no example to train on; ask for less"
+            )
+
     def facts(self) -> FederationFacts:
         """Return who takes part and what can be forgotten."""
         return FederationFacts(
             clients={client: len(labels) for client, labels in self._labels.items()},
             classes=tuple(range(self.num_classes)),
+            tasks=tuple(self.tasks),
         )
 
     def forget_set(self, request: Request) -> Examples:
@@ -301,6 +382,8 @@ class Task:
     def predict(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
         """Return softmax probabilities of a model, shape (n, num_classes); n may be 0.
 
+        Those of several tasks stand side by side, each adding up to 1.
+
         Parameters
         ----------
         arrays : mapping of str to array
@@ -315,15 +398,22 @@ class Task:
         FederationError
             If the arrays do not fit the model.
         """
+        if self._workbench is None:
+            return self._predict_arrays(arrays, x)
         place = models.device(device)
         model = models.load(self._workbench, arrays).to(place).eval()
-        parts = [np.empty((0, self.num_classes), np.float32)]
+        parts = [np.empty((0, sum(self.tasks.values()) or self.num_classes), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(x), _CHUNK):
                 chunk = torch.from_numpy(np.ascontiguousarray(x[start : start + _CHUNK])).to(place)
-                parts.append(model(chunk).softmax(1).cpu().numpy())
+                parts.append(_softmax(model, chunk).cpu().numpy())
         model.cpu()
         return np.concatenate(parts)
+
+    def _predict_arrays(self, arrays: Mapping[str, Array], x: Floats) -> Floats:
+        if self.array_model is None or not len(x):
+            return np.empty((0, self.num_classes), np.float32)
+        return self.array_model.predict(arrays, x.reshape(len(x), -1)).astype(np.float32)
 
     def losses(
         self, arrays: Mapping[str, Array], examples: Examples, device: str = "cpu"
@@ -344,6 +434,10 @@ class Task:
         marker = self.scenario.marker
         if marker is None:
             return {}
+        if self.tasks:
+            raise ConfigError(
+                "[marker] plants labels of one task, and this model learns several; leave it out"
+            )
         client = marker.client
         if client not in self._partition.train:
             raise ConfigError(
@@ -388,6 +482,13 @@ class Task:
         none = Examples(np.empty((0, *self.input_shape), np.float32), np.empty(0, dtype=np.int64))
         xs, ys = zip(none, *parts, strict=True)
         return Examples(np.concatenate(xs), np.concatenate(ys))
+
+
+def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(x)
+    if not isinstance(model, MultiTask):
+        return logits.softmax(1)
+    return torch.cat([part.softmax(1) for part in model.split(logits).values()], dim=1)
 
 
 def _at(omission: Omission, count: int) -> NDArray[np.bool_]:
