@@ -47,8 +47,17 @@ def save(tmp_path: Path) -> Save:
 
 
 def test_names_are_found_by_walking() -> None:
-    wanted = {"digits", "breast-cancer", "mnist", "fashion-mnist", "cifar10", "cifar100"}
-    assert set(names()) == wanted
+    wanted = {"digits", "breast-cancer", "wine", "mnist", "fashion-mnist", "cifar10", "cifar100"}
+    assert wanted <= set(names())
+
+
+def test_wine() -> None:
+    wine = load("wine")
+    assert wine.train_x.shape == (142, 13)
+    assert wine.num_classes == 3
+    assert wine.train_x.dtype == wine.test_x.dtype == np.float32
+    assert (wine.train_x.min(0) == 0).all()
+    assert (wine.train_x.max(0) == 1).all()
 
 
 def test_digits() -> None:
