@@ -108,14 +108,20 @@ class _Lines:
 def _bar(console: Console) -> Iterator[Observer]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
+    from rich.table import Column
 
     columns = (
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("left"),
-        Remaining(elapsed_when_finished=True),
-        TextColumn("{task.description}", markup=False),
+        Remaining(elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=7)),
+        # The words give way on a narrow terminal, the times do not.
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
     )
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task("starting", total=1)
