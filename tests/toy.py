@@ -78,6 +78,11 @@ class Census:
         self._seen: list[weakref.ref[RecordDict]] = []
         self.most = 0
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self._seen.clear()
+        self.most = 0
+
     def see(self, message: Message) -> None:
         """Note a message, and how many are there at this moment."""
         self._seen.append(weakref.ref(message.content))

@@ -87,7 +87,9 @@ class FedEraser(UnlearningStrategy):
     Notes
     -----
     Clients that took part in a round but do not answer now are left out and weights renormalised.
-    A round in which only the forgotten took part is skipped. For sample and class requests (an
+    A round in which only the forgotten took part is skipped. With ``mean_layer`` the factors are
+    known only when all have answered, so the rewritten history holds updates of fresh length and a
+    later request is served with shorter steps. For sample and class requests (an
     extension) the owners stay and calibrate without the data; the stored lengths still carry the
     data's influence, and a class has touched every length.
     """
