@@ -322,6 +322,8 @@ class Conductor:
             train=train,
             recovery=recovery,
             recovery_rounds=config.recovery_rounds,
+            patience=config.stop.patience,
+            min_delta=config.stop.min_delta,
             fraction=fraction,
             timeout_s=config.engine.timeout_s,
             min_replies=config.engine.min_replies,

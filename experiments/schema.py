@@ -31,6 +31,7 @@ __all__ = [
     "RecoveryConfig",
     "RequestConfig",
     "StartConfig",
+    "StopConfig",
     "TrainConfig",
     "alias_of",
 ]
@@ -266,6 +267,17 @@ class HistoryConfig(_Table):
     )
 
 
+class StopConfig(_Table):
+    """When retraining and recovery end before their budget of rounds is spent."""
+
+    patience: Count = Field(
+        default=0, description="rounds without progress of the training loss, 0 to use the budget"
+    )
+    min_delta: float = Field(
+        default=0.01, ge=0, lt=1, description="the relative fall of the loss that counts"
+    )
+
+
 class StartConfig(_Table):
     """A model that was trained elsewhere; a run then begins from it, without a history."""
 
@@ -293,6 +305,7 @@ class Config(_Table):
     start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
     recovery: RecoveryConfig = RecoveryConfig()
+    stop: StopConfig = StopConfig()
     marker: MarkerConfig | None = Field(default=None, description="a table")
     requests: Annotated[tuple[RequestConfig, ...], BeforeValidator(_items)] = Field(
         default=(), description="a list of tables"

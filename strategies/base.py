@@ -25,6 +25,7 @@ from strategies.federation import (
     without_public_data,
 )
 from strategies.roster import DELETE, Roster
+from strategies.stopping import has_settled
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
 from unlearning import heads
@@ -85,6 +86,9 @@ class UnlearningStrategy(FedAvg):
         Whether leaving clients are asked to help (never to train).
     models : frozenset of str or None
         The array models it works on, by name; None: any network; ``EVERY_MODEL``: both.
+    learns_again : bool
+        Whether its rounds of unlearning are rounds of training like any other, which end early by
+        the rule that also ends recovery.
     """
 
     scopes: ClassVar[frozenset[Scope]] = frozenset()
@@ -92,6 +96,7 @@ class UnlearningStrategy(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset()
     asks_forgotten: ClassVar[bool] = False
     models: ClassVar[frozenset[str] | None] = None
+    learns_again: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
@@ -101,6 +106,7 @@ class UnlearningStrategy(FedAvg):
         self._arrays: Arrays = {}
         self._phase_begun = 0.0
         self._asked: dict[int, Instruction] = {}
+        self._losses: list[float] = []
 
     # The hooks of an algorithm --------------------------------------------------------------
 
@@ -358,7 +364,10 @@ class UnlearningStrategy(FedAvg):
         begun = federation.clock()
         try:
             current, rounds = self.prepare(request, history, arrays)
+            self._losses = []
             for server_round in range(1, rounds + 1):
+                if self.learns_again and self._has_settled():
+                    break
                 current = self._unlearning_round(server_round, current)
                 federation.observe("unlearn", server_round, current)
             difference = named.mismatch(arrays, current)
@@ -374,6 +383,7 @@ class UnlearningStrategy(FedAvg):
             roster.helping = frozenset()
             federation.spend("unlearn", Cost(wall_s=federation.clock() - begun))
             self.request = None
+            self._losses = []
         federation.edited = federation.completed
         return current
 
@@ -456,6 +466,9 @@ class UnlearningStrategy(FedAvg):
         federation = self.federation
         self._arrays = self._serve_due(to_arrays(arrays))
         self._phase_begun = federation.clock()
+        if self._is_recovered():
+            self._asked = {}
+            return []
         self._asked = dict(self.teach(federation.completed + 1))
         if not self._asked:
             raise FederationError("no client is left to learn from; add clients or end the run")
@@ -466,6 +479,8 @@ class UnlearningStrategy(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check replies one by one, record them, and return the next model."""
         federation = self.federation
+        if not self._asked:  # recovered; what is left of the budget is not spent
+            return to_record(self._arrays), None
         number = federation.completed + 1
         phase = "recover" if federation.forgotten.requests else "learn"
         read = self._read(replies, self._asked, self._arrays, phase)
@@ -484,7 +499,7 @@ class UnlearningStrategy(FedAvg):
     ) -> Iterable[Message]:
         """Ask the remaining clients about a split of their data, where the federation wants it."""
         federation, roster = self.federation, self._roster
-        if not federation.evaluate_split:
+        if not federation.evaluate_split or not self._asked:
             return []
 
         def ask(client: int) -> Message:
@@ -525,6 +540,16 @@ class UnlearningStrategy(FedAvg):
                 f"{type(self).__name__} has no grid yet; call start or give its federation a roster"
             )
         return self.federation.roster
+
+    def _has_settled(self) -> bool:
+        federation = self.federation
+        return has_settled(self._losses, federation.patience, federation.min_delta)
+
+    def _is_recovered(self) -> bool:
+        """Return whether recovery is over: training has settled and no request is to come."""
+        federation = self.federation
+        unlearned = bool(federation.forgotten.requests)
+        return unlearned and self._has_settled() and not federation.ledger.waiting()
 
     def _serve_due(self, arrays: Arrays) -> Arrays:
         """Serve every request that is due, oldest first."""
@@ -692,6 +717,7 @@ class UnlearningStrategy(FedAvg):
         """Yield checked replies; quarantine bad ones by name; meter all of them."""
         federation, roster = self.federation, self._roster
         down = roster.bytes_down
+        loss = weight = 0.0
         for message in messages:
             client = roster.sender(message)
             instruction = asked[client]
@@ -718,7 +744,12 @@ class UnlearningStrategy(FedAvg):
             if reply.num_examples == 0:
                 roster.lost[client] = _NOTHING_LEFT
                 continue
+            if Wire.LOSS in reply.metrics:
+                loss += reply.metrics[Wire.LOSS] * reply.num_examples
+                weight += reply.num_examples
             yield reply
+        if weight:
+            self._losses.append(loss / weight)
         federation.spend(phase, Cost(client_rounds=len(asked), bytes_down=roster.bytes_down - down))
 
 

@@ -77,6 +77,10 @@ class Federation:
         Settings that replace some of ``train`` in rounds after an unlearning.
     recovery_rounds : int
         Learning rounds that follow when a request is served after the last round.
+    patience : int
+        Rounds without progress after which retraining and recovery end; 0: they use their budget.
+    min_delta : float
+        Relative fall of the training loss that counts as progress, [0, 1).
     fraction : float
         Share of the clients that trains in a round, (0, 1].
     timeout_s : float
@@ -130,6 +134,8 @@ class Federation:
     train: Settings = field(default_factory=dict)
     recovery: Settings = field(default_factory=dict)
     recovery_rounds: int = 5
+    patience: int = 0
+    min_delta: float = 0.01
     fraction: float = 1.0
     timeout_s: float = 600.0
     min_replies: float = 0.5

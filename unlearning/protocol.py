@@ -46,6 +46,7 @@ class Wire:
     TIMEOUT = "client-timeout-s"
     NUM_EXAMPLES = "num-examples"
     EXAMPLES_PROCESSED = "examples-processed"  # forward-backward passes over single examples
+    LOSS = "training-loss"  # mean over the batches of a round, in nats
     CLIENT_SECONDS = "client-seconds"
 
 

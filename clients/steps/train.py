@@ -20,7 +20,7 @@ from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
 from clients.training import batches, number, optimiser
 from unlearning.arrays import Arrays
-from unlearning.protocol import MASK, Settings
+from unlearning.protocol import MASK, Settings, Wire
 
 
 def train(
@@ -44,6 +44,7 @@ def train(
     silence()
     sgd = optimiser(settings, model.parameters())
     processed = 0
+    total = torch.zeros((), device=local.retain.labels.device)
     epochs = int(number(settings, "local_epochs"))
     for batch in batches(local.retain, settings, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
@@ -51,8 +52,10 @@ def train(
         torch.autograd.backward(loss)
         sgd.step()
         silence()
+        total += loss.detach() * len(batch)
         processed += len(batch)
-    return Outcome(num_examples=len(local.retain), examples_processed=processed)
+    metrics = {Wire.LOSS: float(total) / processed} if processed else {}
+    return Outcome(num_examples=len(local.retain), examples_processed=processed, metrics=metrics)
 
 
 def _silencer(model: nn.Module, extras: Arrays) -> Callable[[], None]:

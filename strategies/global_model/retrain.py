@@ -45,6 +45,7 @@ class Retrain(UnlearningStrategy):
     needs = frozenset({INITIAL})
     guarantee = Guarantee.EXACT
     models = EVERY_MODEL
+    learns_again = True
 
     def __init__(self, *, from_scratch: bool = False) -> None:
         super().__init__()
