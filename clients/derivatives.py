@@ -112,8 +112,13 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
     weights = {name: w.detach() for name, w in model.named_parameters()}
     buffers = dict(model.named_buffers())
 
+    # A tensor under two names is one parameter: both names get its values.
+    own = {id(w): name for name, w in model.named_parameters()}
+    places = _places(model)
+
     def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logits = functional_call(model, (weights, buffers), (x[None],))
+        placed = {place: weights[own[tensor]] for place, tensor in places.items()}
+        logits = functional_call(model, (placed, buffers), (x[None],), tie_weights=False)
         return functional.cross_entropy(logits, y[None])
 
     single = vmap(grad(loss), in_dims=(None, 0, 0))
@@ -122,11 +127,22 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
     for chunk in _chunks(shard, size):
         for name, g in single(weights, chunk.features, chunk.labels).items():
             totals[name] += g.square().sum(0, dtype=torch.float64)
-    # A tensor under two names is one parameter: both names get its values.
-    own = {id(w): name for name, w in model.named_parameters()}
     return {
         name: (totals[own[id(w)]] / len(shard)).to(w.dtype) if id(w) in own else torch.zeros_like(w)
         for name, w in parameters_of(model).items()
+    }
+
+
+def _places(model: nn.Module) -> dict[str, int]:
+    """Return every parameter's place, once per module however often the module is registered.
+
+    ``functional_call`` puts the values back place by place; of a module under two names it would
+    take its own values for the original ones.
+    """
+    return {
+        f"{path}.{name}" if path else name: id(tensor)
+        for path, module in model.named_modules()
+        for name, tensor in module.named_parameters(recurse=False, remove_duplicate=False)
     }
 
 
