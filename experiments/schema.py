@@ -270,11 +270,10 @@ class HistoryConfig(_Table):
 class StopConfig(_Table):
     """When retraining and recovery end before their budget of rounds is spent."""
 
-    patience: Count = Field(
-        default=0, description="rounds without progress of the training loss, 0 to use the budget"
-    )
-    min_delta: float = Field(
-        default=0.01, ge=0, lt=1, description="the relative fall of the loss that counts"
+    tolerance: float | None = Field(
+        default=None,
+        ge=0,
+        description="the share by which the training loss may exceed that before the request",
     )
 
 

@@ -25,7 +25,7 @@ from strategies.federation import (
     without_public_data,
 )
 from strategies.roster import DELETE, Roster
-from strategies.stopping import has_settled
+from strategies.stopping import has_recovered, mean_over
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
 from unlearning import heads
@@ -106,7 +106,8 @@ class UnlearningStrategy(FedAvg):
         self._arrays: Arrays = {}
         self._phase_begun = 0.0
         self._asked: dict[int, Instruction] = {}
-        self._losses: list[float] = []
+        self._losses: dict[int, tuple[float, int]] = {}  # of the last exchange, by client
+        self._before: float | None = None  # the loss of the remaining before the request
 
     # The hooks of an algorithm --------------------------------------------------------------
 
@@ -360,13 +361,14 @@ class UnlearningStrategy(FedAvg):
             federation.edited = federation.completed
             return history.initial
         self.request, self.rewritten = request, None
+        self._before = mean_over(federation.losses, roster.clients)
         roster.helping = request.leavers if self.asks_forgotten else frozenset()
         begun = federation.clock()
         try:
             current, rounds = self.prepare(request, history, arrays)
-            self._losses = []
+            self._losses = {}
             for server_round in range(1, rounds + 1):
-                if self.learns_again and self._has_settled():
+                if self.learns_again and self._has_recovered():
                     break
                 current = self._unlearning_round(server_round, current)
                 federation.observe("unlearn", server_round, current)
@@ -383,7 +385,7 @@ class UnlearningStrategy(FedAvg):
             roster.helping = frozenset()
             federation.spend("unlearn", Cost(wall_s=federation.clock() - begun))
             self.request = None
-            self._losses = []
+            self._losses = {}
         federation.edited = federation.completed
         return current
 
@@ -466,7 +468,7 @@ class UnlearningStrategy(FedAvg):
         federation = self.federation
         self._arrays = self._serve_due(to_arrays(arrays))
         self._phase_begun = federation.clock()
-        if self._is_recovered():
+        if self._is_at_rest():
             self._asked = {}
             return []
         self._asked = dict(self.teach(federation.completed + 1))
@@ -489,7 +491,7 @@ class UnlearningStrategy(FedAvg):
             return self.recorded(federation.history, number, arrays, replies)
 
         current = self._combined(learn, number, self._arrays, read)
-        federation.completed = number
+        federation.completed, federation.losses = number, self._losses
         federation.spend(phase, Cost(wall_s=federation.clock() - self._phase_begun))
         federation.observe(phase, number, current)
         return to_record(current), None
@@ -541,15 +543,13 @@ class UnlearningStrategy(FedAvg):
             )
         return self.federation.roster
 
-    def _has_settled(self) -> bool:
-        federation = self.federation
-        return has_settled(self._losses, federation.patience, federation.min_delta)
+    def _has_recovered(self) -> bool:
+        loss = mean_over(self._losses, self._losses.keys())
+        return has_recovered(loss, self._before, self.federation.tolerance)
 
-    def _is_recovered(self) -> bool:
-        """Return whether recovery is over: training has settled and no request is to come."""
-        federation = self.federation
-        unlearned = bool(federation.forgotten.requests)
-        return unlearned and self._has_settled() and not federation.ledger.waiting()
+    def _is_at_rest(self) -> bool:
+        """Return whether recovery is over and no request is to come."""
+        return self._has_recovered() and not self.federation.ledger.waiting()
 
     def _serve_due(self, arrays: Arrays) -> Arrays:
         """Serve every request that is due, oldest first."""
@@ -717,7 +717,7 @@ class UnlearningStrategy(FedAvg):
         """Yield checked replies; quarantine bad ones by name; meter all of them."""
         federation, roster = self.federation, self._roster
         down = roster.bytes_down
-        loss = weight = 0.0
+        self._losses = {}
         for message in messages:
             client = roster.sender(message)
             instruction = asked[client]
@@ -745,11 +745,8 @@ class UnlearningStrategy(FedAvg):
                 roster.lost[client] = _NOTHING_LEFT
                 continue
             if Wire.LOSS in reply.metrics:
-                loss += reply.metrics[Wire.LOSS] * reply.num_examples
-                weight += reply.num_examples
+                self._losses[client] = reply.metrics[Wire.LOSS], reply.num_examples
             yield reply
-        if weight:
-            self._losses.append(loss / weight)
         federation.spend(phase, Cost(client_rounds=len(asked), bytes_down=roster.bytes_down - down))
 
 

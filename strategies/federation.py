@@ -77,10 +77,9 @@ class Federation:
         Settings that replace some of ``train`` in rounds after an unlearning.
     recovery_rounds : int
         Learning rounds that follow when a request is served after the last round.
-    patience : int
-        Rounds without progress after which retraining and recovery end; 0: they use their budget.
-    min_delta : float
-        Relative fall of the training loss that counts as progress, [0, 1).
+    tolerance : float or None
+        Retraining and recovery end when the training loss exceeds what it was before the request by
+        no more than this share; None: they use their budget of rounds.
     fraction : float
         Share of the clients that trains in a round, (0, 1].
     timeout_s : float
@@ -122,6 +121,8 @@ class Federation:
     edited : int
         What ``completed`` was when an unlearning last changed the model; -1: never. While the two
         are equal, the model is not the average of the last round.
+    losses : mapping of int to (float, int)
+        What clients reported in the last learning round: mean training loss in nats, examples.
     forgotten : Forgotten
         Who and what may never be trained on again.
     costs : dict
@@ -134,8 +135,7 @@ class Federation:
     train: Settings = field(default_factory=dict)
     recovery: Settings = field(default_factory=dict)
     recovery_rounds: int = 5
-    patience: int = 0
-    min_delta: float = 0.01
+    tolerance: float | None = None
     fraction: float = 1.0
     timeout_s: float = 600.0
     min_replies: float = 0.5
@@ -154,6 +154,7 @@ class Federation:
     roster: Roster | None = None
     completed: int = 0
     edited: int = -1
+    losses: Mapping[int, tuple[float, int]] = field(default_factory=dict)
     forgotten: Forgotten = field(default_factory=Forgotten)
     costs: dict[str, Cost] = field(default_factory=dict)
     _aside_s: float = 0.0

@@ -1,36 +1,56 @@
-"""When training no longer helps: one rule for retraining and for every recovery.
+"""When a federation is back where it was: one rule for retraining and for every recovery.
 
-References
-----------
-Prechelt, "Early Stopping - But When?", in: Neural Networks: Tricks of the Trade, 1998. A comparison
-in which only the unlearning method may stop early inflates its speed-up over retraining.
+A comparison in which only the unlearning method may stop early inflates its speed-up, so the rule
+knows no algorithm: it looks at the loss that clients report while they train, and at what the same
+clients reported in the last round before the request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
-__all__ = ["has_settled"]
+__all__ = ["has_recovered", "mean_over"]
+
+Losses = Mapping[int, tuple[float, int]]  # client -> mean training loss in nats, its examples
 
 
-def has_settled(losses: Sequence[float], patience: int, min_delta: float) -> bool:
-    """Return whether the loss of the last rounds is no better than what was there before.
+def mean_over(losses: Losses, clients: Collection[int]) -> float | None:
+    """Return the example-weighted mean loss of some clients, in nats.
 
     Parameters
     ----------
-    losses : sequence of float
-        Mean training loss of each round since training began, in nats, oldest first.
-    patience : int
-        Rounds that may pass without progress; 0: training never stops early.
-    min_delta : float
-        Relative fall of the loss that counts as progress, [0, 1).
+    losses : mapping of int to (float, int)
+        Client id to mean training loss and number of examples.
+    clients : collection of int
+        Those that count; whoever reported nothing is left out.
+
+    Returns
+    -------
+    float or None
+        None if none of them reported a loss on any example.
+    """
+    found = [losses[client] for client in clients if client in losses]
+    weight = sum(count for _, count in found)
+    return sum(loss * count for loss, count in found) / weight if weight else None
+
+
+def has_recovered(loss: float | None, before: float | None, tolerance: float | None) -> bool:
+    """Return whether a loss is back at the level that it had before the request.
+
+    Parameters
+    ----------
+    loss : float or None
+        Of the last round, in nats; None: not known.
+    before : float or None
+        Of the last round before the request; None: not known.
+    tolerance : float or None
+        Relative excess that still counts as back; None: the rule is off.
 
     Returns
     -------
     bool
-        True if the best of the last ``patience`` rounds is not below ``1 - min_delta`` times the
-        best before them. False while there are no more than ``patience`` rounds.
+        False where anything is not known: the budget of rounds is then used.
     """
-    if not patience or len(losses) <= patience:
+    if loss is None or before is None or tolerance is None:
         return False
-    return min(losses[-patience:]) > (1 - min_delta) * min(losses[:-patience])
+    return loss <= (1 + tolerance) * before
