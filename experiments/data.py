@@ -26,6 +26,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from experiments import tables
 from experiments.config import import_object
 from unlearning.errors import ConfigError, unknown
 
@@ -270,6 +271,24 @@ def read_wine(root: str | None, download: bool) -> Dataset:
     from sklearn.datasets import load_wine
 
     return _ranged(_split(*load_wine(return_X_y=True)))
+
+
+def read_adult(root: str | None, download: bool) -> Dataset:
+    """Return UCI's Adult table: 32,561 and 16,281 people, 108 columns, income above 50,000 or not.
+
+    The official files and parts; see :func:`experiments.tables.adult` for categories and missing
+    values. Numbers are scaled so that the training rows span [0, 1]; the ranges are taken as
+    public. ``root`` is the folder of the files, or of a folder ``adult`` that has them.
+    """
+    return _ranged(Dataset(*tables.adult(_folder("adult", root)), num_classes=2))
+
+
+def read_location30(root: str | None, download: bool) -> Dataset:
+    """Return the check-ins called Location-30: 5,010 visitors, 446 places, 30 kinds, 80 to 20.
+
+    ``root`` is the folder of the official archive, or of a folder ``location30`` that has it.
+    """
+    return _split(*tables.location30(_folder("location30", root)))
 
 
 def read_mnist(root: str | None, download: bool) -> Dataset:
