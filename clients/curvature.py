@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from clients.derivatives import mean_squared_gradient
 from clients.steps import Shard
+from clients.training import loss_of
 
 __all__ = ["Curvature", "Tensors", "empirical_fisher", "hutchinson"]
 
@@ -61,13 +62,21 @@ def hutchinson(model: nn.Module, batch: Shard) -> Curvature:
     entries of a block do not cancel. A product with the Hessian counts as two passes.
     """
     weights = _trained(model)
-    loss = functional.cross_entropy(model(batch.features), batch.labels)
+    loss = loss_of(model)(model(batch.features), batch.labels)
     slopes = torch.autograd.grad(
         loss, weights, create_graph=True, allow_unused=True, materialize_grads=True
     )
     signs = [torch.randint_like(w, 2).mul_(2).sub_(1) for w in weights]
+    # A slope that depends on no weight, as that of a hinge, has no graph to go back through.
+    bent = [(slope, z) for slope, z in zip(slopes, signs, strict=True) if slope.requires_grad]
+    if not bent:
+        return Curvature([s.detach() for s in slopes], [torch.zeros_like(w) for w in weights], 3)
     products = torch.autograd.grad(
-        slopes, weights, signs, allow_unused=True, materialize_grads=True
+        [slope for slope, _ in bent],
+        weights,
+        [z for _, z in bent],
+        allow_unused=True,
+        materialize_grads=True,
     )
     sizes = [(z * product).abs_() for z, product in zip(signs, products, strict=True)]
     return Curvature([slope.detach() for slope in slopes], sizes, 3)
@@ -78,7 +87,7 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _gradient(model: nn.Module, batch: Shard) -> Tensors:
-    loss = functional.cross_entropy(model(batch.features), batch.labels)
+    loss = loss_of(model)(model(batch.features), batch.labels)
     found = torch.autograd.grad(loss, _trained(model), allow_unused=True, materialize_grads=True)
     return list(found)
 
@@ -103,7 +112,7 @@ def _by_layer(model: nn.Module, batch: Shard) -> Curvature | None:
 
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
-        loss = functional.cross_entropy(model(batch.features), batch.labels)
+        loss = loss_of(model)(model(batch.features), batch.labels)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from clients.steps import Shard
+from clients.training import Loss, loss_of
 from unlearning.arrays import Arrays, is_parameter
 
 __all__ = [
-    "Loss",
     "mean_gradient",
     "mean_loss",
     "mean_squared_gradient",
     "named_arrays",
     "parameters_of",
 ]
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, classes), (n,) -> mean
 
 _CHUNK = 1024  # examples in one forward pass
 _GRADIENT_VALUES = 2**25  # values of single examples' gradients held at once (128 MiB)
@@ -80,21 +77,19 @@ def mean_gradient(
 
 
 def mean_loss(model: nn.Module, shard: Shard) -> float:
-    """Return the mean cross-entropy over a shard of at least one example, in evaluation mode."""
+    """Return the mean loss over a shard of at least one example, in evaluation mode."""
+    loss = loss_of(model)
     model.eval()
     with torch.inference_mode():
-        parts = [
-            functional.cross_entropy(model(chunk.features), chunk.labels, reduction="sum")
-            for chunk in _chunks(shard)
-        ]
+        parts = [loss(model(chunk.features), chunk.labels) * len(chunk) for chunk in _chunks(shard)]
     return float(torch.stack(parts).sum()) / len(shard)
 
 
 def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Tensor]:
-    """Return the mean over examples of the squared gradient of log p(y | x), entry by entry.
+    """Return the mean over examples of the squared gradient of the loss, entry by entry.
 
-    That is the diagonal of the empirical Fisher matrix: ``y`` is the label, not a draw from the
-    model.
+    Where that is -log p(y | x), it is the diagonal of the empirical Fisher matrix: ``y`` is the
+    label, not a draw from the model.
 
     Parameters
     ----------
@@ -115,11 +110,12 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
     # A tensor under two names is one parameter: both names get its values.
     own = {id(w): name for name, w in model.named_parameters()}
     places = _places(model)
+    measured = loss_of(model)
 
     def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         placed = {place: weights[own[tensor]] for place, tensor in places.items()}
         logits = functional_call(model, (placed, buffers), (x[None],), tie_weights=False)
-        return functional.cross_entropy(logits, y[None])
+        return measured(logits, y[None])
 
     single = vmap(grad(loss), in_dims=(None, 0, 0))
     totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}

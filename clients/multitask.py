@@ -17,7 +17,6 @@ __all__ = [
     "NONE",
     "MultiTask",
     "accuracy_of",
-    "loss_of",
     "only_tasks",
     "task_loss",
     "without_tasks",
@@ -69,6 +68,13 @@ class MultiTask(nn.Module):
             zip(self.tasks, torch.split(logits, list(self.tasks.values()), dim=1), strict=True)
         )
 
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the tasks' cross-entropies; 0 where nothing has a label."""
+        parts = self.split(logits)
+        losses = [task_loss(parts[task], labels[:, i]) for i, task in enumerate(self.tasks)]
+        found = [value for value in losses if value is not None]
+        return torch.stack(found).sum() if found else logits.sum() * 0
+
     def parameters_of(self, task: str) -> list[nn.Parameter]:
         """Return the parameters of one task's head."""
         home = self.heads if task in self.heads else self.isolated
@@ -85,20 +91,6 @@ def task_loss(
     if not bool(there.any()):
         return None
     return loss(logits[there], labels[there])
-
-
-def loss_of(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return the loss of a model: cross-entropy, for several tasks the sum of theirs."""
-    if not isinstance(model, MultiTask):
-        return functional.cross_entropy
-
-    def joint(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        parts = model.split(logits)
-        losses = [task_loss(parts[task], labels[:, i]) for i, task in enumerate(model.tasks)]
-        found = [value for value in losses if value is not None]
-        return torch.stack(found).sum() if found else logits.sum() * 0
-
-    return joint
 
 
 def accuracy_of(model: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> float:

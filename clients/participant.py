@@ -13,8 +13,9 @@ from flwr.client import NumPyClient
 from torch import nn
 
 from clients import steps
-from clients.multitask import MultiTask, accuracy_of, loss_of, only_tasks, without_tasks
+from clients.multitask import MultiTask, accuracy_of, only_tasks, without_tasks
 from clients.steps import Local, Outcome, Shard
+from clients.training import loss_of
 from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -169,7 +170,7 @@ class Participant(NumPyClient):
             return step(model if needs_model else None, local, settings, generator)
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
-        """Return mean cross-entropy, number of examples and accuracy on the split ``split``.
+        """Return the mean loss, number of examples and accuracy on the split ``split``.
 
         ``split`` is ``retain`` (default), ``forget`` or ``held-out``. An empty split answers
         0 examples.

@@ -1,18 +1,31 @@
-"""The local training loop that several steps share: batches by slices, SGD, no data loader."""
+"""The local training loop that several steps share: a loss, batches by slices, SGD."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from clients.steps import Shard
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings
 
-__all__ = ["batches", "number", "optimiser"]
+__all__ = ["Loss", "batches", "loss_of", "number", "optimiser"]
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, classes), labels -> mean
+
+
+def loss_of(model: nn.Module) -> Loss:
+    """Return what a model is trained to make small: its own ``loss``, or cross-entropy.
+
+    A network with a method ``loss(logits, labels)``, the mean over a batch, is trained on that;
+    the strategies that climb a loss or compare gradients take the same one.
+    """
+    own = getattr(model, "loss", None)
+    return own if callable(own) else functional.cross_entropy
 
 
 def number(settings: Settings, key: str, default: float | None = None) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.linear import LinearSvm
 from clients.multitask import MultiTask
 from clients.participant import arrays_of, load_arrays
 from experiments.config import import_object
@@ -188,6 +189,16 @@ def build_mlp(input_shape: Shape, num_classes: int, hidden: int = 64) -> nn.Modu
         nn.ReLU(),
         nn.Linear(hidden, num_classes),
     )
+
+
+def build_linear(input_shape: Shape, num_classes: int) -> nn.Module:
+    """Return logistic regression, trained by gradient steps; ``logistic`` is the certified one."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(input_shape)), num_classes))
+
+
+def build_linear_svm(input_shape: Shape, num_classes: int, penalty: float = 1e-3) -> nn.Module:
+    """Return a linear support vector machine in the primal, with ``penalty`` on its weights."""
+    return LinearSvm(int(np.prod(input_shape)), num_classes, penalty)
 
 
 def build_cnn(input_shape: Shape, num_classes: int, hidden: int = 512) -> nn.Module:

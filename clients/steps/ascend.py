@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, number, optimiser
+from clients.training import batches, loss_of, number, optimiser
 from unlearning.protocol import Settings
 
 _FRESH_MODELS = 10  # models that the radius is averaged over, as in the paper
@@ -47,7 +46,7 @@ def ascend(
     unlimited = {**settings, "max_steps": 0}
     for batch in batches(local.forget, unlimited, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(model(batch.features), batch.labels)
+        loss = loss_of(model)(model(batch.features), batch.labels)
         torch.autograd.backward(-loss)
         nn.utils.clip_grad_norm_(weights, number(settings, "clip"))
         sgd.step()

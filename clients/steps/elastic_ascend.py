@@ -10,17 +10,15 @@ Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNA
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from clients.derivatives import mean_loss, parameters_of
 from clients.steps import Local, Outcome
-from clients.training import batches, number
+from clients.training import batches, loss_of, number
 from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
@@ -30,7 +28,7 @@ _FREE_STEPS = 5  # taken before an automatic penalty is set: at the start there 
 def elastic_ascend(
     model: nn.Module, local: Local, settings: Settings, generator: np.random.Generator
 ) -> Outcome:
-    """Minimise ``-CE(forget set) + penalty / 2 * sum_i F_i (w_i - w0_i)^2`` from ``w0`` on.
+    """Minimise ``-loss(forget set) + penalty / 2 * sum_i F_i (w_i - w0_i)^2`` from ``w0`` on.
 
     The diagonal F comes as the extras of the message, one array per parameter. The penalty is
     taken implicitly, as a proximal step, so that no weight of it makes the ascent unstable. The
@@ -38,8 +36,9 @@ def elastic_ascend(
 
     Settings: ``ascent_rate``, ``ascent_steps`` (batches at most), ``batch_size``, ``clip``
     (gradient norm), ``penalty`` (0: as strong as the loss after five steps), ``stop_loss`` (mean
-    loss on the forget set that ends the ascent; 0: ln(number of classes) if ``forget_class``,
-    else the mean loss on the held-out data, or ln(number of classes) where there are none).
+    loss on the forget set that ends the ascent; 0: that of a blind guess, ln(number of classes) for
+    cross-entropy, if ``forget_class``, else the mean loss on the held-out data, or that of a blind
+    guess where there are none).
     """
     forget = local.forget
     if not len(forget):
@@ -57,7 +56,7 @@ def elastic_ascend(
         if loss >= limit:
             break
         model.zero_grad(set_to_none=True)
-        torch.autograd.backward(functional.cross_entropy(model(batch.features), batch.labels))
+        torch.autograd.backward(loss_of(model)(model(batch.features), batch.labels))
         length = float(nn.utils.clip_grad_norm_(list(model.parameters()), clip))
         if not given and steps == _FREE_STEPS:
             penalty = _balanced(weights, start, pull, min(length, clip))
@@ -79,8 +78,9 @@ def _unseen_loss(model: nn.Module, local: Local, settings: Settings) -> float:
     """Return the loss at which the forget set looks as if it had never been seen."""
     if len(local.held_out) and not settings.get("forget_class"):
         return mean_loss(model, local.held_out)
+    one = local.forget.take(torch.zeros(1, dtype=torch.int64))
     with torch.inference_mode():
-        return math.log(model.eval()(local.forget.features[:1]).shape[1])
+        return float(loss_of(model)(torch.zeros_like(model.eval()(one.features)), one.labels))
 
 
 def _matching(weights: Mapping[str, torch.Tensor], local: Local) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from clients.derivatives import mean_gradient, named_arrays
 from clients.steps import Local, Outcome
+from clients.training import loss_of
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
@@ -24,14 +25,14 @@ def gradients(
 ) -> Outcome:
     """Return the gradient of the loss on each part of the data that is not empty.
 
-    Answers ``retain/<name>``: gradient of the mean cross-entropy on the retained data, and
+    Answers ``retain/<name>``: gradient of the mean loss on the retained data, and
     ``forget/<name>``: of the mean unlearning cross-entropy on the forget set; the metrics
     ``retain-examples`` and ``forget-examples`` say on how many examples each rests.
     """
     arrays: Arrays = {}
     metrics: dict[str, float] = {}
     for part, shard, loss in (
-        ("retain", local.retain, functional.cross_entropy),
+        ("retain", local.retain, loss_of(model)),
         ("forget", local.forget, unlearning_cross_entropy),
     ):
         if len(shard):

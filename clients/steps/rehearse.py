@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from clients.steps import Local, Outcome, Shard
 from clients.steps.synthetic import examples
-from clients.training import batches, number, optimiser
+from clients.training import batches, loss_of, number, optimiser
 from unlearning.protocol import Settings
 
 
@@ -49,7 +48,7 @@ def rehearse(
     epochs, processed = int(number(settings, "local_epochs")), 0
     for batch in batches(data, {**settings, "max_steps": 0}, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(model(batch.features), batch.labels)
+        loss = loss_of(model)(model(batch.features), batch.labels)
         torch.autograd.backward(-loss if ascend else loss)
         if clip:
             nn.utils.clip_grad_norm_(weights, clip)

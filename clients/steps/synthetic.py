@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from clients.steps import Local, Outcome, Shard
-from clients.training import number
+from clients.training import loss_of, number
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
@@ -47,10 +47,10 @@ def synthetic(
         for _ in range(steps):
             order = torch.from_numpy(generator.permutation(len(real))[:size])
             batch = real.take(order.to(real.labels.device))
-            loss = functional.cross_entropy(model(batch.features), batch.labels)
+            loss = loss_of(model)(model(batch.features), batch.labels)
             wanted = torch.autograd.grad(loss, weights)
             features.requires_grad_(True)
-            loss = functional.cross_entropy(model(features), start.labels)
+            loss = loss_of(model)(model(features), start.labels)
             found = torch.autograd.grad(loss, weights, create_graph=True)
             (slope,) = torch.autograd.grad(mismatch(wanted, found), features)
             features = (features - rate * slope).detach()

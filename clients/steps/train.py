@@ -13,12 +13,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from clients.multitask import MultiTask
 from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
-from clients.training import batches, number, optimiser
+from clients.training import batches, loss_of, number, optimiser
 from unlearning.arrays import Arrays
 from unlearning.protocol import MASK, Settings, Wire
 
@@ -48,7 +47,7 @@ def train(
     epochs = int(number(settings, "local_epochs"))
     for batch in batches(local.retain, settings, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(model(batch.features), batch.labels)
+        loss = loss_of(model)(model(batch.features), batch.labels)
         torch.autograd.backward(loss)
         sgd.step()
         silence()
