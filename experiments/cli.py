@@ -358,8 +358,9 @@ def _print_table(entries: Sequence[dict[str, object]]) -> None:
     if not console.is_terminal:
         console = Console(width=160)  # a pipe has no width to keep to
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # What is said in sentences does not fit into a table; --json has it.
-    keys = [key for key in (entries[0] if entries else ()) if key != "summary"]
+    # What is said in sentences or long lists does not fit into a table; --json has it.
+    long = ("summary", "strategies")
+    keys = [key for key in (entries[0] if entries else ()) if key not in long]
     for key in keys:
         table.add_column(key.replace("_", "\n"), overflow="fold", no_wrap=key == "name")
     for entry in entries:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
+from unlearning.request import Scope
+
 __all__ = ["entries"]
 
 Entry = dict[str, object]
@@ -37,6 +39,8 @@ def _strategies() -> list[Entry]:
     return [
         {
             "name": found.alias,
+            "family": found.family,
+            "models": list(found.models),
             "scopes": list(found.scopes),
             "guarantee": found.guarantee,
             "needs": list(found.needs),
@@ -56,8 +60,30 @@ def _datasets() -> list[Entry]:
 
 def _models() -> list[Entry]:
     from experiments import models
+    from experiments.registry import describe, strategies
 
-    return _named(models.names())
+    families = {found.alias: found.family for found in describe()}
+
+    def entry(name: str) -> Entry:
+        network = models.is_network(name)
+        fitting = {
+            alias: cls
+            for alias, cls in strategies().items()
+            if cls.works_on(None if network else name)
+            and (not network or models.takes_tasks(name) or cls.scopes != {Scope.TASK})
+        }
+        return {
+            "name": name,
+            "kind": "network" if network else "no network",
+            "families": sorted({families[alias] for alias in fitting}),
+            "own_strategies": [
+                alias for alias, cls in fitting.items() if name in (cls.models or ())
+            ],
+            "parameters": _plain(models.parameters(name)),
+            "strategies": list(fitting),
+        }
+
+    return [entry(name) for name in models.names()]
 
 
 def _partitioners() -> list[Entry]:

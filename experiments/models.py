@@ -30,7 +30,17 @@ from unlearning.ridge_model import RidgeModel
 from unlearning.svm_model import SvmModel
 from unlearning.trees import Plan
 
-__all__ = ["array_model", "build", "device", "load", "names", "takes_tasks", "to_arrays"]
+__all__ = [
+    "array_model",
+    "build",
+    "device",
+    "is_network",
+    "load",
+    "names",
+    "parameters",
+    "takes_tasks",
+    "to_arrays",
+]
 
 Shape = tuple[int, ...]
 
@@ -38,6 +48,18 @@ Shape = tuple[int, ...]
 def names() -> tuple[str, ...]:
     """Return the models that are known by name."""
     return tuple(sorted({*_builders(), *_array_builders()}))
+
+
+def is_network(name: str) -> bool:
+    """Return whether a model that is known by name is a network."""
+    return name in _builders()
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the further keys of ``[model]`` for one of :func:`names`, with their defaults."""
+    function, own = (_builders().get(name), 2) if is_network(name) else (None, 3)
+    known = inspect.signature(function or _array_builders()[name]).parameters
+    return {key: known[key].default for key in list(known)[own:] if key != "tasks"}
 
 
 def build(

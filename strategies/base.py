@@ -309,6 +309,13 @@ class UnlearningStrategy(FedAvg):
                 f"{', '.join(who_serves(request.scope)) or 'none'}"
             )
 
+    @classmethod
+    def works_on(cls, model: str | None) -> bool:
+        """Return whether it works on an array model, by its name, or on networks (None)."""
+        if cls.models is None or cls.models == EVERY_MODEL:
+            return model is None or cls.models is not None
+        return model in cls.models
+
     def check_model(self, model: ArrayModel | None) -> None:
         """Refuse to work on a model that the strategy does not know.
 
@@ -323,9 +330,7 @@ class UnlearningStrategy(FedAvg):
             If it is not among ``models``.
         """
         known = type(self).models
-        if known == EVERY_MODEL or (known is None and model is None):
-            return
-        if known is None or model is None or model.name not in known:
+        if not self.works_on(None if model is None else model.name):
             fitting = "any network" if known is None else ", ".join(sorted(known))
             chosen = "a network" if model is None else repr(model.name)
             raise ConfigError(

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import strategies as package
-from strategies.base import UnlearningStrategy
+from strategies.base import EVERY_MODEL, UnlearningStrategy
 from unlearning.errors import ConfigError, unknown
 from unlearning.request import Scope
 
@@ -158,6 +158,8 @@ class Description:
 
     alias: str
     summary: str
+    family: str
+    models: tuple[str, ...]
     scopes: tuple[str, ...]
     guarantee: str
     needs: tuple[str, ...]
@@ -171,6 +173,8 @@ def describe() -> list[Description]:
         Description(
             alias=name,
             summary=(inspect.getdoc(cls) or "").partition("\n")[0],
+            family=cls.__module__.split(".")[-2].replace("_", " "),
+            models=_models(cls),
             scopes=tuple(sorted(scope.value for scope in cls.scopes)),
             guarantee=cls.guarantee.value,
             needs=tuple(sorted(cls.needs)),
@@ -179,6 +183,15 @@ def describe() -> list[Description]:
         )
         for name, cls in strategies().items()
     ]
+
+
+def _models(cls: StrategyClass) -> tuple[str, ...]:
+    """Return what a strategy works on, in words or by the names of models."""
+    if cls.models == EVERY_MODEL:
+        return ("every model",)
+    if cls.models is not None:
+        return tuple(sorted(cls.models))
+    return ("networks of several tasks",) if cls.scopes == {Scope.TASK} else ("any network",)
 
 
 def _defined(module: ModuleType) -> list[StrategyClass]:
