@@ -15,7 +15,7 @@ from strategies.global_model.retrain import Retrain
 from strategies.structure.boosting_replay import BoostingReplay
 from strategies.structure.leaf_refresh import LeafRefresh
 from unlearning import arrays as named
-from unlearning.boosting import Boosting, sums_at
+from unlearning.boosting import Boosting, Sums, idle_splits, sums_at
 from unlearning.errors import ConfigError, FederationError
 from unlearning.protocol import Reply
 from unlearning.request import Request, Scope
@@ -185,6 +185,140 @@ def test_leaves_after_a_refresh_are_the_retrained_ones_where_splits_agree(tmp_pa
     splits = [(state["feature"], state["threshold"]) for state in (own, again)]
     if all(np.array_equal(a, b) for a, b in zip(*splits, strict=True)):
         assert same(own, again)
+
+
+def stump_sums() -> Sums:
+    """Return sums (G, H, n) at one node with gains 0.6, 0.5 and none, lambda 1.
+
+    G and H of the node: 0 and 2. Left of candidate 0: (g, 1): gain 2 g^2 / 2 = g^2 = 0.6; of
+    candidate 1: g^2 = 0.5; candidate 2 has nobody on its left.
+    """
+    unit = 1 << 24
+    left = [[round(np.sqrt(gain) * unit), unit, 5] for gain in (0.6, 0.5)]
+    return Sums(np.array([[0, 2 * unit, 10]]), np.array([[*left, [0, 0, 0]]]))
+
+
+@pytest.mark.parametrize(
+    ("own", "tolerance", "chosen"),
+    [
+        (0, 0.0, 0),
+        (1, 0.0, 0),
+        (1, 0.1, 0),  # 0.5 is less than 0.9 of 0.6
+        (1, 0.2, 1),  # and more than 0.8 of it
+        (1, 1.0, 1),
+        (2, 1.0, 0),  # gains nothing
+        (LEAF, 0.9, 0),
+        (LEAF, 1.0, -1),
+    ],
+)
+def test_golden_tolerance(own: int, tolerance: float, chosen: int) -> None:
+    model = Boosting(Plan(seed=0, inputs=1, depth=1, thresholds=3, bins=4), 2, 1)
+    feature, threshold = model.plan.candidates(np.zeros(1), np.ones(1))
+    nodes = {
+        "tree": np.zeros(1, np.int32),
+        "path": np.ones(1, np.int64),
+        "feature": feature[:, own] if own >= 0 else np.array([LEAF]),
+        "threshold": threshold[:, own] if own >= 0 else np.array([0]),
+    }
+    assert model.kept(nodes, np.zeros(1, np.int64), stump_sums(), tolerance).tolist() == [chosen]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "idle"),
+    [(1, (-1, 5), 0), (1, (1, 5), 1), (0, (0, 5), 1), (1, (0, 0), 1)],
+)
+def test_splits_that_gain_nothing_are_seen_from_the_leaves(
+    left: int, right: tuple[int, int], idle: int
+) -> None:
+    """Left H 1, n 5. G 1 and -1: gain 1/2 + 1/2 - 0; 1 and 1: 1 - 4/3; 0 and 0: 0; nobody: none."""
+    model = Boosting(Plan(seed=0, inputs=1, depth=1), 2, 1)
+    unit = 1 << 24
+    nodes = {"tree": np.zeros(3, np.int32), "path": np.array([1, 2, 3])}
+    h = unit if right[1] else 0
+    total = np.array([[left * unit, unit, 5], [right[0] * unit, h, right[1]]])
+    leaves = np.array([1, 2])
+    assert idle_splits(model, nodes, leaves, Sums(total, np.zeros((0, 1, 3), int))) == (idle, 1)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_leaf_refresh_that_tolerates_nothing_is_the_replay(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    model = boosting()
+    asked = [requests()[i] for i in order]
+    toy = toy_with(tmp_path, model)
+    own, again = learned_and_asked(toy, LeafRefresh(tolerance=0.0), asked, model.rounds, tmp_path)
+    assert same(own, again)
+
+
+def test_the_more_is_tolerated_the_more_splits_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = boosting(thresholds=7, features=3)
+    toy = toy_with(tmp_path, model)
+    arrays = toy.run(Retrain(), rounds=model.rounds)
+    gone = Request(Scope.SAMPLE, samples={3: tuple(range(14)), 2: tuple(range(10))})
+    found = {}
+    for tolerance in (0.0, 0.3, 1.0):
+        twin = toy.branch(tmp_path / str(tolerance))
+        strategy = LeafRefresh(tolerance=tolerance)
+        caplog.clear()
+        after = twin.unlearn(strategy, gone, arrays)
+        found[tolerance] = strategy.splits - strategy.lost
+        assert model.is_complete(after)
+        said = [record.message for record in caplog.records if "LeafRefresh" in record.message]
+        assert bool(said) == bool(strategy.lost)
+        assert not said or f"{strategy.lost} of {strategy.splits} splits lagged" in said[0]
+    assert found[0.0] < found[0.3] < found[1.0]
+
+
+def test_splits_that_hold_out_are_those_of_a_plain_refresh(tmp_path: Path) -> None:
+    """All of them gain something: the trees keep their splits, and retraining would not."""
+    model = boosting(thresholds=7, features=3)
+    toy = toy_with(tmp_path, model)
+    arrays = toy.run(Retrain(), rounds=model.rounds)
+    gone = Request(Scope.SAMPLE, samples={3: (0, 1, 2)})
+    made = (LeafRefresh(tolerance=1.0), LeafRefresh(), LeafRefresh(tolerance=0.0))
+    held, plain, again = (
+        toy.branch(tmp_path / str(i)).unlearn(strategy, gone, arrays)
+        for i, strategy in enumerate(made)
+    )
+    assert made[0].lost == 0
+    assert same(held, plain)
+    assert not same(held, again)
+
+
+def test_leaf_refresh_says_which_splits_it_left_that_gain_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody but client 0 is left: splits that its 8 points do not need are found."""
+    model = boosting(thresholds=7, features=3)
+    toy = toy_with(tmp_path, model)
+    arrays = toy.run(Retrain(), rounds=model.rounds)
+    strategy = LeafRefresh()
+    toy.unlearn(strategy, Request(Scope.CLIENT, clients=(1, 2, 3)), arrays)
+    assert strategy.splits == (arrays["feature"] >= 0).sum()
+    assert 0 < strategy.lost < strategy.splits
+    assert f"{strategy.lost} of {strategy.splits} splits gain nothing" in caplog.text
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.5, 1.0])
+def test_leaf_refresh_with_a_check_leaves_unchanged_data_alone(
+    tmp_path: Path, tolerance: float
+) -> None:
+    model = boosting(classes=4)
+    toy = toy_with(tmp_path, model)
+    arrays = toy.run(Retrain(), rounds=model.rounds)
+    strategy = LeafRefresh(tolerance=tolerance)
+    after = toy.unlearn(strategy, Request(Scope.CLASS, classes=(3,)), arrays)
+    assert same(after, arrays)
+    assert strategy.lost == 0
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, 1.1])
+def test_a_tolerance_out_of_range(tolerance: float) -> None:
+    with pytest.raises(ConfigError, match="option 'tolerance'"):
+        LeafRefresh(tolerance=tolerance)
 
 
 def test_a_member_lost_on_the_way(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ weight. Wu, Zhu, Li, He, "DeltaBoost", SIGMOD 2023: why deletion from boosted tr
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from unlearning.errors import ConfigError, FederationError
 from unlearning.protocol import Instruction, Reply, Scalar, Settings
 from unlearning.trees import LEAF, OPEN, Plan
 
-__all__ = ["Boosting", "Sums", "replayed", "rests_on", "sums_at"]
+__all__ = ["Boosting", "Sums", "idle_splits", "replayed", "rests_on", "sums_at"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -169,12 +170,24 @@ class Boosting:
             )
         return Sums(total, left), examples
 
-    def decided(self, arrays: Mapping[str, Array], rows: Integers, sums: Sums) -> Arrays:
-        """Return the nodes after those in ``rows`` were decided by sums at them."""
-        chosen, feature_of, threshold_of = self.splits(arrays, rows, sums)
+    def decided(
+        self,
+        arrays: Mapping[str, Array],
+        rows: Integers,
+        sums: Sums,
+        chosen: Integers | None = None,
+    ) -> Arrays:
+        """Return the nodes after those in ``rows`` were decided by sums at them.
+
+        ``chosen`` names the candidates they split at; None: the best.
+        """
+        if chosen is None:
+            chosen = self.best(arrays, rows, sums)
+        feature_of, threshold_of = self._named(arrays, rows, chosen)
         nodes = {name: arrays[name].copy() for name in _KEPT}
         nodes["feature"][rows], nodes["threshold"][rows] = feature_of, threshold_of
-        nodes["value"][rows] = self.weights(sums.total) * (chosen < 0)
+        # A plain zero at inner nodes: a product would keep the sign of their sum.
+        nodes["value"][rows] = np.where(chosen < 0, self.weights(sums.total), 0.0)
         inner = rows[chosen >= 0]
         path = (2 * arrays["path"][inner][:, None] + np.arange(2)).ravel()
         grown = _fresh(np.repeat(arrays["tree"][inner], 2), path)
@@ -188,30 +201,67 @@ class Boosting:
         merged = _merged(nodes, grown)
         return self.with_roots({**arrays, **merged})
 
-    def splits(
-        self, arrays: Mapping[str, Array], rows: Integers, sums: Sums
-    ) -> tuple[Integers, Integers, Integers]:
-        """Return per node the candidate it splits at, -1 for a leaf, its feature and threshold."""
-        chosen = self._verdicts(arrays["path"][rows], sums)
+    def best(self, arrays: Mapping[str, Array], rows: Integers, sums: Sums) -> Integers:
+        """Return per node the candidate with the largest gain, -1 for a leaf."""
+        gain = self._gains(sums)
+        best = gain.argmax(1)
+        useful = np.take_along_axis(gain, best[:, None], 1)[:, 0] > 0
+        closed = trees.closed_by_depth(self.plan, arrays["path"][rows])
+        return np.where(useful & ~closed, best, -1)
+
+    def kept(
+        self, arrays: Mapping[str, Array], rows: Integers, sums: Sums, tolerance: float
+    ) -> Integers:
+        """Return per node the candidate it splits at now, or the best where that gains more.
+
+        Parameters
+        ----------
+        arrays, rows, sums
+            As for :meth:`best`.
+        tolerance : float
+            Share of the largest gain that a split may lag behind, 0 to 1. At 0 a split is kept
+            only if it is the best, at 1 if it gains anything. A leaf gains nothing: it stays one
+            at 1 alone, or where nothing else gains.
+        """
+        best, gain = self.best(arrays, rows, sums), self._gains(sums)
+        feature, threshold = self.plan.candidates(arrays["tree"][rows], arrays["path"][rows])
+        same = (feature == arrays["feature"][rows, None]) & (
+            threshold == arrays["threshold"][rows, None]
+        )
+        own = same.argmax(1)
+        at = np.arange(len(rows))
+        largest = np.where(best >= 0, gain[at, np.maximum(best, 0)], 0.0)
+        holds = same.any(1) & (gain[at, own] > (1 - tolerance) * largest)
+        stays = (arrays["feature"][rows] == LEAF) & (tolerance >= 1)
+        return np.where(holds, own, np.where(stays, -1, best))
+
+    def _named(
+        self, arrays: Mapping[str, Array], rows: Integers, chosen: Integers
+    ) -> tuple[Integers, Integers]:
+        """Return feature and threshold of chosen candidates."""
         feature, threshold = self.plan.candidates(arrays["tree"][rows], arrays["path"][rows])
         at = np.arange(len(rows)), np.maximum(chosen, 0)
         split = chosen >= 0
-        return chosen, np.where(split, feature[at], LEAF), np.where(split, threshold[at], 0)
+        return np.where(split, feature[at], LEAF), np.where(split, threshold[at], 0)
+
+    def changed(self, arrays: Mapping[str, Array], rows: Integers, chosen: Integers) -> Integers:
+        """Return the positions in ``rows`` of the nodes that chosen candidates would change."""
+        feature, threshold = self._named(arrays, rows, chosen)
+        differs = (feature != arrays["feature"][rows]) | (threshold != arrays["threshold"][rows])
+        return np.flatnonzero(differs)
 
     def weights(self, total: Integers) -> Floats:
         """Return the leaf weights -rate G / (H + lambda) of sums (G, H, n), ``(m, 3)``."""
         g, h = total[:, 0] / _UNIT, total[:, 1] / _UNIT
         return np.asarray(-self.rate * g / (h + self.l2))
 
-    def _verdicts(self, path: Array, sums: Sums) -> Integers:
+    def _gains(self, sums: Sums) -> Floats:
+        """Return what each candidate gains, ``(m, width)``; -1 where a side has too few."""
         right = sums.total[:, None] - sums.left
         least = self.plan.min_leaf
         valid = (sums.left[..., 2] >= least) & (right[..., 2] >= least)
         parent = self._gain(sums.total[:, None])
-        gain = np.where(valid, self._gain(sums.left) + self._gain(right) - parent, -1.0)
-        best = gain.argmax(1)
-        useful = np.take_along_axis(gain, best[:, None], 1)[:, 0] > 0
-        return np.where(useful & ~trees.closed_by_depth(self.plan, path), best, -1)
+        return np.where(valid, self._gain(sums.left) + self._gain(right) - parent, -1.0)
 
     def _gain(self, sums: Integers) -> Floats:
         g, h = sums[..., 0] / _UNIT, sums[..., 1] / _UNIT
@@ -323,8 +373,44 @@ def rests_on(examples: Mapping[int, int]) -> Arrays:
     }
 
 
+def idle_splits(
+    model: Boosting, arrays: Mapping[str, Array], rows: Integers, sums: Sums
+) -> tuple[int, int]:
+    """Return how many splits above some leaves gain nothing any more, and how many there are.
+
+    Parameters
+    ----------
+    model : Boosting
+        Its gain and its fewest examples per side are asked for.
+    arrays : mapping
+        Nodes.
+    rows : array
+        All leaves of one iteration.
+    sums : Sums
+        At these leaves; candidates are not needed, a split's own gain follows from the leaves.
+    """
+    totals: defaultdict[tuple[int, int], Integers] = defaultdict(lambda: np.zeros(3, np.int64))
+    pairs = zip(arrays["tree"][rows].tolist(), arrays["path"][rows].tolist(), strict=True)
+    for (tree, path), total in zip(pairs, sums.total, strict=True):
+        while path:
+            totals[tree, path] = totals[tree, path] + total
+            path //= 2
+    inner = [(tree, path) for tree, path in totals if (tree, 2 * path) in totals]
+    if not inner:
+        return 0, 0
+    whole = np.stack([totals[node] for node in inner])
+    left = np.stack([totals[tree, 2 * path] for tree, path in inner])
+    gain = model._gains(Sums(whole, left[:, None]))
+    return int((gain <= 0).sum()), len(inner)
+
+
 def replayed(
-    model: Boosting, arrays: Arrays, old: Mapping[str, Array], rows: Integers, sums: Sums
+    model: Boosting,
+    arrays: Arrays,
+    old: Mapping[str, Array],
+    rows: Integers,
+    sums: Sums,
+    tolerance: float = 0.0,
 ) -> Arrays:
     """Return ``arrays`` with one iteration of an earlier state, as far as its splits still hold.
 
@@ -340,6 +426,9 @@ def replayed(
         The iteration's nodes in ``old`` that are not deepest, in order.
     sums : Sums
         At these nodes, with gradients of ``arrays``.
+    tolerance : float, default 0
+        Which splits hold: see :meth:`Boosting.kept`. 0: those that are the best, as if the
+        iteration had been grown anew.
 
     Returns
     -------
@@ -349,8 +438,9 @@ def replayed(
     """
     pairs = zip(old["tree"][rows].tolist(), old["path"][rows].tolist(), strict=True)
     known = {pair: at for at, pair in enumerate(pairs)}
-    chosen, feature, threshold = model.splits(old, rows, sums)
-    holds = (feature == old["feature"][rows]) & (threshold == old["threshold"][rows])
+    chosen = model.kept(old, rows, sums, tolerance)
+    holds = np.ones(len(rows), dtype=bool)
+    holds[model.changed(old, rows, chosen)] = False
     state = arrays
     usable = np.ones(len(rows), dtype=bool)
     while len(opened := np.flatnonzero(state["feature"] == OPEN)):
@@ -363,7 +453,7 @@ def replayed(
         index = index[there]
         part = Sums(sums.total[index], sums.left[index])
         before = state
-        state = model.decided(before, opened[there], part)
+        state = model.decided(before, opened[there], part, chosen[index])
         if int(state["tree"].max()) > int(before["tree"].max()):
             break
         _stop_below(known, usable, old, rows, index[~holds[index] & (chosen[index] >= 0)])

@@ -15,7 +15,7 @@ import numpy as np
 from strategies.base import UnlearningStrategy
 from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
-from unlearning.boosting import Boosting, replayed, rests_on
+from unlearning.boosting import Boosting, Sums, replayed, rests_on
 from unlearning.errors import ConfigError
 from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
@@ -41,6 +41,8 @@ class BoostingReplay(UnlearningStrategy):
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     guarantee = Guarantee.EXACT
     models = frozenset({Boosting.name})
+
+    _tolerance = 0.0  # how far an old split may lag behind the best and still hold
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,11 +78,16 @@ class BoostingReplay(UnlearningStrategy):
                 after = model.learn(arrays, replies)
             else:
                 sums, examples = model.summed(arrays, found[1], replies)
-                after = {**replayed(model, arrays, *found, sums), **rests_on(examples)}
+                self._watch(*found, sums)
+                after = replayed(model, arrays, *found, sums, self._tolerance)
+                after = {**after, **rests_on(examples)}
         if server_round == self._rounds:
             pairs = zip(after["clients"].tolist(), after["examples"].tolist(), strict=True)
             record_afresh(self, self._history, dict(pairs))
         return after
+
+    def _watch(self, old: Arrays, rows: np.ndarray, sums: Sums) -> None:
+        """Take note of how an old iteration fares; here: of nothing."""
 
     def _mixed(self, arrays: Arrays) -> tuple[Arrays, np.ndarray] | None:
         """Return the new iterations with the next one as it was, and its nodes to look at.
@@ -106,5 +113,7 @@ class BoostingReplay(UnlearningStrategy):
     def _model(self) -> Boosting:
         model = self.federation.model
         if not isinstance(model, Boosting):
-            raise ConfigError("BoostingReplay works on model.name = 'boosting' alone; set it")
+            raise ConfigError(
+                f"{type(self).__name__} works on model.name = 'boosting' alone; set it"
+            )
         return model

@@ -2,52 +2,79 @@
 
 References
 ----------
-Chen, Guestrin, "XGBoost: A Scalable Tree Boosting System", KDD 2016 (arXiv 1603.02754): the weight
-of a leaf. Keeping splits of which the forgotten had a say is our choice; it has no proof.
+Chen, Guestrin, "XGBoost: A Scalable Tree Boosting System", KDD 2016 (arXiv 1603.02754): the gain of
+a split, the weight of a leaf. Wu, Zhu, Li, He, "DeltaBoost: Gradient Boosting Decision Trees with
+Efficient Machine Unlearning", SIGMOD 2023: splits that outlast a deletion. Keeping splits of which
+the forgotten had a say is our choice; it has no proof.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from strategies.base import UnlearningStrategy
+from strategies.base import in_range
 from strategies.structure.afresh import record_afresh
+from strategies.structure.boosting_replay import BoostingReplay
 from unlearning.arrays import Arrays
-from unlearning.boosting import Boosting, rests_on
-from unlearning.errors import ConfigError
+from unlearning.boosting import Sums, idle_splits, rests_on
 from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
-from unlearning.request import Request, Scope
+from unlearning.request import Guarantee, Request
 from unlearning.trees import LEAF
 
 __all__ = ["LeafRefresh"]
 
+log = logging.getLogger("fedunlearn")
 
-class LeafRefresh(UnlearningStrategy):
+
+class LeafRefresh(BoostingReplay):
     """An iteration per round: the remaining clients sum gradients at its leaves, no candidates.
 
     Splits stay as the forgotten helped to choose them, so something of them may remain.
+
+    Parameters
+    ----------
+    tolerance : float or None, default None
+        The robustness check. None: splits are not compared; those that gain nothing any more are
+        counted, and the log says so. From 0 to 1: clients send the sums of all candidates, as for
+        a replay, and a split that lags behind the best by more than this share of the best's gain
+        is decided again, its subtree grown anew. 0 is the replay itself, at its cost.
+
+    Attributes
+    ----------
+    splits, lost : int
+        Of the last request: splits looked at, and how many of them gain nothing any more (without
+        ``tolerance``) or lagged too far behind and were decided again (with it). What hung below
+        such a split is in vain and not counted.
     """
 
-    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
-    models = frozenset({Boosting.name})
+    guarantee = Guarantee.APPROXIMATE
 
-    def __init__(self) -> None:
+    def __init__(self, *, tolerance: float | None = None) -> None:
         super().__init__()
-        self._history = History()
-        self._rounds = 0
+        if tolerance is not None:
+            in_range("tolerance", tolerance, 0, 1)
+        self.tolerance = tolerance
+        self.splits = self.lost = 0
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
-        """Plan one round per iteration; the first one says whom the leaves rest on now."""
+        """Plan one round per iteration, or a replay in which splits may hold out."""
+        self.splits = self.lost = 0
+        if self.tolerance is not None:
+            self._tolerance = self.tolerance
+            return super().prepare(request, history, arrays)
         self._history = history
         self._rounds = int(arrays["tree"].max()) // self._model.width + 1
-        nobody = rests_on({})
+        nobody = rests_on({})  # the first round says whom the leaves rest on now
         return {**arrays, **nobody}, self._rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Ask for the sums at the leaves of an iteration."""
+        if self.tolerance is not None:
+            return super().instruct(server_round)
         rows = self._leaves(self._arrays, server_round)
         instruction = self._model.asked_at(self._arrays, rows, of="total")
         members = self._arrays["clients"].tolist() or self.remaining
@@ -55,21 +82,50 @@ class LeafRefresh(UnlearningStrategy):
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Give the leaves of the iteration their new weights."""
+        if self.tolerance is not None:
+            after = super().combine(server_round, arrays, replies)
+        else:
+            after = self._refreshed(server_round, arrays, replies)
+        if server_round == self._rounds and self.lost:
+            log.warning("LeafRefresh: %s", self._verdict())
+        return after
+
+    def _refreshed(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         rows = self._leaves(arrays, server_round)
         sums, examples = self._model.summed(arrays, rows, replies, candidates=False)
         value = arrays["value"].copy()
         value[rows] = self._model.weights(sums.total)
+        lost, splits = idle_splits(self._model, arrays, rows, sums)
+        self.lost, self.splits = self.lost + lost, self.splits + splits
         if server_round == self._rounds:
             record_afresh(self, self._history, examples)
         return {**arrays, "value": value, **rests_on(examples)}
 
+    def _watch(self, old: Arrays, rows: np.ndarray, sums: Sums) -> None:
+        """Count the splits of an old iteration that lag behind; below one that does none counts."""
+        chosen = self._model.kept(old, rows, sums, self._tolerance)
+        changed = rows[self._model.changed(old, rows, chosen)]
+        lagging = {(int(old["tree"][row]), int(old["path"][row])) for row in changed}
+        inner = rows[old["feature"][rows] >= 0]
+        for tree, path in zip(
+            old["tree"][inner].tolist(), old["path"][inner].tolist(), strict=True
+        ):
+            above = {(tree, path >> up) for up in range(1, path.bit_length())}
+            if not above & lagging:
+                self.splits += 1
+                self.lost += (tree, path) in lagging
+
+    def _verdict(self) -> str:
+        if self.tolerance is None:
+            return (
+                f"{self.lost} of {self.splits} splits gain nothing on the remaining data; option "
+                "'tolerance' has them decided again"
+            )
+        return (
+            f"{self.lost} of {self.splits} splits lagged more than {self.tolerance:g} of the "
+            "largest gain behind and were decided again"
+        )
+
     def _leaves(self, arrays: Arrays, server_round: int) -> np.ndarray:
         iteration = arrays["tree"] // self._model.width
         return np.flatnonzero((arrays["feature"] == LEAF) & (iteration == server_round - 1))
-
-    @property
-    def _model(self) -> Boosting:
-        model = self.federation.model
-        if not isinstance(model, Boosting):
-            raise ConfigError("LeafRefresh works on model.name = 'boosting' alone; set it")
-        return model
