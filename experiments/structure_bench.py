@@ -34,11 +34,11 @@ from unlearning.fulfil import fulfil
 from unlearning.history import History
 from unlearning.ledger import Ledger
 from unlearning.logistic_model import LogisticModel
-from unlearning.metrics import accuracy
+from unlearning.metrics import accuracy, prediction_distance
 from unlearning.protocol import Wire
 from unlearning.request import Forgotten, Request, Scope
 
-__all__ = ["deletions", "main"]
+__all__ = ["Row", "check", "deletions", "learned", "main", "summary", "write"]
 
 _HOW = ("downdates", "inverse", "alpha")  # how a state came about: not what it says
 
@@ -71,6 +71,21 @@ def bench_leaf_refresh(count: int) -> list[Row]:
     return deletions(load(CONFIGS / "boosting_cancer.toml", changes), "leaf-refresh", count)
 
 
+def bench_local_forests(count: int) -> list[Row]:
+    """Random deletions from the forests of ``local_forests_cancer.toml``."""
+    config = load(CONFIGS / "local_forests_cancer.toml")
+    return deletions(config, "local-forest-removal", count)
+
+
+def bench_leaf_check(count: int) -> list[Row]:
+    """Leaf refresh with and without a check of its splits, beside the replay, three seeds."""
+    rows: list[Row] = []
+    for seed in range(3):
+        config = load(CONFIGS / "boosting_cancer.toml", [f"seed={seed}"])
+        rows += check(config)
+    return rows
+
+
 def bench_growth(count: int) -> list[Row]:
     """Time of forgetting one sample of a forest as the number of examples grows."""
     rows: list[Row] = []
@@ -78,7 +93,7 @@ def bench_growth(count: int) -> list[Row]:
         changes = ["data.name=digits", "model.trees=20", f"data.limit={limit}"]
         config = load(CONFIGS / "forest_cancer.toml", changes)
         found = deletions(config, "forest-deletion", min(count, 20), only_samples=True)
-        rows.append({"limit": limit, **_summary("growth", found)})
+        rows.append({"limit": limit, **summary("growth", found)})
     return rows
 
 
@@ -98,7 +113,7 @@ def bench_accuracy(count: int) -> list[Row]:
             found: Row = {"data": data, "seed": seed, "examples": len(y)}
             for name, config in (("forest", forest), ("boosting", boosting)):
                 own = task(Scenario.of(config))
-                found[name] = accuracy(own.predict(_learned(config, own), test.x), test.y)
+                found[name] = accuracy(own.predict(learned(config, own), test.x), test.y)
             theirs = (
                 ("RandomForestClassifier", RandomForestClassifier(100, random_state=seed)),
                 (
@@ -144,7 +159,7 @@ def bench_growth_parts(count: int) -> list[Row]:
             config = load(CONFIGS / f"{name or 'wine_svm'}.toml", changes)
             some = min(count, 10)
             found = deletions(config, strategy, some, only_samples=True, beside=_HOW)
-            rows.append({"limit": limit, **_summary(strategy, found)})
+            rows.append({"limit": limit, **summary(strategy, found)})
     return rows
 
 
@@ -250,6 +265,56 @@ def deletions(
     return rows
 
 
+def check(config: Config, tolerances: Sequence[float] = (1.0, 0.5, 0.2, 0.1)) -> list[Row]:
+    """Return how far boosted trees are from retrained ones, method by method.
+
+    A client leaves; in another federation every tenth sample of all clients goes. Distances are of
+    predictions on the test set.
+    """
+    made = task(Scenario.of(config))
+    sizes, test = made.facts().clients, made.test_set()
+    tenth = {client: tuple(range(0, size, 10)) for client, size in sizes.items()}
+    asked = (Request(Scope.CLIENT, clients=(2,)), Request(Scope.SAMPLE, samples=tenth))
+    methods: list[tuple[str, dict[str, float]]] = [
+        ("retrain", {}),
+        ("boosting-replay", {}),
+        ("leaf-refresh", {}),
+        *(("leaf-refresh", {"tolerance": tolerance}) for tolerance in tolerances),
+    ]
+    rows: list[Row] = []
+    for request in asked:
+        reference = None
+        for name, options in methods:
+            with TemporaryDirectory() as home:
+                ledger = Ledger()
+                federation, grid = _federation(config, made, ledger, Path(home))
+                arrays = _start(UnlearningStrategy(), federation, grid, config.rounds)
+                answering = make(name, options)
+                answering.join(federation)
+                begun = time.perf_counter()
+                arrays = fulfil(request, answering, arrays, federation.history, ledger)
+                took = time.perf_counter() - begun
+            found = made.predict(arrays, test.x)
+            reference = found if reference is None else reference
+            spent = federation.costs["unlearn"]
+            rows.append(
+                {
+                    "seed": config.seed,
+                    "scope": request.scope.value,
+                    "strategy": name,
+                    "tolerance": options.get("tolerance", ""),
+                    "test_accuracy": accuracy(found, test.y),
+                    "prediction_distance": prediction_distance(found, reference),
+                    "splits": getattr(answering, "splits", ""),
+                    "lost": getattr(answering, "lost", ""),
+                    "client_rounds": spent.client_rounds,
+                    "bytes_up": spent.bytes_up,
+                    "unlearn_s": took,
+                }
+            )
+    return rows
+
+
 def _fresh(name: str, config: Config, federation: Federation) -> UnlearningStrategy:
     strategy = make(name, config.options_for(name))
     strategy.join(federation)
@@ -302,7 +367,8 @@ def _start(
     return to_arrays(strategy.start(grid, initial, num_rounds=rounds).arrays)
 
 
-def _learned(config: Config, made: Task) -> Arrays:
+def learned(config: Config, made: Task) -> Arrays:
+    """Return what a config learns, requests passed over."""
     with TemporaryDirectory() as home:
         federation, grid = _federation(config, made, Ledger(), Path(home))
         return _start(UnlearningStrategy(), federation, grid, config.rounds)
@@ -325,7 +391,8 @@ def _difference(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
     return largest
 
 
-def _summary(name: str, rows: Sequence[Row]) -> Row:
+def summary(name: str, rows: Sequence[Row]) -> Row:
+    """Return one row about all deletions of a part."""
     if "ratio" not in rows[0]:
         return {"part": name, "rows": len(rows)}
 
@@ -343,7 +410,8 @@ def _summary(name: str, rows: Sequence[Row]) -> Row:
     }
 
 
-def _write(path: Path, rows: Sequence[Row]) -> None:
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV, numbers with six digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -373,9 +441,9 @@ def main(arguments: Iterable[str]) -> None:
     chosen = parser.parse_args(list(arguments))
     for name in chosen.parts:
         rows = _parts()[name](chosen.count)
-        _write(chosen.out / f"structure_{name}.csv", rows)
+        write(chosen.out / f"structure_{name}.csv", rows)
         if "ratio" in rows[0]:
-            rows = [_summary(name, rows)]
+            rows = [summary(name, rows)]
         for row in rows:
             print(
                 " ".join(
