@@ -290,6 +290,24 @@ def test_ray_gives_the_same_models_bit_for_bit(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_ray_grows_the_same_forest_node_for_node(tmp_path: Path) -> None:
+    """A model that is no network, and a deletion in which counts of two workers are summed."""
+    sets = ("rounds=4", "model.trees=5", "model.depth=4")
+    forest = DIGITS.with_name("forest_cancer.toml")
+    here = launch.compare(
+        load(forest, [*sets, "engine.grid=local"]), tmp_path / "here", observer=silent
+    )
+    out = tmp_path / "ray"
+    asked = [part for override in (*sets, "engine.workers=2") for part in ("--set", override)]
+    done = command("compare", str(forest), "--out", str(out), *asked)
+    assert done.returncode == 0, done.stderr
+    found = digests(out)
+    assert found == digests(here)
+    assert found["forest-deletion"] == found["retrain"] != found["original"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not Path("/proc").exists(), reason="ends Flower's processes through /proc")
 def test_flwr_run_gives_the_same_model(tmp_path: Path, flower: dict[str, str]) -> None:
     here = launch.run(small(), tmp_path / "here", observer=silent)
