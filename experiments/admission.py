@@ -104,8 +104,9 @@ def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None
     Raises
     ------
     RequestError
-        For an unknown client, sample, class or task; for what is forgotten already or waits to
-        be; for the only clients left.
+        For an unknown client, sample, class or task; for a class where there are several tasks;
+        for a task at clients that do not hold it, or at all that do; for what is forgotten already
+        or waits to be; for the only clients left.
     UnsupportedRequestError
         If the strategy of the run does not serve the scope.
     """
@@ -116,6 +117,7 @@ def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None
             "`fedunlearn list strategies` shows which do"
         )
     _check_names(request, federation)
+    _check_holders(request, federation, ledger)
     _check_not_asked(request, federation, ledger)
     _check_someone_stays(request, federation, ledger)
 
@@ -131,12 +133,48 @@ def _check_names(request: Request, federation: FederationFacts) -> None:
                 f"unknown sample {odd[0]} of client {client}: "
                 f"its training samples are counted from 0 to {clients[client] - 1}"
             )
+    if request.classes and federation.tasks:
+        raise RequestError(
+            f"{request.describe()}: this federation learns several tasks "
+            f"({', '.join(federation.tasks)}), and a label means another thing in each; ask for a "
+            "task, for samples or for a client instead, or learn one task with another model.name"
+        )
     for label in request.classes:
         if label not in federation.classes:
             raise RequestError(_unknown("class", label, federation.classes))
     for task in request.tasks:
         if task not in federation.tasks:
             raise RequestError(unknown("task", task, federation.tasks))
+
+
+def _check_holders(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse a task at clients that do not hold it, or at all that do: that is the whole task."""
+    if not (request.tasks and request.clients and federation.holders):
+        return
+    asked = _asked(ledger)
+    for task in request.tasks:
+        holders = {
+            client
+            for client in federation.holders.get(task, ())
+            if not (gone := asked.omission(client)).everything and task not in gone.tasks
+        }
+        if holders and not holders - set(request.clients):
+            raise RequestError(
+                f"{request.describe()}: nobody else holds task {task!r}, so that its head would "
+                "rest on what is to be forgotten; leave the clients out to forget the task itself"
+            )
+    held = {client for task in request.tasks for client in federation.holders.get(task, ())}
+    if odd := [client for client in request.clients if client not in held]:
+        raise RequestError(
+            f"{request.describe()}: client {odd[0]} holds no example of it (clients that do: "
+            f"{', '.join(map(str, sorted(held))) or 'none'})"
+        )
+
+
+def _asked(ledger: Ledger) -> Forgotten:
+    """Return all that was asked for so far; requests that were refused do not count."""
+    known = ledger.requests()
+    return Forgotten(tuple(one for one in known if ledger.state(one.id) != "refused"))
 
 
 def _unknown(kind: str, value: int, known: Iterable[int]) -> str:
@@ -149,11 +187,10 @@ def _unknown(kind: str, value: int, known: Iterable[int]) -> str:
 
 def _check_not_asked(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
     """Refuse what earlier requests ask for in full; those refused do not count."""
-    earlier = [known for known in ledger.requests() if ledger.state(known.id) != "refused"]
-    asked = Forgotten(tuple(earlier))
+    asked = _asked(ledger)
     owners = request.owners(federation.clients)
     if all(_covers(asked.omission(k), request.omission(k)) for k in owners):
-        part = next(known for known in earlier if set(known.owners(owners)))
+        part = next(known for known in asked.requests if set(known.owners(owners)))
         raise RequestError(
             f"{request.describe()} is forgotten already or waits to be "
             f"(request {part.id}, {ledger.state(part.id)}); nothing is left to ask for"

@@ -331,17 +331,24 @@ def _watched() -> Iterator[Observer]:
 def _show_results(folder: RunFolder, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from experiments.results import plain_table, read_results, table
+    from experiments.results import plain_table, read_details, read_results, table
+    from experiments.tasktable import plain_task_table, task_table
 
     if as_json:
         typer.echo(folder.results.read_text(encoding="utf-8"))
         return
     _, rows = read_results(folder.path)
+    details = read_details(folder.path)
+    tasks = (details.task_measures, details.rounds.get("relearn"))
     console = Console()
     if console.is_terminal:
         console.print(table(rows))
+        if details.task_measures:
+            console.print(task_table(*tasks))
     else:
         typer.echo(plain_table(rows))
+        if details.task_measures:
+            typer.echo(f"\n{plain_task_table(*tasks)}")
     typer.echo(f"report: {folder.report}")
 
 

@@ -17,8 +17,9 @@ from experiments.finish import write_all
 from experiments.progress import Observer, Tick
 from experiments.registry import make, resolve
 from experiments.registry import strategies as registered
-from experiments.results import FINE_TUNE, RETRAIN, Refused
+from experiments.results import FINE_TUNE, RETRAIN, Refused, TaskMeasure
 from experiments.runfolder import COMPARE, RUN, RunFolder
+from experiments.taskmeasures import measure
 from experiments.tasks import Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import PUBLIC, without_public_data
@@ -166,24 +167,41 @@ class Course:
         ledger = Ledger(folder.ledger)
         parties: list[Party] = []
         refused: tuple[Refused, ...] = ()
+        task_measures: list[TaskMeasure] = []
+        watched = _Last(tell)
         for number, seed in enumerate(self.seeds):
+            config, found = self.config.model_copy(update={"seed": seed}), self._tasks[seed]
             conductor = Conductor(
-                self.config.model_copy(update={"seed": seed}),
-                self._tasks[seed],
+                config,
+                found,
                 folder,
                 ledger,
-                tell,
+                watched,
                 stop,
                 share=(number, len(self.seeds)),
             )
             if self.kind == RUN:
-                parties += conductor.run(grid, self._strategy(self.names[0]))
+                here = conductor.run(grid, self._strategy(self.names[0]))
+                served = [r for r in ledger.requests() if ledger.state(r.id) == "fulfilled"]
             else:
                 serving, refused = self._serving(seed)
-                parties += conductor.compare(grid, serving)
+                here = conductor.compare(grid, serving)
                 refused += conductor.failures
+                served = list(found.requests(config))
+            parties += here
+            if found.tasks:
+                task_measures += measure(
+                    grid, config, found, served, here, say=watched.measuring, stop=stop
+                )
         write_all(
-            folder, self.config, self._tasks[self.seeds[0]], parties, refused, ledger, sys.argv
+            folder,
+            self.config,
+            self._tasks[self.seeds[0]],
+            parties,
+            refused,
+            ledger,
+            sys.argv,
+            task_measures,
         )
 
     def _serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
@@ -214,3 +232,23 @@ class Course:
     @cached_property
     def _tasks(self) -> dict[int, Task]:
         return {seed: task(Scenario.of(self.config, seed)) for seed in self.seeds}
+
+
+class _Last:
+    """Passes ticks on, and tells with the last one's counts what is being measured after it."""
+
+    def __init__(self, tell: Observer) -> None:
+        self._tell = tell
+        self._tick: Tick | None = None
+
+    def __call__(self, tick: Tick) -> None:
+        self._tick = tick
+        self._tell(tick)
+
+    def measuring(self, strategy: str) -> None:
+        """Tell that a strategy's model is being measured."""
+        if self._tick is not None:
+            now = replace(
+                self._tick, strategy=strategy, phase="measure", server_round=0, accuracy=None
+            )
+            self._tell(now)

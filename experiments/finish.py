@@ -18,11 +18,13 @@ from experiments.results import (
     Phases,
     Refused,
     Row,
+    TaskMeasure,
     Work,
     write_details,
     write_results,
 )
 from experiments.runfolder import RunFolder
+from experiments.taskmeasures import relearn_limit
 from experiments.tasks import Task
 from experiments.timeline import timeline
 from unlearning.arrays import digest, mismatch, parameters
@@ -45,6 +47,7 @@ def write_all(
     refused: Sequence[Refused],
     ledger: Ledger,
     command: Sequence[str],
+    task_measures: Sequence[TaskMeasure] = (),
 ) -> None:
     """Write ``results.json``, ``results.csv``, ``details.json``, the timeline and the report."""
     references = {party.seed: party for party in parties if party.strategy == RETRAIN}
@@ -54,7 +57,11 @@ def write_all(
     details = Details(
         command=shlex.join(["fedunlearn", *command[1:]]),
         versions=_versions(),
-        rounds={"learned": config.rounds, "recovery": config.recovery_rounds},
+        rounds={
+            "learned": config.rounds,
+            "recovery": config.recovery_rounds,
+            **({"relearn": relearn_limit(config)} if task_measures else {}),
+        },
         marker=config.marker.model_dump() if config.marker else None,
         requests=tuple(requests),
         data={
@@ -66,6 +73,7 @@ def write_all(
         timeline=tuple(point for party in parties for point in party.timeline),
         phases=tuple(_phases(party) for party in parties if party.strategy != ORIGINAL),
         extra=tuple(_extra(party, references.get(party.seed)) for party in parties),
+        task_measures=tuple(task_measures),
         refused=tuple(refused),
         ledger_head=ledger.head,
         history={"interval": config.history.interval, "dtype": config.history.dtype},

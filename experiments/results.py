@@ -38,6 +38,7 @@ __all__ = [
     "Refused",
     "ResultsError",
     "Row",
+    "TaskMeasure",
     "Work",
     "by_seed",
     "plain_table",
@@ -204,6 +205,34 @@ class Refused(_Record):
     reason: str
 
 
+class TaskMeasure(_Record):
+    """One measure of one model after a request for a task.
+
+    Parameters
+    ----------
+    strategy, seed
+        Whose model.
+    measure : str
+        ``accuracy`` of a task's own head; ``change`` against the retrained model, of a task that
+        stays; ``retained``, the mean accuracy of those that stay, ``retained_worst`` and
+        ``worst_change``, the least of them. Of a forgotten task: ``old_head``, the accuracy of the
+        original's head on this trunk; ``probe``, that of a fresh head on the frozen trunk;
+        ``relearn_rounds``, rounds of ordinary learning until it is back (one more than
+        ``rounds["relearn"]`` if it was not by then); ``cka_original`` and ``cka_retrained``, how
+        alike the trunks are on its inputs. Test data; fractions 0 to 1, and rounds.
+    task : str or None
+        Which; of ``retained_worst`` and ``worst_change`` the task it is; None: over several.
+    value : float
+        Never a stand-in: what was not measured is not there.
+    """
+
+    strategy: str
+    seed: int
+    measure: str
+    task: str | None = None
+    value: float
+
+
 class Details(_Record):
     """Everything the report tells beside the rows."""
 
@@ -216,6 +245,7 @@ class Details(_Record):
     timeline: tuple[Point, ...] = ()
     phases: tuple[Phases, ...] = ()
     extra: tuple[Extra, ...] = ()
+    task_measures: tuple[TaskMeasure, ...] = ()
     refused: tuple[Refused, ...] = ()
     ledger_head: str = ""
     history: dict[str, Any] = {}

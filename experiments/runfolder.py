@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +50,8 @@ class FederationFacts:
         Alias of the strategy of a run; empty in a comparison.
     scopes : tuple of str
         What that strategy serves; empty: not known here.
+    holders : mapping of str to tuple of int
+        Task to the clients that hold examples of it; empty: not known here.
     """
 
     clients: Mapping[int, int]
@@ -59,6 +61,7 @@ class FederationFacts:
     seeds: tuple[int, ...] = (0,)
     strategy: str = ""
     scopes: tuple[str, ...] = ()
+    holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; keys of objects are texts in JSON."""
@@ -83,12 +86,16 @@ class FederationFacts:
         clients = value["clients"]
         if not isinstance(clients, Mapping):
             raise TypeError(f"clients is {clients!r}, expected an object")
+        holders = value.get("holders", {})
+        if not isinstance(holders, Mapping):
+            raise TypeError(f"holders is {holders!r}, expected an object")
         classes = value.get("classes", [])
         labels = range(classes) if isinstance(classes, int) else items("classes")
         return FederationFacts(
             clients={int(str(k)): int(str(n)) for k, n in clients.items()},
             classes=tuple(int(str(label)) for label in labels),
             tasks=tuple(str(task) for task in items("tasks")),
+            holders={str(task): tuple(int(k) for k in ids) for task, ids in holders.items()},
             kind=str(value.get("kind", RUN)),
             seeds=tuple(int(str(seed)) for seed in items("seeds")),
             strategy=str(value.get("strategy", "")),

@@ -1,195 +1,153 @@
 """Measure task unlearning: python -m experiments.taskbench [CONFIG] [--seeds N] [--out FILE].
 
-Beside the scorecard of a comparison: accuracy of the retained tasks and of the worst of them, the
-old head on the new trunk, a fresh head on the frozen trunk, rounds to relearn, and how alike the
-trunks are; each seed is a line per strategy, and the means go to the terminal.
+A line per seed and strategy with what a comparison measures of tasks, and what it cost; the means
+go to the terminal. Each ``--recovery`` is a budget, the same for all: ``start-again`` spends it on
+learning from the initial model, which is retraining cut to what the others may spend.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from clients.multitask import NONE, MultiTask
-from experiments import models
+from clients.multitask import NONE
 from experiments.app import client_app
 from experiments.conduct import Conductor, Party
 from experiments.config import Config, load
 from experiments.grids import LocalGrid
 from experiments.registry import make
-from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN
+from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, TaskMeasure
 from experiments.runfolder import RunFolder
-from experiments.taskjudge import task_accuracy
+from experiments.taskjudge import pair_predictions
+from experiments.taskmeasures import measure
 from experiments.tasks import Scenario, Task, task
 from strategies.base import UnlearningStrategy
-from strategies.federation import Federation
-from strategies.roster import Roster
-from strategies.wire import to_record
 from unlearning.arrays import Arrays
-from unlearning.heads import task_of
 from unlearning.history import History
 from unlearning.ledger import Ledger
-from unlearning.protocol import Wire
+from unlearning.metrics import accuracy
+from unlearning.request import Guarantee, Request, Scope
 from unlearning.scorecard import score, summarise
 
-__all__ = ["linear_cka", "measure", "probe_accuracy"]
+__all__ = ["chosen_by_validation", "lines_of"]
 
-_PROBE = 300  # labelled examples that a fresh head is trained on
-_RELEARN = 20  # rounds at most
-_NEAR = 0.02  # relearned: within this of the original's accuracy
-
-Floats = NDArray[np.float32]
-
-
-def features(found: Task, arrays: Arrays, x: Floats) -> Floats:
-    """Return what the trunk makes of some inputs, shape (n, width)."""
-    model = models.load(found.fresh_model(0), arrays)
-    if not isinstance(model, MultiTask):
-        raise TypeError(f"{type(model).__name__} has no trunk; take the model multi-task")
-    with torch.inference_mode():
-        read: Floats = model.eval().trunk(torch.from_numpy(np.ascontiguousarray(x))).numpy()
-    return read
+START_AGAIN, SUBTRACTION = "start-again", "task-subtraction"
+_POOLED = ("retained", "retained_worst", "worst_change")
+_OF_TASK = ("old_head", "probe", "relearn_rounds", "cka_retrained", "cka_original")
+_MARGIN = 0.01  # that the retained tasks may lose on held-out data where an option is chosen
 
 
-def probe_accuracy(found: Task, arrays: Arrays, name: str, seed: int) -> float:
-    """Return the test accuracy of a fresh ridge head for a task on the frozen trunk.
+class StartAgain(UnlearningStrategy):
+    """The initial model; the recovery rounds are all the learning there is."""
 
-    It is trained on 300 labelled examples of the clients' data, the same for every trunk.
-    """
-    from sklearn.linear_model import RidgeClassifier
+    scopes = frozenset(Scope)
+    guarantee = Guarantee.EXACT
 
-    place = list(found.tasks).index(name)
-    xs, ys = [], []
-    for client in found.clients:
-        labels, _ = found.task_labels(client)
-        there = labels[:, place] != NONE
-        xs.append(found.client(client).train_x[there])
-        ys.append(labels[there, place])
-    x, y = np.concatenate(xs), np.concatenate(ys)
-    some = np.random.default_rng([seed, 300]).permutation(len(y))[:_PROBE]
-    head = RidgeClassifier().fit(features(found, arrays, x[some]), y[some])
-    labels = found.test_task_labels()[:, place]
-    there = labels != NONE
-    read = features(found, arrays, found.test_set().x[there])
-    return float((head.predict(read) == labels[there]).mean())
-
-
-def linear_cka(left: Floats, right: Floats) -> float:
-    """Return the linear CKA of two representations of the same inputs, 0 to 1."""
-    a, b = (part - part.mean(axis=0) for part in (left.astype(np.float64), right))
-    cross = np.linalg.norm(a.T @ b) ** 2
-    scale = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
-    return float(cross / scale) if scale else 0.0
-
-
-def relearn_rounds(config: Config, found: Task, arrays: Arrays, name: str, goal: float) -> int:
-    """Return the rounds of ordinary learning, the task included, until its accuracy is back.
-
-    More than twenty count as twenty-one.
-    """
-    grid = LocalGrid(client_app, len(found.clients))
-    reached: list[int] = []
-
-    def watch(phase: str, server_round: int, now: Arrays) -> None:
-        if not reached and task_accuracy(found, now)[name] >= goal:
-            reached.append(server_round)
-
-    with tempfile.TemporaryDirectory() as home:
-        settings = {
-            Wire.SCENARIO: found.scenario.to_json(),
-            Wire.DEVICE: "cpu",
-            Wire.HOME: home,
-        }
-        train = config.train.model_dump()
-        fraction = train.pop("fraction")
-        federation = Federation(
-            seed=config.seed + 1000,
-            history=History(),
-            ledger=Ledger(),
-            train=train,
-            fraction=fraction,
-            recovery_rounds=0,
-            client_config=settings,
-            watch=watch,
-            stop=lambda: False,
-        )
-        federation.roster = Roster.discover(grid, len(found.clients), settings, timeout_s=60)
-        for _ in range(_RELEARN):
-            learner = UnlearningStrategy()
-            learner.join(federation)
-            result = learner.start(grid, to_record(arrays), num_rounds=1)
-            arrays = {k: v.numpy() for k, v in result.arrays.items()}
-            if reached:
-                return reached[0]
-    return _RELEARN + 1
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """Go back to the model that nobody influenced."""
+        return history.initial, 0
 
 
 def _line(
-    config: Config, found: Task, party: Party, all_: Mapping[str, Party]
+    config: Config, found: Task, party: Party, retrained: Party, measured: Sequence[TaskMeasure]
 ) -> dict[str, object]:
     (request,) = config.domain_requests({})
     name = request.tasks[0]
-    original, retrained = all_[ORIGINAL], all_[RETRAIN]
-    seen, base = task_accuracy(found, party.arrays), task_accuracy(found, retrained.arrays)
-    stays = [q for q in found.tasks if q not in request.tasks]
-    old = {
-        n: original.arrays[n] if task_of(n) == name else array for n, array in party.arrays.items()
-    }
-    test = found.test_set().x[found.test_task_labels()[:, list(found.tasks).index(name)] != NONE]
-    here = features(found, party.arrays, test)
+    own = [m for m in measured if m.strategy == party.strategy]
+    pooled = {m.measure: m.value for m in own if m.measure in _POOLED}
+    of_task = {m.measure: m.value for m in own if m.task == name}
     card = score(party.outputs, retrained.outputs)
-    goal = task_accuracy(found, original.arrays)[name] - _NEAR
     spent = [party.costs[p].examples for p in ("unlearn", "recover") if p in party.costs]
     again = [retrained.costs[p].examples for p in ("unlearn", "recover") if p in retrained.costs]
     return {
         "seed": config.seed,
+        "recovery_rounds": config.recovery_rounds,
         "strategy": party.strategy,
         "guarantee": party.guarantee,
-        "retained": float(np.mean([seen[q] for q in stays])),
-        "retained_worst": min(seen[q] for q in stays),
-        "worst_change": min(seen[q] - base[q] for q in stays),
-        "old_head": task_accuracy(found, old)[name],
-        "own_head": seen[name],
-        "probe": probe_accuracy(found, party.arrays, name, config.seed),
-        "relearn_rounds": relearn_rounds(config, found, party.arrays, name, goal),
-        "cka_retrained": linear_cka(here, features(found, retrained.arrays, test)),
-        "cka_original": linear_cka(here, features(found, original.arrays, test)),
+        **{key: pooled.get(key) for key in _POOLED},
+        "retained_held_out": validation_accuracy(found, party.arrays, request),
+        "own_head": of_task["accuracy"],
+        **{key: of_task.get(key) for key in _OF_TASK},
+        "forget_accuracy": card.forget_accuracy,
         "mia_auc": card.mia_auc,
+        "prediction_distance": card.prediction_distance,
+        "examples": sum(spent),
         "speedup_examples": sum(again) / sum(spent) if sum(spent) else None,
     }
 
 
-def measure(config: Config, strategies: Mapping[str, str]) -> list[dict[str, object]]:
-    """Return a line per strategy for the config's seed.
+def validation_accuracy(found: Task, arrays: Arrays, request: Request) -> float:
+    """Return the accuracy of the retained tasks on the clients' held-out data, none of it test."""
+    gone = np.array([name in request.tasks and not request.clients for name in found.tasks])
+    xs, ys = [], []
+    for client in found.clients:
+        _, labels = found.task_labels(client)
+        xs.append(found.client(client).held_x)
+        ys.append(np.where(gone, NONE, labels))
+    pairs = pair_predictions(found, found.predict(arrays, np.concatenate(xs)), np.concatenate(ys))
+    return accuracy(pairs.probabilities, pairs.labels)
+
+
+def chosen_by_validation(lines: Sequence[Mapping[str, object]]) -> dict[str, object] | None:
+    """Return the line of the task subtraction that an operator would choose, without test data.
+
+    That of the largest alpha whose retained tasks lose at most 0.01 on held-out data against the
+    original; None if there is none, or no choice.
+    """
+    (before,) = (line for line in lines if line["strategy"] == ORIGINAL)
+    least = float(str(before["retained_held_out"])) - _MARGIN
+    tried = {
+        float(str(line["strategy"]).partition("alpha=")[2]): line
+        for line in lines
+        if str(line["strategy"]).startswith(f"{SUBTRACTION} alpha=")
+    }
+    good = [a for a, line in tried.items() if float(str(line["retained_held_out"])) >= least]
+    if len(tried) < 2 or not good:
+        return None
+    return {**tried[max(good)], "strategy": f"{SUBTRACTION} by validation"}
+
+
+def lines_of(config: Config, strategies: Sequence[str]) -> list[dict[str, object]]:
+    """Return a line per strategy for the config's seed and recovery rounds.
 
     Parameters
     ----------
     config : Config
         With one request of scope task.
-    strategies : mapping of str to str
-        Name of the line to ``alias`` or ``alias:option=number,...``.
+    strategies : sequence of str
+        ``alias`` or ``alias:option=number,...``.
     """
     found = task(Scenario.of(config))
-    found.requests(config)
+    requests = found.requests(config)
     grid = LocalGrid(client_app, len(found.clients))
     chosen = {}
-    for label, text in strategies.items():
-        alias, _, options = text.partition(":")
-        pairs = (part.split("=") for part in options.split(",") if part)
-        given = {key: float(value) if "." in value else int(value) for key, value in pairs}
-        chosen[label] = make(alias, {**config.options_for(alias), **given})
+    # A colon would make a module of the name.
+    for text in dict.fromkeys((RETRAIN, FINE_TUNE, *strategies)):
+        chosen[text.replace(":", " ")] = _strategy(config, text)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.claim(Path(folder) / "run", config.to_dict())
         conductor = Conductor(config, found, run, Ledger(), lambda tick: None, lambda: False)
-        parties = {party.strategy: party for party in conductor.compare(grid, chosen)}
-    return [_line(config, found, party, parties) for party in parties.values()]
+        parties = conductor.compare(grid, chosen)
+    measured = measure(grid, config, found, requests, parties)
+    (retrained,) = (party for party in parties if party.strategy == RETRAIN)
+    lines = [_line(config, found, party, retrained, measured) for party in parties]
+    by_validation = chosen_by_validation(lines)
+    return lines if by_validation is None else [*lines, by_validation]
+
+
+def _strategy(config: Config, text: str) -> UnlearningStrategy:
+    alias, _, options = text.partition(":")
+    if alias == START_AGAIN:
+        return StartAgain()
+    pairs = (part.split("=") for part in options.split(",") if part)
+    given = {key: float(value) if "." in value else int(value) for key, value in pairs}
+    return make(alias, {**config.options_for(alias), **given})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -197,29 +155,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.taskbench")
     parser.add_argument("config", nargs="?", default="experiments/configs/digit_pairs_task.toml")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--recovery", type=int, action="append", default=[], help="rounds")
     parser.add_argument("--out", default="experiments/results/tasks.csv")
+    parser.add_argument("--append", action="store_true", help="add to the file")
     parser.add_argument("--set", action="append", default=[], help="key=value, as for compare")
     parser.add_argument("--strategy", action="append", default=[], help="alias[:option=value,...]")
     given = parser.parse_args(arguments)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     config = load(given.config, [*given.set, "device=cpu", "engine.grid=local"])
     names = given.strategy or [
         "head-drop",
-        "task-subtraction:alpha=0.1",
-        "task-subtraction:alpha=0.2",
-        "task-subtraction:alpha=0.3",
-        "task-subtraction:alpha=0.75",
+        *(f"{SUBTRACTION}:alpha={alpha}" for alpha in (0.1, 0.2, 0.3, 0.75)),
         "task-osd",
         "task-negation",
     ]
-    # A colon would make a module of the name.
-    wanted = dict.fromkeys((RETRAIN, FINE_TUNE, *names))
-    strategies = {name.replace(":", " "): name for name in wanted}
-    lines: list[dict[str, object]] = []
-    for seed in range(given.seeds):
-        lines += measure(config.model_copy(update={"seed": seed}), strategies)
-        _write(Path(given.out), lines)
-        print(f"seed {seed} done", flush=True)
-    _show(lines)
+    lines: list[dict[str, object]] = _read(Path(given.out)) if given.append else []
+    before = len(lines)
+    for seed in range(given.first, given.first + given.seeds):
+        for rounds in given.recovery or [config.recovery_rounds]:
+            changes = {"seed": seed, "recovery_rounds": rounds}
+            lines += lines_of(config.model_copy(update=changes), names)
+            _write(Path(given.out), lines)
+            print(f"seed {seed}, {rounds} rounds of recovery: done", flush=True)
+    _show(lines[before:])
+
+
+def _read(path: Path) -> list[dict[str, object]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [dict(line) for line in csv.DictReader(file)]
 
 
 def _write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
@@ -235,19 +201,25 @@ def _write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
 
 def _show(lines: Sequence[Mapping[str, object]]) -> None:
     columns = ("retained", "retained_worst", "worst_change", "old_head", "probe", "relearn_rounds",
-               "cka_retrained", "speedup_examples")  # fmt: skip
-    print(f"{'strategy':40s}" + "".join(f"{c:>18s}" for c in columns))
-    for name in dict.fromkeys(str(line["strategy"]) for line in lines):
+               "cka_retrained", "forget_accuracy", "mia_auc", "examples")  # fmt: skip
+    print(f"{'strategy':36s}" + "".join(f"{c:>17s}" for c in columns))
+    for rounds, name in dict.fromkeys(
+        (line["recovery_rounds"], line["strategy"]) for line in lines
+    ):
         cells = []
         for column in columns:
-            values = [float(str(v)) for line in lines if line["strategy"] == name
-                      and (v := line[column]) is not None]  # fmt: skip
+            values = [
+                float(str(value))
+                for line in lines
+                if (line["recovery_rounds"], line["strategy"]) == (rounds, name)
+                and (value := line[column]) is not None
+            ]
             if not values:
                 cells.append("-")
                 continue
             spread = summarise(values)
             cells.append(f"{spread.mean:.3f}" + (f" ± {spread.sd:.3f}" if spread.sd else ""))
-        print(f"{name:40s}" + "".join(f"{c:>18s}" for c in cells))
+        print(f"{f'{name}, {rounds} rounds':36s}" + "".join(f"{c:>17s}" for c in cells))
 
 
 if __name__ == "__main__":

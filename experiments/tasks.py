@@ -299,11 +299,6 @@ class Task:
         """Refuse what makes no sense where there are several tasks."""
         if not self.tasks:
             return
-        if request.classes:
-            raise RequestError(
-                f"{request.describe()}: this federation learns several tasks, a label means "
-                "another thing in each; name a task, samples or clients"
-            )
         if not any(found.any() for found in self.pairs(Forgotten((request,))).values()):
             raise RequestError(f"{request.describe()}: no client holds such an example")
         held = {client: self.task_labels(client)[0] != NONE for client in self.clients}
@@ -319,7 +314,18 @@ class Task:
             clients={client: len(labels) for client, labels in self._labels.items()},
             classes=tuple(range(self.num_classes)),
             tasks=tuple(self.tasks),
+            holders=self.holders(),
         )
+
+    def holders(self) -> dict[str, tuple[int, ...]]:
+        """Return the clients that hold training examples of every task."""
+        held = {
+            client: (self.task_labels(client)[0] != NONE).any(axis=0) for client in self.clients
+        }
+        return {
+            name: tuple(client for client in self.clients if held[client][place])
+            for place, name in enumerate(self.tasks)
+        }
 
     def forget_set(self, request: Request) -> Examples:
         """Return the training examples that a request names, as they were trained on."""
@@ -436,7 +442,9 @@ class Task:
             return {}
         if self.tasks:
             raise ConfigError(
-                "[marker] plants labels of one task, and this model learns several; leave it out"
+                f"[marker] changes the labels of one task, and this model learns several "
+                f"({', '.join(self.tasks)}); leave [marker] out, or learn one task with another "
+                "model.name"
             )
         client = marker.client
         if client not in self._partition.train:

@@ -16,9 +16,15 @@ def folder(tmp_path):
     return make(tmp_path)
 
 
+@pytest.fixture
+def faces(tmp_path):
+    """Return a federation of two tasks: clients 0 and 1 know smiles, 1 to 3 know ages."""
+    return make(tmp_path, tasks=("smile", "age"), holders={"smile": (0, 1), "age": (1, 2, 3)})
+
+
 def make(path, **changes):
     made = RunFolder.claim(path, {"rounds": 20})
-    facts = {"clients": {0: 10, 1: 12, 2: 8, 3: 5}, "classes": (0, 1, 2), "tasks": ("smile",)}
+    facts = {"clients": {0: 10, 1: 12, 2: 8, 3: 5}, "classes": (0, 1, 2)}
     made.write_federation(FederationFacts(**{**facts, **changes}))
     return made
 
@@ -40,7 +46,6 @@ def refused(folder, request, words, kind=RequestError):
         ({"clients": [3], "samples": [(1, 4)]}, Scope.SAMPLE),
         ({"clients": [3], "classes": [2]}, Scope.SAMPLE),
         ({"classes": [2]}, Scope.CLASS),
-        ({"tasks": ["smile"], "clients": [1]}, Scope.TASK),
     ],
 )
 def test_a_request_enters_the_ledger_with_the_scope_it_means(folder, options, scope):
@@ -78,7 +83,7 @@ def test_options_that_mean_nothing_are_refused(options, words):
         ({"clients": [3], "samples": [(4, 5)]}, "unknown sample 5 of client 3: .* 0 to 4"),
         ({"clients": [3], "samples": [(-1,)]}, "unknown sample -1 of client 3"),
         ({"classes": [9]}, r"unknown class 9 \(known: 0 to 2\)"),
-        ({"tasks": ["smlie"]}, "unknown task 'smlie'; did you mean 'smile'"),
+        ({"tasks": ["smile"]}, "unknown task 'smile'"),
         ({"clients": [3], "at_round": 21}, "round 21 lies after the last of the 20 rounds"),
         ({"clients": [0, 1, 2, 3]}, "would leave no client to train"),
     ],
@@ -158,3 +163,34 @@ def test_asking_needs_neither_flower_nor_torch():
     )
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+# Several tasks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"tasks": ["smile"]}, {"tasks": ["smile"], "clients": [1]}])
+def test_a_task_may_be_asked_for_everywhere_or_at_some_that_hold_it(faces, options):
+    request = compose(**options)
+    assert request.scope is Scope.TASK
+    assert admit(faces, request)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": ["smlie"]}, "unknown task 'smlie'; did you mean 'smile'"),
+        ({"classes": [1]}, r"class 1: .*several tasks \(smile, age\).*ask for a task"),
+        ({"classes": [1], "clients": [2]}, "a label means another thing in each"),
+        ({"tasks": ["smile"], "clients": [2]}, r"client 2 holds no example .*that do: 0, 1\)"),
+        ({"tasks": ["smile"], "clients": [0, 1]}, "nobody else holds task 'smile'.*leave the cl"),
+    ],
+)
+def test_what_makes_no_sense_of_several_tasks_is_refused(faces, options, words):
+    refused(faces, compose(**options), words)
+
+
+def test_the_last_that_holds_a_task_is_told_to_ask_for_the_task_itself(faces):
+    admit(faces, compose(clients=[2]))
+    admit(faces, compose(tasks=["age"], clients=[3]))
+    refused(faces, compose(tasks=["age"], clients=[1]), "nobody else holds task 'age'")
+    assert admit(faces, compose(tasks=["age"]))

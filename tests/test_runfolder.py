@@ -84,7 +84,14 @@ def test_what_is_no_run_folder_is_not_opened(tmp_path):
 def test_the_federation_comes_back_as_written(tmp_path):
     folder = RunFolder.claim(tmp_path, CONFIG)
     facts = FederationFacts(
-        {0: 12, 3: 9}, (0, 1, 2), ("a",), "compare", (0, 1), "fed-eraser", ("client",)
+        {0: 12, 3: 9},
+        (0, 1, 2),
+        ("a",),
+        "compare",
+        (0, 1),
+        "fed-eraser",
+        ("client",),
+        {"a": (0, 3)},
     )
     folder.write_federation(facts)
     assert folder.read_federation() == facts
@@ -100,7 +107,14 @@ def test_a_federation_that_is_not_there_yet_or_damaged_is_said_so(tmp_path):
     folder = RunFolder.claim(tmp_path, CONFIG)
     with pytest.raises(ConfigError, match="does not know its clients yet"):
         folder.read_federation()
-    for text in ("{", "{}", '{"clients": [1]}', '{"clients": {"x": 1}}'):
+    damaged = (
+        "{",
+        "{}",
+        '{"clients": [1]}',
+        '{"clients": {"x": 1}}',
+        '{"clients": {}, "holders": 1}',
+    )
+    for text in damaged:
         folder.federation.write_text(text)
         with pytest.raises(ConfigError, match="is damaged"):
             folder.read_federation()

@@ -364,7 +364,9 @@ def test_clients_hold_their_tasks_and_requests_are_checked() -> None:
     for request, reason in (
         (Request(Scope.TASK, tasks=("middle",)), "unknown task"),
         (Request(Scope.CLASS, classes=(1,)), "a label means another thing"),
-        (Request(Scope.TASK, clients=(0,), tasks=("parity",)), "no client holds"),
+        (Request(Scope.SAMPLE, clients=(1,), classes=(1,)), "ask for a task"),
+        (Request(Scope.TASK, clients=(0,), tasks=("parity",)), "client 0 holds no example"),
+        (Request(Scope.TASK, clients=(1, 2), tasks=("parity",)), "nobody else holds"),
         (Request(Scope.TASK, tasks=("left", "right", "parity")), "no example to train on"),
     ):
         with pytest.raises(RequestError, match=reason):
