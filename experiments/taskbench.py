@@ -28,7 +28,7 @@ from experiments.taskjudge import pair_predictions
 from experiments.taskmeasures import measure
 from experiments.tasks import Scenario, Task, task
 from strategies.base import UnlearningStrategy
-from unlearning.arrays import Arrays
+from unlearning.arrays import Arrays, digest
 from unlearning.history import History
 from unlearning.ledger import Ledger
 from unlearning.metrics import accuracy
@@ -55,13 +55,18 @@ class StartAgain(UnlearningStrategy):
 
 
 def _line(
-    config: Config, found: Task, party: Party, retrained: Party, measured: Sequence[TaskMeasure]
+    config: Config,
+    found: Task,
+    party: Party,
+    parties: Mapping[str, Party],
+    measured: Sequence[TaskMeasure],
 ) -> dict[str, object]:
     (request,) = config.domain_requests({})
     name = request.tasks[0]
     own = [m for m in measured if m.strategy == party.strategy]
     pooled = {m.measure: m.value for m in own if m.measure in _POOLED}
     of_task = {m.measure: m.value for m in own if m.task == name}
+    original, retrained = parties[ORIGINAL], parties[RETRAIN]
     card = score(party.outputs, retrained.outputs)
     spent = [party.costs[p].examples for p in ("unlearn", "recover") if p in party.costs]
     again = [retrained.costs[p].examples for p in ("unlearn", "recover") if p in retrained.costs]
@@ -77,6 +82,10 @@ def _line(
         "forget_accuracy": card.forget_accuracy,
         "mia_auc": card.mia_auc,
         "prediction_distance": card.prediction_distance,
+        "equals_retrained": digest(party.arrays) == digest(retrained.arrays),
+        "others_as_original": np.array_equal(
+            party.outputs.test.probabilities, original.outputs.test.probabilities
+        ),
         "examples": sum(spent),
         "speedup_examples": sum(again) / sum(spent) if sum(spent) else None,
     }
@@ -113,7 +122,9 @@ def chosen_by_validation(lines: Sequence[Mapping[str, object]]) -> dict[str, obj
     return {**tried[max(good)], "strategy": f"{SUBTRACTION} by validation"}
 
 
-def lines_of(config: Config, strategies: Sequence[str]) -> list[dict[str, object]]:
+def lines_of(
+    config: Config, strategies: Sequence[str], relearn: int | None = None
+) -> list[dict[str, object]]:
     """Return a line per strategy for the config's seed and recovery rounds.
 
     Parameters
@@ -122,6 +133,8 @@ def lines_of(config: Config, strategies: Sequence[str]) -> list[dict[str, object
         With one request of scope task.
     strategies : sequence of str
         ``alias`` or ``alias:option=number,...``.
+    relearn : int or None
+        Rounds after which relearning is given up, as for :func:`experiments.taskmeasures.measure`.
     """
     found = task(Scenario.of(config))
     requests = found.requests(config)
@@ -134,9 +147,11 @@ def lines_of(config: Config, strategies: Sequence[str]) -> list[dict[str, object
         run = RunFolder.claim(Path(folder) / "run", config.to_dict())
         conductor = Conductor(config, found, run, Ledger(), lambda tick: None, lambda: False)
         parties = conductor.compare(grid, chosen)
-    measured = measure(grid, config, found, requests, parties)
-    (retrained,) = (party for party in parties if party.strategy == RETRAIN)
-    lines = [_line(config, found, party, retrained, measured) for party in parties]
+    for failure in conductor.failures:
+        print(f"{failure.strategy}: {failure.reason}", flush=True)
+    measured = measure(grid, config, found, requests, parties, limit=relearn)
+    by_name = {party.strategy: party for party in parties}
+    lines = [_line(config, found, party, by_name, measured) for party in parties]
     by_validation = chosen_by_validation(lines)
     return lines if by_validation is None else [*lines, by_validation]
 
@@ -157,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--recovery", type=int, action="append", default=[], help="rounds")
+    parser.add_argument("--relearn", type=int, help="rounds at most; 0: do not relearn")
     parser.add_argument("--out", default="experiments/results/tasks.csv")
     parser.add_argument("--append", action="store_true", help="add to the file")
     parser.add_argument("--set", action="append", default=[], help="key=value, as for compare")
@@ -175,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in range(given.first, given.first + given.seeds):
         for rounds in given.recovery or [config.recovery_rounds]:
             changes = {"seed": seed, "recovery_rounds": rounds}
-            lines += lines_of(config.model_copy(update=changes), names)
+            lines += lines_of(config.model_copy(update=changes), names, given.relearn)
             _write(Path(given.out), lines)
             print(f"seed {seed}, {rounds} rounds of recovery: done", flush=True)
     _show(lines[before:])

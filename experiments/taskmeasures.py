@@ -59,6 +59,7 @@ def measure(
     requests: Sequence[Request],
     parties: Sequence[Party],
     *,
+    limit: int | None = None,
     say: Callable[[str], None] = lambda strategy: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[TaskMeasure]:
@@ -77,6 +78,8 @@ def measure(
     parties : sequence of Party
         Of this seed; the original is among them. Without a retrained model, nothing is compared
         with it.
+    limit : int or None
+        Rounds after which relearning is given up; None: :func:`relearn_limit`, 0: no relearning.
     say : callable
         Told of every strategy whose turn has come.
     stop : callable
@@ -87,7 +90,8 @@ def measure(
     if not asked or ORIGINAL not in by_name:
         return []
     original, retrained = by_name[ORIGINAL], by_name.get(RETRAIN)
-    sight = _Sight(grid, config, found, requests, original, retrained, stop)
+    most = relearn_limit(config) if limit is None else limit
+    sight = _Sight(grid, config, found, requests, original, retrained, most, stop)
     measured = []
     for party in parties:
         say(party.strategy)
@@ -115,9 +119,11 @@ class _Sight:
         requests: Iterable[Request],
         original: Arrays,
         retrained: Arrays | None,
+        limit: int,
         stop: Callable[[], bool],
     ) -> None:
-        self._grid, self._config, self._found, self._stop = grid, config, found, stop
+        self._grid, self._config, self._found = grid, config, found
+        self._limit, self._stop = limit, stop
         self._original, self._retrained = original, retrained
         requests = tuple(requests)
         left = _labels_left(found, Forgotten(requests))
@@ -159,9 +165,11 @@ class _Sight:
         for name in self._gone:
             yield "old_head", name, old[name]
             yield "probe", name, probe_accuracy(self._found, arrays, name, self._config.seed)
+        if not self._limit:
+            return
         try:
             rounds = relearn_rounds(
-                self._grid, self._config, self._found, arrays, goals, stop=self._stop
+                self._grid, self._config, self._found, arrays, goals, self._limit, stop=self._stop
             )
         except FederationError as error:
             # What was found so far must not be lost with it.
@@ -225,6 +233,7 @@ def relearn_rounds(
     found: Task,
     arrays: Arrays,
     goals: Mapping[str, float],
+    limit: int,
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, int]:
@@ -242,15 +251,16 @@ def relearn_rounds(
         Where learning begins.
     goals : mapping of str to float
         Test accuracy that a task must reach.
+    limit : int
+        Rounds after which it is given up.
     stop : callable
         True cancels.
 
     Returns
     -------
     dict
-        One more than :func:`relearn_limit` where the goal was not reached by then.
+        One more than ``limit`` where the goal was not reached by then.
     """
-    limit = relearn_limit(config)
     reached: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as home:
         federation = _ordinary(grid, config, found, home, stop)

@@ -156,7 +156,7 @@ def test_relearning_stops_at_the_goal_and_gives_up() -> None:
     grid = LocalGrid(client_app, len(found.clients))
     arrays = found.initial()
     goals = {"parity": 0.0, "left": 1.1}
-    assert relearn_rounds(grid, config(), found, arrays, goals) == {"parity": 1, "left": 3}
+    assert relearn_rounds(grid, config(), found, arrays, goals, 2) == {"parity": 1, "left": 3}
 
 
 def test_relearning_learns_the_forgotten_task() -> None:
@@ -165,8 +165,8 @@ def test_relearning_learns_the_forgotten_task() -> None:
     arrays = found.initial()
     start = task_accuracy(found, arrays)["left"]
     grid = LocalGrid(client_app, len(found.clients))
-    settings = config(rounds=20, train={"batch_size": 8, "learning_rate": 0.2, "momentum": 0.5})
-    needed = relearn_rounds(grid, settings, found, arrays, {"left": start + 0.2})
+    settings = config(train={"batch_size": 8, "learning_rate": 0.2, "momentum": 0.5})
+    needed = relearn_rounds(grid, settings, found, arrays, {"left": start + 0.2}, 20)
     assert 1 < needed["left"] <= 20
 
 
