@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from taskworld import PARITY, World, config
 
 from clients.multitask import MultiTask, only_tasks, without_tasks
 from clients.steps import Local, Shard
@@ -14,31 +15,24 @@ from clients.steps.task_gradients import task_gradients
 from clients.steps.train import train
 from clients.tasktraining import train_tasks
 from experiments.app import client_app
-from experiments.config import Config, from_mapping
 from experiments.grids import LocalGrid
 from experiments.models import build, to_arrays
 from experiments.taskjudge import judge_of, task_accuracy
-from experiments.tasks import Scenario, Task, task
-from strategies.base import UnlearningStrategy
+from experiments.tasks import Scenario, task
 from strategies.federation import Federation
 from strategies.global_model.retrain import Retrain
 from strategies.registry import make
 from strategies.roster import Roster
 from strategies.structure.task_osd import conflict_free
 from strategies.structure.task_subtraction import TaskSubtraction, subtract_contribution
-from strategies.wire import to_arrays as from_record
-from strategies.wire import to_record
 from unlearning import arrays as named
-from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, RequestError, UnsupportedRequestError
 from unlearning.heads import task_of, trunk
-from unlearning.history import History
-from unlearning.protocol import Reply, Wire
+from unlearning.protocol import Reply
 from unlearning.request import Forgotten, Request, Scope
 
 TASKS = {"left": 3, "right": 2}
 SGD = {"local_epochs": 2, "batch_size": 4, "learning_rate": 0.2, "momentum": 0.9}
-PARITY = Request(Scope.TASK, tasks=("parity",))
 
 
 def net(isolated: str = "", seed: int = 0) -> MultiTask:
@@ -55,62 +49,6 @@ def data(size: int = 22) -> Shard:
     y = np.stack([generator.integers(3, size=size), generator.integers(2, size=size)], axis=1)
     y[::3, 0], y[1::5, 1] = -1, -1
     return Shard(x, torch.from_numpy(y))
-
-
-def config(**changes: object) -> Config:
-    return from_mapping(
-        {
-            "rounds": 3,
-            "recovery_rounds": 1,
-            "data": {
-                "name": "digit-pairs",
-                "clients": 4,
-                "limit": 240,
-                "tasks_per_client": 2,
-            },
-            "model": {"name": "multi-task", "hidden": 16, "width": 8},
-            "train": {"batch_size": 16, "learning_rate": 0.1, "momentum": 0.5},
-            "requests": [{"scope": "task", "tasks": ["parity"]}],
-            "engine": {"grid": "local"},
-            **changes,
-        }
-    )
-
-
-class World:
-    """A federation of several tasks in this process, learned for three rounds."""
-
-    def __init__(self, home: Path, chosen: Config | None = None) -> None:
-        self.config = chosen or config()
-        self.task: Task = task(Scenario.of(self.config))
-        settings = {
-            Wire.SCENARIO: self.task.scenario.to_json(),
-            Wire.DEVICE: "cpu",
-            Wire.HOME: str(home),
-        }
-        train = self.config.train.model_dump()
-        train.pop("fraction")
-        self.federation = Federation(
-            history=History(keep=("globals", "updates")),
-            train=train,
-            client_config=settings,
-            recovery_rounds=1,
-            attribute=True,
-        )
-        self.grid = LocalGrid(client_app, len(self.task.clients))
-        count = len(self.task.clients)
-        self.federation.roster = Roster.discover(self.grid, count, settings, timeout_s=20)
-        self.initial = self.task.initial()
-        self.learned = self.run(UnlearningStrategy(), self.initial, self.config.rounds)
-
-    def run(self, strategy: UnlearningStrategy, arrays: Arrays, rounds: int) -> Arrays:
-        strategy.join(self.federation)
-        return from_record(strategy.start(self.grid, to_record(arrays), num_rounds=rounds).arrays)
-
-    def unlearn(self, strategy: UnlearningStrategy, request: Request = PARITY) -> Arrays:
-        strategy.join(self.federation)
-        strategy.check(request)
-        return strategy.unlearn(request, self.federation.history, self.learned)
 
 
 # Attribution --------------------------------------------------------------------------------
