@@ -28,10 +28,10 @@ from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays, mismatch
 from unlearning.cost import Cost
-from unlearning.errors import ConfigError, FedUnlearnError
+from unlearning.errors import ConfigError, FedUnlearnError, UnsupportedRequestError
 from unlearning.files import write_atomically
 from unlearning.history import COLUMNS, History
-from unlearning.ledger import Ledger
+from unlearning.ledger import Event, Ledger
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.request import Forgotten, Request
 from unlearning.scorecard import Outputs, score
@@ -256,6 +256,7 @@ class Conductor:
         rounds = last - learned.completed
         try:
             final = self._start(strategy, grid, federation, arrays, rounds)
+            self._expect_served(federation.ledger)
         finally:
             history.destroy()
             shutil.rmtree(home, ignore_errors=True)
@@ -270,6 +271,16 @@ class Conductor:
             self._requests[0].scope.value,
             self._timeline,
         )
+
+    def _expect_served(self, ledger: Ledger) -> None:
+        """Raise what a strategy answered to a request it refused: its model has forgotten nothing.
+
+        A federation goes on after that, a comparison must not take it for an answer.
+        """
+        for request in self._requests:
+            if ledger.state(request.id) == "refused":
+                (event,) = (e for e in ledger.events(request.id) if _is_refusal(e, ledger.branch))
+                raise UnsupportedRequestError(str(event.facts["reason"]))
 
     def _close(self, federation: Federation, names: list[str]) -> None:
         """After a comparison: nothing of the forgotten stays in the run's own stores."""
@@ -394,6 +405,10 @@ class Conductor:
 
     def _served(self) -> list[Request]:
         return [r for r in self._ledger.requests() if self._ledger.state(r.id) == "fulfilled"]
+
+
+def _is_refusal(event: Event, branch: str) -> bool:
+    return (event.event, event.branch) == ("refused", branch)
 
 
 def starting_model(config: Config, task: Task) -> Arrays | None:

@@ -184,9 +184,10 @@ class Course:
                 here = conductor.run(grid, self._strategy(self.names[0]))
                 served = [r for r in ledger.requests() if ledger.state(r.id) == "fulfilled"]
             else:
-                serving, refused = self._serving(seed)
+                serving, unable = self._serving(seed)
                 here = conductor.compare(grid, serving)
-                refused += conductor.failures
+                failed = (*unable, *conductor.failures)
+                refused += tuple(one for one in failed if one not in refused)
                 served = list(found.requests(config))
             parties += here
             if found.tasks:

@@ -208,3 +208,14 @@ def test_run_measures_what_it_served(tmp_path: Path) -> None:
     quiet = config(requests=[])
     out = launch.run(quiet, tmp_path / "quiet", observer=lambda tick: None)
     assert read_details(out).task_measures == ()
+
+
+def test_strategy_that_refuses_the_request_is_no_row_of_a_comparison(tmp_path: Path) -> None:
+    """It knows only when it sees the model that the task has trained the trunk."""
+    chosen = ("isolated-adapters", "head-drop")
+    out = launch.compare(config(), tmp_path / "run", strategies=chosen, observer=lambda tick: None)
+    details = read_details(out)
+    assert {found.strategy for found in details.refused} == {"isolated-adapters"}
+    assert "which has trained the trunk" in details.refused[0].reason
+    rows = {row["strategy"] for row in json.loads((out / "results.json").read_text())["rows"]}
+    assert rows == {ORIGINAL, RETRAIN, "fine-tune", "head-drop"}
