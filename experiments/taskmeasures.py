@@ -315,4 +315,5 @@ def _labels_left(found: Task, forgotten: Forgotten) -> dict[str, int]:
 def _test_inputs(found: Task, name: str) -> Floats:
     """Return the test inputs that have a label for a task."""
     there = found.test_task_labels()[:, list(found.tasks).index(name)] != NONE
-    return found.test_set().x[there]
+    x: Floats = found.test_set().x[there]
+    return x
