@@ -185,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *(f"{SUBTRACTION}:alpha={alpha}" for alpha in (0.1, 0.2, 0.3, 0.75)),
         "task-osd",
         "task-negation",
+        "task-restart",
     ]
     lines: list[dict[str, object]] = _read(Path(given.out)) if given.append else []
     before = len(lines)

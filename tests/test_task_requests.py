@@ -24,7 +24,14 @@ PARTIAL = Request(Scope.TASK, clients=(1,), tasks=("parity",))
 COLUMN, HOLDERS = 2, (1, 2)
 OWNERS = {"partial": (1,), "full": HOLDERS}
 REQUESTS = {"partial": PARTIAL, "full": PARITY}
-ALIASES = ("fine-tune", "head-drop", "task-subtraction", "task-osd", "task-negation")
+ALIASES = (
+    "fine-tune",
+    "head-drop",
+    "task-subtraction",
+    "task-osd",
+    "task-negation",
+    "task-restart",
+)
 
 
 @pytest.mark.parametrize("kind", ["partial", "full"])

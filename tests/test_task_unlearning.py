@@ -24,6 +24,7 @@ from strategies.global_model.retrain import Retrain
 from strategies.registry import make
 from strategies.roster import Roster
 from strategies.structure.task_osd import conflict_free
+from strategies.structure.task_restart import upper_layers
 from strategies.structure.task_subtraction import TaskSubtraction, subtract_contribution
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, RequestError, UnsupportedRequestError
@@ -32,6 +33,7 @@ from unlearning.protocol import Reply
 from unlearning.request import Forgotten, Request, Scope
 
 TASKS = {"left": 3, "right": 2}
+ALIASES = ("head-drop", "task-subtraction", "task-osd", "task-negation", "task-restart")
 SGD = {"local_epochs": 2, "batch_size": 4, "learning_rate": 0.2, "momentum": 0.9}
 
 
@@ -214,7 +216,40 @@ def test_gradients_are_those_of_each_task() -> None:
     np.testing.assert_allclose(found.arrays[f"retain/left/trunk.{name}"], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("alias", ["head-drop", "task-subtraction", "task-osd", "task-negation"])
+def test_upper_layers_take_what_stands_behind_their_weight() -> None:
+    """Biases and buffers of normalisation belong to the layer before them, heads to none."""
+    w, b = np.zeros((2, 2)), np.zeros(2)
+    net = {
+        "trunk.0.bias": b,
+        "trunk.1.weight": w,
+        "trunk.2.running_mean": b,
+        "trunk.3.weight": w,
+        "trunk.3.bias": b,
+        "heads.a.weight": w,
+        "isolated.b.0.weight": w,
+    }
+    assert upper_layers(net, 1) == ("trunk.3.weight", "trunk.3.bias")
+    assert upper_layers(net, 2) == tuple(net)[1:5]
+    assert upper_layers(net, 3) == tuple(net)[:5]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_restart_brings_back_the_first_values_of_the_upper_layers_alone(
+    tmp_path: Path, layers: int
+) -> None:
+    world = World(tmp_path)
+    after = world.unlearn(make("task-restart", {"layers": layers}))
+    for name, array in after.items():
+        anew = name.startswith("trunk.3") or (layers == 2 and name.startswith("trunk."))
+        like = world.initial if anew or task_of(name) == "parity" else world.learned
+        np.testing.assert_array_equal(array, like[name])
+        if anew:
+            assert not np.array_equal(array, world.learned[name])
+
+
+@pytest.mark.parametrize(
+    "alias", ["head-drop", "task-subtraction", "task-osd", "task-negation", "task-restart"]
+)
 def test_full_request_drops_the_head_and_keeps_the_others(tmp_path: Path, alias: str) -> None:
     world = World(tmp_path)
     options = {"task-osd": {"unlearning_rounds": 2}}.get(alias, {})
@@ -229,7 +264,9 @@ def test_full_request_drops_the_head_and_keeps_the_others(tmp_path: Path, alias:
     assert moved == (alias != "head-drop")
 
 
-@pytest.mark.parametrize("alias", ["head-drop", "task-subtraction", "task-osd", "task-negation"])
+@pytest.mark.parametrize(
+    "alias", ["head-drop", "task-subtraction", "task-osd", "task-negation", "task-restart"]
+)
 def test_partial_request_keeps_the_head(tmp_path: Path, alias: str) -> None:
     """Client 1 holds right and parity; client 2, who holds parity too, keeps it."""
     world = World(tmp_path)
