@@ -223,21 +223,24 @@ def build_linear_svm(input_shape: Shape, num_classes: int, penalty: float = 1e-3
     return LinearSvm(int(np.prod(input_shape)), num_classes, penalty)
 
 
-def build_cnn(input_shape: Shape, num_classes: int, hidden: int = 512) -> nn.Module:
+def build_cnn(
+    input_shape: Shape, num_classes: int, hidden: int = 512, width: int = 32
+) -> nn.Module:
     """Return the two-convolution net of McMahan et al., which FedEraser and PGA use.
 
-    1,663,370 parameters for 28x28 grey images.
+    1,663,370 parameters for 28x28 grey images. ``width`` is the number of channels of the first
+    convolution; the second has twice as many.
     """
-    channels, height, width = _image(input_shape, 4)
+    channels, rows, columns = _image(input_shape, 4)
     return nn.Sequential(
-        nn.Conv2d(channels, 32, 5, padding=2),
+        nn.Conv2d(channels, width, 5, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2),
+        nn.Conv2d(width, 2 * width, 5, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(64 * (height // 4) * (width // 4), hidden),
+        nn.Linear(2 * width * (rows // 4) * (columns // 4), hidden),
         nn.ReLU(),
         nn.Linear(hidden, num_classes),
     )
