@@ -18,6 +18,7 @@ from clients.steps import Local, Outcome, Shard
 from clients.training import loss_of
 from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
+from unlearning.commitment import leaf, root
 from unlearning.errors import FederationError
 from unlearning.memory import ClientMemory
 from unlearning.protocol import Settings, Wire
@@ -101,8 +102,17 @@ class Participant(NumPyClient):
         self.memory = memory
 
     def get_properties(self, config: Config) -> Config:
-        """Say who this is and how many training examples it holds."""
-        return {Wire.CLIENT: self.client, Wire.NUM_EXAMPLES: len(self.holdings.train)}
+        """Say who this is and how many training examples it holds, and commit to them if asked."""
+        found: Config = {Wire.CLIENT: self.client, Wire.NUM_EXAMPLES: len(self.holdings.train)}
+        if config.get(Wire.COMMIT):
+            found[Wire.COMMITMENT] = root(self.leaves())
+        return found
+
+    def leaves(self) -> list[bytes]:
+        """Return the salted hash of every training sample, in order; nobody else can make them."""
+        x, y = self.holdings.train.features.cpu().numpy(), self.holdings.train.labels.cpu().numpy()
+        salt = self.memory.salt
+        return [leaf(salt, self.client, i, x[i], y[i]) for i in range(len(y))]
 
     def get_parameters(self, config: Config) -> list[Array]:
         """Return a freshly initialised model, seed ``config["seed"]`` (default 0)."""

@@ -6,15 +6,19 @@ moment.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.runfolder import COMPARE, FederationFacts, RunFolder
+from unlearning.commitment import Claim, Commitment, Opening
 from unlearning.errors import RequestError, UnsupportedRequestError, unknown
+from unlearning.files import write_atomically
 from unlearning.ledger import Ledger
-from unlearning.request import Forgotten, Omission, Request, Scope
+from unlearning.request import Forgotten, Request, Scope
 
-__all__ = ["admit", "check", "compose"]
+__all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
 
 
 def compose(
@@ -66,8 +70,17 @@ def compose(
     raise RequestError("nothing to forget is named; give --client, --class or --task")
 
 
-def admit(folder: RunFolder, request: Request) -> bool:
+def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bool:
     """Check a request against a run and append it to the run's ledger.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The run.
+    request : Request
+        What is asked.
+    claim : Claim or None
+        The opened samples; needed where the clients committed themselves to theirs.
 
     Returns
     -------
@@ -89,6 +102,7 @@ def admit(folder: RunFolder, request: Request) -> bool:
     if request.id in {known.id for known in ledger.requests()}:
         return False
     check(request, federation, ledger)
+    check_claim(request, federation, claim)
     rounds = folder.read_config().get("rounds")
     if request.at_round is not None and isinstance(rounds, int) and request.at_round > rounds:
         raise RequestError(
@@ -96,6 +110,73 @@ def admit(folder: RunFolder, request: Request) -> bool:
             f" give --at-round 1 to {rounds}, or leave it out"
         )
     return ledger.receive(request)
+
+
+def release(folder: RunFolder, request_id: str, released_by: str) -> None:
+    """Let a held request go: it is served next time, whatever the guard says.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger does not know it, or it is not held.
+    RequestError
+        In a comparison, which is over when it can be looked at.
+    """
+    if folder.read_federation().kind == COMPARE:
+        raise RequestError(
+            f"{folder.path} is a comparison; nothing is released there: raise the limit under "
+            "[guard] and compare again"
+        )
+    Ledger(folder.ledger).add(request_id, "released", released_by=released_by)
+
+
+def check_claim(request: Request, federation: FederationFacts, claim: Claim | None) -> None:
+    """Refuse samples that are not those the clients committed themselves to.
+
+    Raises
+    ------
+    RequestError
+        If the run has commitments and a named sample is not opened, or opened to something else.
+    """
+    if not federation.commitments or not request.samples:
+        return
+    if claim is None:
+        raise RequestError(
+            "this run takes requests for samples with a claim only; the client makes one with "
+            "`fedunlearn claim RUN --client ID --samples ... --out FILE`, give it with --claim FILE"
+        )
+    for client, positions in request.samples.items():
+        known = Commitment(federation.commitments[client], federation.clients[client])
+        known.check_opened(client, positions, claim)
+
+
+def read_claim(path: Path) -> Claim:
+    """Return the claim that a file holds.
+
+    Raises
+    ------
+    RequestError
+        If it holds none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            int(client): {int(place): Opening.from_json(one) for place, one in opened.items()}
+            for client, opened in found.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"{path} is no claim ({error}); make one with `fedunlearn claim`"
+        ) from error
+
+
+def write_claim(path: Path, claim: Claim) -> None:
+    """Write a claim that :func:`read_claim` reads."""
+    plain = {
+        str(client): {str(place): one.to_json() for place, one in opened.items()}
+        for client, opened in claim.items()
+    }
+    write_atomically(path, json.dumps(plain, indent=1).encode())
 
 
 def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
@@ -189,16 +270,12 @@ def _check_not_asked(request: Request, federation: FederationFacts, ledger: Ledg
     """Refuse what earlier requests ask for in full; those refused do not count."""
     asked = _asked(ledger)
     owners = request.owners(federation.clients)
-    if all(_covers(asked.omission(k), request.omission(k)) for k in owners):
+    if all(asked.omission(k).covers(request.omission(k)) for k in owners):
         part = next(known for known in asked.requests if set(known.owners(owners)))
         raise RequestError(
             f"{request.describe()} is forgotten already or waits to be "
             f"(request {part.id}, {ledger.state(part.id)}); nothing is left to ask for"
         )
-
-
-def _covers(larger: Omission, smaller: Omission) -> bool:
-    return larger.everything or larger | smaller == larger
 
 
 def _check_someone_stays(request: Request, federation: FederationFacts, ledger: Ledger) -> None:

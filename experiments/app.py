@@ -26,7 +26,7 @@ from unlearning.errors import ConfigError
 from unlearning.memory import ClientMemory
 from unlearning.protocol import Scalar, Wire
 
-__all__ = ["client_app", "server_app"]
+__all__ = ["client_app", "participant", "server_app"]
 
 log = logging.getLogger("fedunlearn")
 
@@ -65,8 +65,12 @@ def _participant(context: Context, config: dict[str, Scalar]) -> Participant:
     scenario, device = str(config[Wire.SCENARIO]), str(config.get(Wire.DEVICE, "auto"))
     client = int(str(context.node_config["partition-id"]))
     home = context.node_config.get("home") or config.get(Wire.HOME)
-    memory = ClientMemory(Path(str(home)) if home else None, client)
-    return Participant(client, _holdings(scenario, device, client), memory)
+    return participant(client, scenario, device, Path(str(home)) if home else None)
+
+
+def participant(client: int, scenario: str, device: str, home: Path | None) -> Participant:
+    """Return a client of a scenario that remembers below ``home``."""
+    return Participant(client, _holdings(scenario, device, client), ClientMemory(home, client))
 
 
 client_app = make_client_app(_participant)

@@ -1,4 +1,4 @@
-"""The command line: ``fedunlearn run | compare | request | status | report | list | verify``.
+"""The command line: ``fedunlearn run | compare | request | status | report | attack | ...``.
 
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from unlearning.errors import ConfigError, FedUnlearnError
 
 if TYPE_CHECKING:
+    from experiments.attacks.trial import Trial
     from experiments.progress import Observer
     from experiments.runfolder import RunFolder
 
@@ -187,10 +188,14 @@ def request(
         str | None,
         typer.Option("--id", help="A name of its own: the same id twice is one request."),
     ] = None,
+    claim: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The opened samples, where the run asks for them."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask a run to forget a client, samples, classes or a task, while it goes on."""
-    from experiments.admission import admit, compose
+    from experiments.admission import admit, compose, read_claim
     from experiments.runfolder import RunFolder
 
     folder = RunFolder.open(run)
@@ -203,7 +208,7 @@ def request(
         asked_by=asked_by,
         **({"id": request_id} if request_id else {}),
     )
-    is_new = admit(folder, asked)
+    is_new = admit(folder, asked, None if claim is None else read_claim(claim))
     status = folder.read_status()
     is_running = status is not None and status.is_running
     if is_running:
@@ -221,6 +226,38 @@ def request(
         if is_new
         else f"request {asked.id} was recorded before; nothing is changed"
     )
+
+
+@app.command()
+def claim(
+    run: Run,
+    client: Annotated[int, typer.Option(min=0, metavar="ID", help="Whose samples.")],
+    samples: Annotated[str, typer.Option(metavar="4,8,15", help="Their positions.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to make.")],
+) -> None:
+    """Open samples a client committed itself to, for `request --claim`; the client's own part."""
+    from experiments.admission import write_claim
+    from experiments.runfolder import RunFolder
+
+    folder, positions = RunFolder.open(run), _numbers(samples, "--samples")
+    from experiments.claims import claim_of
+
+    write_claim(out, claim_of(folder, client, positions))
+    typer.echo(f"claim: {out}")
+
+
+@app.command()
+def release(
+    run: Run,
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The held request.")],
+    released_by: Annotated[str, typer.Option(help="Who says so, for the ledger.")] = "operator",
+) -> None:
+    """Let a request go that a guard holds: it is served next time, whatever the guard says."""
+    from experiments.admission import release as let_go
+    from experiments.runfolder import RunFolder
+
+    let_go(RunFolder.open(run), request_id, released_by)
+    typer.echo(f"released request {request_id}; it is served before the next round")
 
 
 @app.command()
@@ -254,6 +291,7 @@ class Kind(StrEnum):
     DATASETS = "datasets"
     MODELS = "models"
     PARTITIONERS = "partitioners"
+    ATTACKS = "attacks"
 
 
 @app.command("list")
@@ -268,6 +306,45 @@ def list_(
         _print_json(entries)
     else:
         _print_table(entries)
+
+
+class Defence(StrEnum):
+    """Which arms of an attack are run."""
+
+    ON = "on"
+    OFF = "off"
+    BOTH = "both"
+
+
+@app.command()
+def attack(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As `fedunlearn list attacks` has it, or all.")
+    ],
+    defence: Annotated[Defence, typer.Option(help="Which arms are run.")] = Defence.BOTH,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="One federation each.")] = "0",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every trial to this CSV file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Attack the unlearning of a small federation, with the defence off and on."""
+    numbers = _numbers(seeds, "--seeds")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: the folder {out.parent} does not exist; make it")
+    from experiments import attacks  # loads Flower: only once all options are right
+    from experiments.attacks.trial import summary, write_csv
+
+    chosen = list(attacks.attacks()) if name == "all" else [name]
+    with _muted(), _spinner() as tell:
+        trials = [t for one in chosen for t in attacks.run(one, numbers, defence.value, tell)]
+    if out is not None:
+        write_csv(out, trials)
+    lines = summary(trials)
+    if as_json:
+        _print_json(lines)
+    else:
+        _print_table(lines)
 
 
 @app.command()
@@ -298,6 +375,33 @@ def resume(run: Run) -> None:
         f"{run} cannot be resumed: `resume` comes in a later version; "
         "run the config again with another --out"
     )
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Silence what Flower and the federation log about single rounds."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("flwr", "fedunlearn")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _spinner() -> Iterator[Callable[[Trial], None]]:
+    """Show on standard error which trial was done last."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("learning") as shown:
+        yield lambda trial: shown.update(
+            f"{trial.attack}, seed {trial.seed}: {trial.variant}, defence {trial.defence}"
+        )
 
 
 def _words(text: str, option: str) -> tuple[str, ...]:

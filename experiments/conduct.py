@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 
 from experiments.config import Config, alias_of
 from experiments.distil import distil
+from experiments.guard import robust_of, watchman_of
 from experiments.judge import Judge
 from experiments.progress import Observer, Tick
 from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point, Refused
@@ -114,7 +115,7 @@ class Conductor:
         self._config, self._task, self._folder = config, task, folder
         self._ledger, self._tell, self._stop = ledger, tell, stop
         self._requests = config.domain_requests(task.marked_samples)
-        self._homes = folder.path / "clients"
+        self._homes = folder.homes
         self._share = share
         self._done = 0
         self._expected = 0
@@ -321,11 +322,13 @@ class Conductor:
         roster = Roster.discover(
             grid,
             len(self._task.clients),
-            client_config,
+            {**client_config, Wire.COMMIT: config.guard.commitment},
             timeout_s=min(config.engine.timeout_s, _JOIN_S),
             window=self._window,
             stop=self._stop,
         )
+        if roster.commitments:
+            self._folder.write_commitments({k: c.root for k, c in roster.commitments.items()})
         return Federation(
             seed=config.seed,
             history=history,
@@ -343,6 +346,9 @@ class Conductor:
             attribute=ATTRIBUTION in needs,
             model=self._task.array_model,
             distil=partial(distil, self._task, config.device) if config.data.public else None,
+            guard=watchman_of(config.guard, self._task, roster.commitments, config.device),
+            robust=robust_of(config.guard),
+            batch=config.guard.batch,
             stop=self._stop,
             roster=roster,
         )

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from experiments.conduct import Conductor, Party, keepsakes, starting_model
 from experiments.config import Config
 from experiments.finish import write_all
+from experiments.guard import check_fits
 from experiments.progress import Observer, Tick
 from experiments.registry import make, resolve
 from experiments.registry import strategies as registered
@@ -114,6 +115,8 @@ class Course:
             if self._lacks_public(name) and not self.lenient:
                 raise without_public_data(name)
         keepsakes(map(self._strategy, self.names))
+        scheduled = len(self.config.requests) if self.kind == COMPARE else None
+        check_fits(self.config.guard, self._tasks[self.seeds[0]], scheduled)
         for table in self.config.option_tables:
             resolve(table)
         for seed in self.seeds:

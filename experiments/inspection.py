@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from experiments.runfolder import RunFolder
@@ -26,18 +26,27 @@ class RequestState:
     states : dict of str to str
         Last event by branch; a comparison has a branch for each strategy and seed, a run has one
         with an empty name.
+    reasons : dict of str to str
+        Why it is held, by branch.
     """
 
     id: str
     text: str
     at_round: int | None
     states: dict[str, str]
+    reasons: dict[str, str] = field(default_factory=dict)
 
-    def line(self) -> str:
-        """Return the request on one line."""
+    def line(self, run: str = "RUN") -> str:
+        """Return the request on one line, with what to do about it in this run folder."""
         fates = [f"{branch}: {event}" if branch else event for branch, event in self.states.items()]
         when = f" after round {self.at_round}" if self.at_round else ""
-        return f"request {self.id}: forget {self.text}{when}: {', '.join(fates)}"
+        said = f"request {self.id}: forget {self.text}{when}: {', '.join(fates)}"
+        for why in dict.fromkeys(self.reasons.values()):
+            said += (
+                f"; held because {why}; the model before stays in force and the data stay out of "
+                f"training; let it go with `fedunlearn release {run} {self.id}`"
+            )
+        return said
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Overview:
         return [
             head,
             "; ".join(part for part in parts if part),
-            *(request.line() for request in self.requests),
+            *(request.line(self.run) for request in self.requests),
         ]
 
 
@@ -99,7 +108,12 @@ def overview(folder: RunFolder) -> Overview:
                 if len(fates) > 1 and fates.get("") == "received":
                     del fates[""]  # received once for all branches; the branches tell more
                 text = request.describe()
-                states.append(RequestState(request.id, text, request.at_round, fates))
+                why = {
+                    event.branch: str(event.facts["reason"])
+                    for event in ledger.events(request.id)
+                    if event.event == "held" and fates.get(event.branch) == "held"
+                }
+                states.append(RequestState(request.id, text, request.at_round, fates, why))
     return Overview(str(folder.path), folder.read_status(), tuple(states))
 
 

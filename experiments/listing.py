@@ -17,7 +17,7 @@ def entries(kind: str) -> list[Entry]:
 
     Parameters
     ----------
-    kind : {"strategies", "datasets", "models", "partitioners"}
+    kind : {"strategies", "datasets", "models", "partitioners", "attacks"}
         What to list.
 
     Raises
@@ -30,6 +30,7 @@ def entries(kind: str) -> list[Entry]:
         "datasets": _datasets,
         "models": _models,
         "partitioners": _partitioners,
+        "attacks": _attacks,
     }[kind]()
 
 
@@ -90,6 +91,12 @@ def _partitioners() -> list[Entry]:
     from experiments import partition
 
     return _named(partition.names())
+
+
+def _attacks() -> list[Entry]:
+    from experiments import attacks
+
+    return attacks.describe()
 
 
 def _named(names: object) -> list[Entry]:

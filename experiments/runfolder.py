@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +52,8 @@ class FederationFacts:
         What that strategy serves; empty: not known here.
     holders : mapping of str to tuple of int
         Task to the clients that hold examples of it; empty: not known here.
+    commitments : mapping of int to str
+        Client id to the root of its samples (hex); empty: nobody committed to anything.
     """
 
     clients: Mapping[int, int]
@@ -62,10 +64,15 @@ class FederationFacts:
     strategy: str = ""
     scopes: tuple[str, ...] = ()
     holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    commitments: Mapping[int, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; keys of objects are texts in JSON."""
-        return {**asdict(self), "clients": {str(k): n for k, n in sorted(self.clients.items())}}
+        by_client = {
+            key: {str(k): value for k, value in sorted(getattr(self, key).items())}
+            for key in ("clients", "commitments")
+        }
+        return {**asdict(self), **by_client}
 
     @staticmethod
     def from_json(value: Mapping[str, object]) -> FederationFacts:
@@ -90,6 +97,9 @@ class FederationFacts:
         if not isinstance(holders, Mapping):
             raise TypeError(f"holders is {holders!r}, expected an object")
         classes = value.get("classes", [])
+        roots = value.get("commitments", {})
+        if not isinstance(roots, Mapping):
+            raise TypeError(f"commitments is {roots!r}, expected an object")
         labels = range(classes) if isinstance(classes, int) else items("classes")
         return FederationFacts(
             clients={int(str(k)): int(str(n)) for k, n in clients.items()},
@@ -100,6 +110,7 @@ class FederationFacts:
             seeds=tuple(int(str(seed)) for seed in items("seeds")),
             strategy=str(value.get("strategy", "")),
             scopes=tuple(str(scope) for scope in items("scopes")),
+            commitments={int(str(k)): str(root) for k, root in roots.items()},
         )
 
 
@@ -119,6 +130,7 @@ class RunFolder:
         self.status = self.path / "status.json"
         self.ledger = self.path / "ledger.sqlite"
         self.histories = self.path / "history"
+        self.homes = self.path / "clients"
         self.results = self.path / "results.json"
         self.results_csv = self.path / "results.csv"
         self.details = self.path / "details.json"
@@ -207,6 +219,12 @@ class RunFolder:
     def write_federation(self, federation: FederationFacts) -> None:
         """Write who takes part; from then on requests can be checked."""
         write_atomically(self.federation, json.dumps(federation.to_json(), indent=1).encode())
+
+    def write_commitments(self, roots: Mapping[int, str]) -> None:
+        """Write what the clients committed themselves to, once: a later word does not count."""
+        found = self.read_federation()
+        if not found.commitments:
+            self.write_federation(replace(found, commitments=dict(roots)))
 
     def read_federation(self) -> FederationFacts:
         """Return who takes part.

@@ -25,6 +25,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EngineConfig",
+    "GuardConfig",
     "HistoryConfig",
     "MarkerConfig",
     "ModelConfig",
@@ -277,6 +278,42 @@ class StopConfig(_Table):
     )
 
 
+class GuardConfig(_Table):
+    """What stands between requests, answers and everyone else; off unless asked for."""
+
+    commitment: bool = Field(
+        default=False, description="whether clients commit themselves to their samples at the start"
+    )
+    aggregate: Literal["mean", "median", "trimmed-mean", "norm-bound"] = Field(
+        default="mean", description="how updates are combined while unlearning and recovering"
+    )
+    trim: float = Field(
+        default=0.2, ge=0, lt=0.5, description="the share that trimmed-mean leaves out on each side"
+    )
+    norm_factor: float = Field(
+        default=2.0, gt=0, description="the length that norm-bound allows, in lengths of learning"
+    )
+    max_class_drop: Share | None = Field(
+        default=None, description="hold an answer that takes a class's accuracy farther down"
+    )
+    max_step: float | None = Field(
+        default=None, gt=0, description="the farthest an approximate answer may move, in lengths"
+    )
+    max_trigger: Share | None = Field(
+        default=None,
+        description="hold an answer that raises a known trigger's success by more",
+    )
+    canaries: Share = Field(
+        default=0.5, description="the share of the test examples that the guard looks at"
+    )
+    duplicates: bool = Field(
+        default=False, description="whether copies of the forgotten elsewhere are looked for"
+    )
+    batch: Positive = Field(
+        default=1, description="how many requests are published together; fewer wait"
+    )
+
+
 class StartConfig(_Table):
     """A model that was trained elsewhere; a run then begins from it, without a history."""
 
@@ -311,6 +348,7 @@ class Config(_Table):
     )
     engine: EngineConfig = EngineConfig()
     history: HistoryConfig = HistoryConfig()
+    guard: GuardConfig = GuardConfig()
 
     @model_validator(mode="after")
     def _requests_make_sense(self) -> Config:

@@ -9,6 +9,8 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 from __future__ import annotations
 
 import logging
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -41,6 +43,7 @@ from unlearning.errors import (
 )
 from unlearning.fulfil import fulfil
 from unlearning.history import COLUMNS, History
+from unlearning.ledger import BATCH
 from unlearning.protocol import Instruction, Reply, Settings, Wire, part
 from unlearning.request import Forgotten, Guarantee, Request, Scope
 
@@ -108,6 +111,7 @@ class UnlearningStrategy(FedAvg):
         self._asked: dict[int, Instruction] = {}
         self._losses: dict[int, tuple[float, int]] = {}  # of the last exchange, by client
         self._before: float | None = None  # the loss of the remaining before the request
+        self._held: frozenset[str] = frozenset()  # requests whose data the model still rests on
 
     # The hooks of an algorithm --------------------------------------------------------------
 
@@ -352,7 +356,14 @@ class UnlearningStrategy(FedAvg):
             If what the strategy needs was not recorded.
         """
         federation, roster = self.federation, self._roster
-        earlier = Forgotten(tuple(r for r in federation.forgotten.requests if r.id != request.id))
+        self._held = frozenset(federation.ledger.held())
+        earlier = Forgotten(
+            tuple(
+                r
+                for r in federation.forgotten.requests
+                if r.id != request.id and r.id not in self._held
+            )
+        )
         federation.forgotten = federation.forgotten | request
         roster.forget(request.leavers)
         if federation.completed and not history.rounds:
@@ -415,6 +426,40 @@ class UnlearningStrategy(FedAvg):
             "unacknowledged": sorted(set(owners) - set(done)),
         }
 
+    def overlap(self, request: Request) -> dict[str, object]:
+        """Have clients hash their samples, to tell how much of the forgotten is still held.
+
+        Returns
+        -------
+        dict
+            ``samples`` named by the request, how many of them are still held as another sample
+            (``copies``), the ``clients`` that hold one, and those that were ``unanswered``. Equal
+            bits alone are found.
+        """
+        roster = self._roster
+        owners = set(request.owners(roster.nodes))
+        salt = {"salt": secrets.token_hex(32)}
+        how = Instruction("fingerprints", salt, arrays={}, answers="free")
+        asked = dict.fromkeys(sorted(owners | set(roster.clients)), how)
+        self.request, roster.helping = request, request.leavers
+        gone: Counter[bytes] = Counter()
+        kept: dict[int, set[bytes]] = {}
+        try:
+            messages = self._messages(asked, {}, 0, unlearning=True)
+            replies = roster.send_and_receive(messages, timeout=self.federation.timeout_s)
+            for reply in self._read(replies, asked, {}, "unlearn"):
+                gone.update(map(bytes, reply.arrays["forget"]))
+                kept[reply.client] = set(map(bytes, reply.arrays["retain"]))
+        finally:
+            self.request, roster.helping = None, frozenset()
+        everyone = set().union(*kept.values())
+        return {
+            "samples": sum(gone.values()),
+            "copies": sum(count for one, count in gone.items() if one in everyone),
+            "clients": [client for client, held in kept.items() if held & gone.keys()],
+            "unanswered": list(self.unanswered),
+        }
+
     def discard(self) -> None:
         """Throw away a rewritten trajectory that will not be used."""
         if self.rewritten is not None:
@@ -458,7 +503,10 @@ class UnlearningStrategy(FedAvg):
         result = flower(federation.roster, initial_arrays, num_rounds, *common)
         arrays = result.arrays if num_rounds else initial_arrays
         while federation.ledger.due(federation.completed):
+            before = {request.id for request in federation.ledger.waiting()}
             arrays = to_record(self._serve_due(to_arrays(arrays)))
+            if before <= {request.id for request in federation.ledger.waiting()}:
+                break  # what is left is held: the model in force stays as it is
             if federation.recovery_rounds and federation.roster.clients:
                 rounds = federation.recovery_rounds
                 result = flower(federation.roster, arrays, rounds, *common)
@@ -492,10 +540,13 @@ class UnlearningStrategy(FedAvg):
         phase = "recover" if federation.forgotten.requests else "learn"
         read = self._read(replies, self._asked, self._arrays, phase)
 
+        if federation.robust is not None and phase == "learn":
+            read = federation.robust.watch(number, read)
+
         def learn(number: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
             return self.recorded(federation.history, number, arrays, replies)
 
-        current = self._combined(learn, number, self._arrays, read)
+        current = self._combined(learn, number, self._arrays, read, robust=phase == "recover")
         federation.completed, federation.losses = number, self._losses
         federation.spend(phase, Cost(wall_s=federation.clock() - self._phase_begun))
         federation.observe(phase, number, current)
@@ -559,7 +610,8 @@ class UnlearningStrategy(FedAvg):
     def _serve_due(self, arrays: Arrays) -> Arrays:
         """Serve every request that is due, oldest first."""
         federation = self.federation
-        for request in federation.ledger.due(federation.completed):
+        for request in self._ready():
+            edited = federation.edited
             log.info("serving request %s: forget %s", request.id, request.describe())
             judge = federation.judge
 
@@ -571,14 +623,43 @@ class UnlearningStrategy(FedAvg):
 
             try:
                 arrays = fulfil(
-                    request, self, arrays, federation.history, federation.ledger, measured
+                    request,
+                    self,
+                    arrays,
+                    federation.history,
+                    federation.ledger,
+                    measured,
+                    federation.guard,
                 )
+                if (held := federation.ledger.held().get(request.id)) is not None:
+                    federation.edited = edited
+                    log.warning("request %s is held: %s", request.id, held.facts["reason"])
             except FedUnlearnError as error:
                 if federation.ledger.state(request.id) != "refused":
                     raise
                 # A request that cannot be served must not end the federation for all.
                 log.warning("request %s was refused: %s", request.id, error)
         return arrays
+
+    def _ready(self) -> list[Request]:
+        """Return what can be served now: what is due, if enough of it is there to be published.
+
+        The rest is held, its data out of training from now on.
+        """
+        federation, ledger = self.federation, self.federation.ledger
+        due = ledger.due(federation.completed)
+        released = [request for request in due if ledger.is_released(request.id)]
+        waiting = [request for request in due if request not in released]
+        if len(waiting) >= federation.batch:
+            return due
+        held = ledger.held()
+        for request in waiting:
+            federation.forgotten = federation.forgotten | request
+            self._roster.forget(request.leavers)
+            if request.id not in held:
+                reason = f"it waits until {federation.batch} requests can be published together"
+                ledger.add(request.id, "held", stage=BATCH, reason=reason)
+        return released
 
     def _concerned(self, request: Request, history: History, earlier: Forgotten) -> bool:
         """Return whether the model may rest on something that is not forgotten already.
@@ -607,7 +688,8 @@ class UnlearningStrategy(FedAvg):
         if not asked:
             return self.combine(server_round, arrays, iter(()))
         self._asked = asked
-        return self._combined(self.combine, server_round, arrays, read)
+        trains = all(found.step == "train" and found.arrays is None for found in asked.values())
+        return self._combined(self.combine, server_round, arrays, read, robust=trains)
 
     def _combined(
         self,
@@ -615,11 +697,14 @@ class UnlearningStrategy(FedAvg):
         server_round: int,
         arrays: Arrays,
         replies: Iterator[Reply],
+        *,
+        robust: bool = False,
     ) -> Arrays:
         """Let a hook combine replies, and see that enough of them are good.
 
-        They are counted when the last has come, still inside the hook, so that a round with too
-        few of them is not recorded either.
+        Where the federation wants it, and all of them trained one model, they are made harmless
+        first. They are counted when the last has come, still inside the hook, so that a round with
+        too few of them is not recorded either.
         """
         valid: list[int] = []
 
@@ -635,6 +720,8 @@ class UnlearningStrategy(FedAvg):
                 raise FederationError(self._too_few(server_round, len(valid)))
 
         stream = counted()
+        if robust and self.federation.robust is not None:
+            stream = self.federation.robust.cleaned(arrays, stream)
         first = next(stream, None)
         if first is None:
             raise FederationError(self._too_few(server_round, 0))
@@ -703,10 +790,21 @@ class UnlearningStrategy(FedAvg):
             yield Message(content, roster.nodes[client], MessageType.TRAIN, group_id=str(absolute))
 
     def _forgotten_parts(self, client: int) -> dict[str, object]:
-        """Return what a client must leave out: for good, and for the request being served."""
+        """Return what a client must leave out: for good, and for the request being served.
+
+        What a held request and this one both name is being forgotten now, not forgotten already.
+        """
         current = self.request
         known = self.federation.forgotten.requests
-        earlier = Forgotten(tuple(r for r in known if current is None or r.id != current.id))
+        if current is not None:
+            asked = current.omission(client)
+            known = tuple(
+                r
+                for r in known
+                if r.id != current.id
+                and not (r.id in self._held and asked.covers(r.omission(client)))
+            )
+        earlier = Forgotten(known)
         parts: dict[str, object] = {Wire.OMIT: earlier.omission(client).to_json()}
         if current is not None:
             parts[Wire.FORGET] = current.omission(client).to_json()

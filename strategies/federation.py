@@ -14,6 +14,7 @@ from unlearning.array_model import ArrayModel
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import ConfigError
+from unlearning.fulfil import Guard
 from unlearning.history import History
 from unlearning.ledger import Ledger
 from unlearning.protocol import Scalar, Settings
@@ -22,6 +23,7 @@ from unlearning.request import Forgotten, Request
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from strategies.robustness import Robust
     from strategies.roster import Roster
 
 __all__ = [
@@ -112,6 +114,12 @@ class Federation:
         counted. None: the server has no data.
     attribute : bool
         Whether clients of a model for several tasks keep what each task did to the trunk.
+    guard : Guard or None
+        Looks at requests before they are served and at answers before they are published.
+    robust : Robust or None
+        How updates are combined in rounds of unlearning and of recovery; None: as in learning.
+    batch : int
+        So many requests are published together; fewer wait, their data out of training.
     stop : callable
         True cancels the run.
     roster : Roster or None
@@ -150,6 +158,9 @@ class Federation:
     model: ArrayModel | None = None
     distil: Distil | None = None
     attribute: bool = False
+    guard: Guard | None = None
+    robust: Robust | None = None
+    batch: int = 1
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None
     completed: int = 0

@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.wire import num_bytes
+from unlearning.commitment import Commitment
 from unlearning.errors import FederationError
 from unlearning.protocol import Scalar, Wire, part
 
@@ -95,6 +96,7 @@ class Roster(Grid):
         self.helping: frozenset[int] = frozenset()  # leavers that help to be forgotten, right now
         self.lost: dict[int, str] = {}  # of the last exchange: client -> reason
         self.bytes_down = 0
+        self.commitments: dict[int, Commitment] = {}  # of the clients that were asked for one
         self._window = window
         self._stop = stop
         self._client_of = {node: client for client, node in self.nodes.items()}
@@ -121,6 +123,7 @@ class Roster(Grid):
         """
         nodes: dict[int, int] = {}
         declared: dict[int, int] = {}
+        roots: dict[int, str] = {}
         reason = "no node was there"
         deadline = time.monotonic() + timeout_s
         while len(nodes) < expected:
@@ -146,7 +149,7 @@ class Roster(Grid):
                     continue
                 node = reply.metadata.src_node_id
                 try:
-                    client, examples = _introduction(reply)
+                    client, examples, root = _introduction(reply)
                 except (KeyError, ValueError) as error:
                     reason = f"node {node} does not say who it is ({error!r})"
                     continue
@@ -155,9 +158,12 @@ class Roster(Grid):
                         f"two nodes claim to be client {client}; give each its own partition-id"
                     )
                 declared[client] = examples
+                roots |= {client: root} if root else {}
             if len(nodes) < expected:
                 time.sleep(_SLOWEST_POLL_S)
-        return cls(grid, nodes, declared, window=window, stop=stop)
+        made = cls(grid, nodes, declared, window=window, stop=stop)
+        made.commitments = {k: Commitment(root, declared[k]) for k, root in sorted(roots.items())}
+        return made
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -320,10 +326,11 @@ class Roster(Grid):
         return message
 
 
-def _introduction(reply: Message) -> tuple[int, int]:
-    """Return the client id and the number of training examples that a node answers with."""
+def _introduction(reply: Message) -> tuple[int, int, str]:
+    """Return client id, number of training examples and root that a node answers with."""
     properties = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
-    return int(str(properties[Wire.CLIENT])), int(str(properties[Wire.NUM_EXAMPLES]))
+    root = str(properties.get(Wire.COMMITMENT, ""))
+    return int(str(properties[Wire.CLIENT])), int(str(properties[Wire.NUM_EXAMPLES])), root
 
 
 def _last_line(reason: str | None) -> str:

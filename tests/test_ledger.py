@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from unlearning.errors import LedgerError
-from unlearning.ledger import EVENTS, GENESIS, Ledger
+from unlearning.ledger import ANSWER, BATCH, EVENTS, GENESIS, Ledger
 from unlearning.request import Request, Scope
 
 
@@ -424,6 +424,7 @@ class Life(RuleBasedStateMachine):
             and event in EVENTS[1:]
             and not {"refused", "fulfilled"} & set(past)
             and (event != "fulfilled" or "started" in past)
+            and (event != "released" or past[-1:] == ["held"])
         )
         view = self.ledger.on_branch(branch)
         if legal:
@@ -445,7 +446,9 @@ class Life(RuleBasedStateMachine):
             assert [r.id for r in view.waiting()] == waiting
             due = [r.id for r in view.waiting() if (r.at_round or 0) <= 1]
             assert [r.id for r in view.due(1)] == due
-            started = [n for n in self.received if "started" in self.past.get((branch, n), [])]
+            past = {n: self.past.get((branch, n), []) for n in self.received}
+            assert sorted(view.held()) == sorted(n for n in past if past[n][-1:] == ["held"])
+            started = [n for n in self.received if {"started", "held"} & set(past[n])]
             assert [r.id for r in view.forgotten().requests] == started
         assert [r.id for r in self.ledger.requests()] == self.received
 
@@ -458,6 +461,38 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 TestLife = Life.TestCase
+
+
+def test_a_held_answer_is_not_due_until_it_is_released(ledger: Ledger) -> None:
+    for name, stage in (("a", ANSWER), ("b", BATCH)):
+        ledger.receive(request(name))
+        ledger.add(name, "held", stage=stage, reason="so")
+    assert [r.id for r in ledger.due(0)] == ["b"]
+    assert {name: event.facts["reason"] for name, event in ledger.held().items()} == {
+        "a": "so",
+        "b": "so",
+    }
+    assert not ledger.is_released("a")
+    ledger.add("a", "released")
+    assert [r.id for r in ledger.due(0)] == ["a", "b"]
+    ledger.add("a", "started")
+    assert ledger.is_released("a")
+    ledger.add("a", "held", stage=ANSWER, reason="again")
+    assert not ledger.is_released("a")
+    assert [r.id for r in ledger.due(0)] == ["b"]
+
+
+def test_only_what_is_held_can_be_released(ledger: Ledger) -> None:
+    ledger.receive(request("a"))
+    with pytest.raises(LedgerError, match="cannot be released: it is received, not held"):
+        ledger.add("a", "released")
+
+
+def test_a_hold_on_one_branch_is_none_on_another(ledger: Ledger) -> None:
+    ledger.receive(request("a"))
+    ledger.on_branch("x").add("a", "held", stage=ANSWER, reason="so")
+    assert [r.id for r in ledger.due(0)] == ["a"]
+    assert ledger.on_branch("x").due(0) == []
 
 
 def test_random_edits_of_stored_text_are_found(tmp_path: Path, ledger: Ledger) -> None:

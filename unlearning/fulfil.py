@@ -1,19 +1,21 @@
 """The straight line: a request becomes a model without the data, and nothing of them is kept.
 
-request -> ledger -> strategy.unlearn -> judgement -> deletion at the owners -> history -> ledger
+request -> ledger -> strategy.unlearn -> guard -> judgement -> deletion at the owners -> history ->
+ledger. An answer that the guard holds stops before the deletion: nothing is lost but the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from unlearning.arrays import Arrays, digest
 from unlearning.history import History
-from unlearning.ledger import Ledger
+from unlearning.ledger import ANSWER, Ledger
 from unlearning.request import Guarantee, Request
 
-__all__ = ["Unlearner", "fulfil"]
+__all__ = ["Guard", "Inspection", "Unlearner", "fulfil"]
 
 Measure = Callable[[Arrays, Arrays], Mapping[str, float | None]]
 
@@ -39,6 +41,44 @@ class Unlearner(Protocol):
     def discard(self) -> None:
         """Throw away what was rewritten."""
 
+    def overlap(self, request: Request) -> Mapping[str, object]:
+        """Say how much of what is forgotten others hold too."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a guard says about an answer.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        The answer, bounded where the guard bounds it.
+    reasons : tuple of str
+        Why it must not be published yet, in words; empty: it may.
+    facts : mapping
+        Plain JSON values, for the ledger.
+    """
+
+    arrays: Arrays
+    reasons: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+class Guard(Protocol):
+    """What stands between a request and its answer, and between the answer and everyone."""
+
+    @property
+    def duplicates(self) -> bool:
+        """Whether copies of the forgotten at other clients are looked for."""
+
+    def check(self, request: Request) -> None:
+        """Refuse, before any work, what must not be asked."""
+
+    def inspect(
+        self, request: Request, guarantee: Guarantee, before: Arrays, after: Arrays
+    ) -> Inspection:
+        """Look at an answer before anyone else does."""
+
 
 def fulfil(
     request: Request,
@@ -47,6 +87,7 @@ def fulfil(
     history: History,
     ledger: Ledger,
     measure: Measure | None = None,
+    guard: Guard | None = None,
 ) -> Arrays:
     """Serve one request and return the model to go on with.
 
@@ -62,11 +103,18 @@ def fulfil(
         The stores of the run; both are changed.
     measure : callable or None
         ``measure(before, after)`` judges the result; the strategy does not see it.
+    guard : Guard or None
+        Looks at the request before any work and at the answer before anyone else. If it holds the
+        answer, the ledger says ``held`` and why, ``arrays`` itself is returned, history and owners
+        are left as they are, and the data stay out of training. A request that the operator has
+        released is not held again.
 
     Raises
     ------
     UnsupportedRequestError
         If the strategy does not serve it; the ledger then says ``refused``.
+    RequestError
+        If the guard refuses it; the ledger then says ``refused``.
     Exception
         Whatever the unlearning raised; the ledger then says ``failed``, and the data stay out of
         training all the same.
@@ -76,6 +124,8 @@ def fulfil(
         return arrays
     facts = {"strategy": type(strategy).__name__, "guarantee": str(strategy.guarantee)}
     try:
+        if guard is not None:
+            guard.check(request)
         strategy.check(request)
     except Exception as error:
         ledger.add(request.id, "refused", **facts, reason=str(error))
@@ -83,9 +133,20 @@ def fulfil(
     ledger.add(
         request.id, "started", **facts, options=strategy.options(), model_before=digest(arrays)
     )
+    found: dict[str, object] = {}
     try:
         after = strategy.unlearn(request, history, arrays)
+        reasons: tuple[str, ...] = ()
+        if guard is not None:
+            seen = guard.inspect(request, strategy.guarantee, arrays, after)
+            after, reasons, found = seen.arrays, seen.reasons, dict(seen.facts)
+            if guard.duplicates:
+                found["duplicates"] = dict(strategy.overlap(request))
         metrics = dict(measure(arrays, after)) if measure is not None else {}
+        if reasons and not ledger.is_released(request.id):
+            strategy.discard()
+            _hold(request, ledger, reasons, **facts, **found, metrics=metrics)
+            return arrays
         deletion = strategy.dismiss(request)
     except BaseException as error:
         strategy.discard()
@@ -103,5 +164,11 @@ def fulfil(
         model_after=digest(after),
         metrics=metrics,
         deletion=dict(deletion),
+        **found,
     )
     return after
+
+
+def _hold(request: Request, ledger: Ledger, reasons: tuple[str, ...], **facts: object) -> None:
+    """Write down why an answer is kept back."""
+    ledger.add(request.id, "held", stage=ANSWER, reason="; ".join(reasons), **facts)

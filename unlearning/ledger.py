@@ -25,12 +25,13 @@ import numpy as np
 from unlearning.errors import LedgerError, unknown
 from unlearning.request import Forgotten, Request
 
-__all__ = ["EVENTS", "GENESIS", "Event", "Ledger"]
+__all__ = ["ANSWER", "BATCH", "EVENTS", "GENESIS", "Event", "Ledger"]
 
-EVENTS = ("received", "refused", "started", "fulfilled", "failed")
+EVENTS = ("received", "refused", "started", "fulfilled", "failed", "held", "released")
 GENESIS = "0" * 64
 
 _FINAL = ("refused", "fulfilled")
+ANSWER, BATCH = "answer", "batch"  # what a hold keeps back: an answer, or a request, from serving
 _VERSION = 1
 _SCHEMA = (
     "CREATE TABLE events (seq INTEGER PRIMARY KEY, utc TEXT NOT NULL, request_id TEXT NOT NULL,"
@@ -229,9 +230,10 @@ class Ledger:
         ----------
         request_id : str
             A request received before.
-        event : {"refused", "started", "fulfilled", "failed"}
-            ``fulfilled`` needs ``started`` before it; nothing follows ``fulfilled`` or
-            ``refused``, so that of two processes that serve one request only one succeeds.
+        event : {"refused", "started", "fulfilled", "failed", "held", "released"}
+            ``fulfilled`` needs ``started`` before it and ``released`` needs ``held``; nothing
+            follows ``fulfilled`` or ``refused``, so that of two processes that serve one request
+            only one succeeds.
         **facts : object
             Plain JSON values, finite: strategy, options, digests, scorecard ...
 
@@ -258,6 +260,11 @@ class Ledger:
                 )
             if event == "fulfilled" and "started" not in past:
                 raise LedgerError(f"request {request_id} cannot be fulfilled{where}: never started")
+            if event == "released" and (past or [""])[-1] != "held":
+                state = (past or ["received"])[-1]
+                raise LedgerError(
+                    f"request {request_id} cannot be released{where}: it is {state}, not held"
+                )
             return self._append(request_id, self._branch, event, text)
 
     def _append(self, request_id: str, branch: str, event: str, facts: str) -> Event:
@@ -306,19 +313,34 @@ class Ledger:
         return [request for request in self.requests() if states[request.id] not in _FINAL]
 
     def due(self, completed_rounds: int) -> list[Request]:
-        """Return the waiting requests to be served once ``completed_rounds`` have been learned."""
+        """Return the waiting requests to be served once ``completed_rounds`` have been learned.
+
+        One whose answer is held is not served again before it is released.
+        """
+        held = self.held()
         return [
             request
             for request in self.waiting()
-            if request.at_round is None or request.at_round <= completed_rounds
+            if (request.at_round is None or request.at_round <= completed_rounds)
+            and not (request.id in held and held[request.id].facts.get("stage") == ANSWER)
         ]
+
+    def held(self) -> dict[str, Event]:
+        """Return the requests that are held on this branch, by id: the event that says why."""
+        last = {str(row[2]): row for row in self._book.rows("branch = ?", (self._branch,))}
+        return {name: _event(row) for name, row in last.items() if row[4] == "held"}
+
+    def is_released(self, request_id: str) -> bool:
+        """Return whether the operator has let a held request go, and it was not held again."""
+        rows = self._book.rows("request_id = ? AND branch = ?", (request_id, self._branch))
+        return [row[4] for row in rows if row[4] in ("held", "released")][-1:] == ["released"]
 
     def forgotten(self) -> Forgotten:
         """Return what may never be trained on again: all requests started on this branch.
 
-        A request that failed later counts too.
+        A request that failed later counts too, and one that is held.
         """
-        rows = self._book.rows("event = 'started' AND branch = ?", (self._branch,))
+        rows = self._book.rows("event IN ('started', 'held') AND branch = ?", (self._branch,))
         started = {row[2] for row in rows}
         return Forgotten(tuple(request for request in self.requests() if request.id in started))
 

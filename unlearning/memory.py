@@ -8,6 +8,7 @@ and is deleted with the data.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,34 @@ class ClientMemory:
                 "without it deleted data could be trained on again"
             ) from error
 
+    @property
+    def has_salt(self) -> bool:
+        """Whether the secret of :attr:`salt` is there."""
+        path = self._path("salt")
+        return path is not None and path.exists()
+
+    @property
+    def salt(self) -> bytes:
+        """The secret that this client's samples are hashed with, 32 bytes; drawn when first asked.
+
+        It goes when the whole client is forgotten.
+
+        Raises
+        ------
+        HistoryError
+            If the client has no folder to keep it in.
+        """
+        path = self._path("salt")
+        if path is None:
+            raise HistoryError(
+                "client cannot commit itself to its samples: no folder was given for its salt; set "
+                "'home' in the node config"
+            )
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, secrets.token_bytes(32))
+        return path.read_bytes()
+
     def bury(self, omission: Omission) -> None:
         """Add to the tombstones, durably, and delete everything derived from training.
 
@@ -61,6 +90,8 @@ class ClientMemory:
         total = (self.tombstones | omission).to_json()
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._folder / "tombstones.json", json.dumps(total).encode())
+        if omission.everything:
+            (self._folder / "salt").unlink(missing_ok=True)
         tasks_alone = bool(omission.tasks) and omission == Omission(tasks=omission.tasks)
         for derived in self._folder.glob("*.safetensors"):
             _, per_task, task = derived.stem.partition("-")

@@ -40,6 +40,8 @@ class Wire:
     SETTINGS = "settings"  # the step's own settings, as JSON
     SCENARIO = "scenario"  # what the client is made of (data, model), as JSON; opaque here
     DEVICE = "device"  # where clients compute: auto, cpu, cuda, cuda:N
+    COMMIT = "commit"  # whether a client is to commit itself to its samples when it joins
+    COMMITMENT = "commitment"  # the root of its samples, hex
     HOME = "home"  # folder for what clients remember across messages and restarts
     REMEMBER = "remember"  # keep the last local model, for methods that need it
     KEEP = "keep"  # what else to make while training, or to have at hand: steps, settings, as JSON

@@ -62,6 +62,10 @@ class Omission:
             self.tasks | other.tasks,
         )
 
+    def covers(self, other: Omission) -> bool:
+        """Return whether all that ``other`` leaves out is left out here too."""
+        return self.everything or self | other == self
+
     def to_json(self) -> dict[str, object]:
         """Return plain lists, for the wire and for tombstones on disk."""
         return {

@@ -1,0 +1,97 @@
+"""Who sees the model before and after a request can guess the label of what was forgotten.
+
+A request names all samples of one label at one client. The attacker, any client that stays, holds
+both models and takes the class whose bias in the last layer fell most. Success is how often it is
+right; chance is 0.1. The defence publishes the answers to several requests together, so that the
+difference is not one request's. An attacker that sends the other requests itself knows their part;
+and inside a batch, clients that are asked to help see the models in between.
+
+References
+----------
+Wang, Tang, Wang, Lin, Zhang, Shen, Niyato, Zhu, "Label Inference Attacks Against Federated
+Unlearning", KSEM 2025 (arXiv 2508.06789): up to 100 % for whole clients and classes, 62 to 93 %
+with 1 % of a client's data. It maps gradients to labels; reading the bias is its simplest case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from experiments.attacks.stage import Stage, settings
+from experiments.attacks.trial import OFF, Trial
+from experiments.registry import make
+from experiments.schema import GuardConfig
+from unlearning.arrays import Arrays
+from unlearning.request import Request, Scope
+
+__all__ = ["DEFENCE", "attack", "guess"]
+
+DEFENCE = "guard.batch"
+_TARGETS, _BATCHES = 10, (5, 10)
+_STRATEGIES: dict[str, tuple[dict[str, object], int]] = {  # options, number of targets
+    "gradient-ascent": ({}, _TARGETS),
+    "fed-eraser": ({"interval": 2, "interval_scale": 2.0}, 5),
+}
+
+
+def guess(before: Mapping[str, object], after: Mapping[str, object]) -> int:
+    """Return the class whose bias in the last layer fell most.
+
+    Parameters
+    ----------
+    before, after : Arrays
+        Models whose last one-dimensional array is the bias of the last layer.
+    """
+    biases = [name for name, array in before.items() if np.asarray(array).ndim == 1]
+    last = biases[-1]
+    return int(np.argmin(np.asarray(after[last]) - np.asarray(before[last])))
+
+
+def attack(seed: int, defences: Sequence[str]) -> Iterator[Trial]:
+    """Yield the trials of one federation."""
+    with Stage(settings(seed), needs={"last_local", "updates", "globals"}) as stage:
+        stage.learn()
+        for name, (options, targets) in _STRATEGIES.items():
+            sizes = [1] if OFF in defences else []
+            if "on" in defences:
+                sizes += _BATCHES if name == "gradient-ascent" else _BATCHES[:1]
+            for size in sizes:
+                right = 0
+                for place in range(targets):
+                    asked, label = _asked(stage, place, size)
+                    after = _published(stage, name, options, asked, size)
+                    right += guess(stage.model, after) == label
+                defence = OFF if size == 1 else f"batch {size}"
+                yield Trial("label-inference", name, seed, defence, right / targets)
+            if "on" in defences:
+                asked, _ = _asked(stage, 0, 1)
+                guard = GuardConfig(batch=_BATCHES[0])
+                alone = stage.answer(make(name, options), *asked, guard=guard, recovery_rounds=0)
+                yield Trial(
+                    "label-inference", f"{name}, alone", seed, f"batch {_BATCHES[0]}", 0.0,
+                    stage.accuracy(alone.arrays), stopped=alone.states[0] == "held",
+                    note="nothing published until the others are there",
+                )  # fmt: skip
+
+
+def _published(
+    stage: Stage, name: str, options: Mapping[str, object], asked: list[Request], size: int
+) -> Arrays:
+    guard = GuardConfig(batch=size)
+    return stage.answer(make(name, options), *asked, guard=guard, recovery_rounds=0).arrays
+
+
+def _asked(stage: Stage, place: int, size: int) -> tuple[list[Request], int]:
+    """Return requests of as many clients, and the label that the first of them is about."""
+    generator = np.random.default_rng([stage.config.seed, place, 41])
+    order = generator.permutation(len(stage.task.clients))[:size]
+    labels = generator.integers(stage.task.num_classes, size=size)
+    found = []
+    for client, label in zip(map(int, order), labels, strict=True):
+        wanted = np.flatnonzero(stage.holds(client).labels.numpy() == label)
+        if not len(wanted):
+            wanted = np.arange(1)
+        found.append(Request(Scope.SAMPLE, samples={client: tuple(map(int, wanted))}))
+    return found, int(labels[0])
