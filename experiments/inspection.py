@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from experiments.risks import residual_risks
 from experiments.runfolder import RunFolder
 from experiments.status import Status
 from unlearning.errors import FedUnlearnError, HistoryError
@@ -28,6 +29,8 @@ class RequestState:
         with an empty name.
     reasons : dict of str to str
         Why it is held, by branch.
+    risks : tuple of str
+        What serving it left open, as far as the guard saw.
     """
 
     id: str
@@ -35,6 +38,7 @@ class RequestState:
     at_round: int | None
     states: dict[str, str]
     reasons: dict[str, str] = field(default_factory=dict)
+    risks: tuple[str, ...] = ()
 
     def line(self, run: str = "RUN") -> str:
         """Return the request on one line, with what to do about it in this run folder."""
@@ -46,7 +50,7 @@ class RequestState:
                 f"; held because {why}; the model before stays in force and the data stay out of "
                 f"training; let it go with `fedunlearn release {run} {self.id}`"
             )
-        return said
+        return "; but ".join([said, *self.risks])
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,15 @@ def overview(folder: RunFolder) -> Overview:
                     for event in ledger.events(request.id)
                     if event.event == "held" and fates.get(event.branch) == "held"
                 }
-                states.append(RequestState(request.id, text, request.at_round, fates, why))
+                risks = {
+                    risk: None
+                    for event in ledger.events(request.id)
+                    if event.event == "fulfilled"
+                    for risk in residual_risks(event.facts)
+                }
+                states.append(
+                    RequestState(request.id, text, request.at_round, fates, why, tuple(risks))
+                )
     return Overview(str(folder.path), folder.read_status(), tuple(states))
 
 

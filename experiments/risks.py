@@ -1,0 +1,38 @@
+"""What remains at risk after a request was served, from what the guard wrote into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["residual_risks"]
+
+
+def residual_risks(facts: Mapping[str, object]) -> list[str]:
+    """Return, in words, what a served request leaves open; empty if nothing is known.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of the event ``fulfilled`` or ``held``.
+    """
+    risks: list[str] = []
+    copies, step = facts.get("duplicates"), facts.get("step")
+    if isinstance(copies, Mapping):
+        if copies["copies"]:
+            risks.append(
+                f"{copies['copies']} of its {copies['samples']} samples are held by client "
+                f"{_listed(copies['clients'])} too, bit for bit: what they taught can stay, even "
+                "after retraining"
+            )
+        if copies["unanswered"]:
+            risks.append(f"client {_listed(copies['unanswered'])} did not say what it holds")
+    if isinstance(step, Mapping) and step["share"] > step["limit"]:
+        risks.append(
+            f"the answer was shortened from {step['share']:.3g} to {step['limit']:g} of the "
+            "model's length: it forgets less than the strategy meant to"
+        )
+    return risks
+
+
+def _listed(clients: object) -> str:
+    return ", ".join(map(str, clients)) if isinstance(clients, (list, tuple)) else str(clients)
