@@ -83,7 +83,9 @@ def test_poisoned_recovery(monkeypatch):
 
 
 def test_over_unlearning(monkeypatch):
-    found = small(monkeypatch, "over-unlearning", _HONEST={"gradient-ascent": ({}, 2)})
+    found = small(
+        monkeypatch, "over-unlearning", _HONEST={"gradient-ascent": ({}, 2, ("step 0.01",))}
+    )
     off, held = found["class 3", "off"], found["class 3", "class drop 0.5"]
     assert off.success > 0.5
     assert (held.success, held.stopped) == (0, True)
@@ -104,8 +106,8 @@ def test_duplicates(monkeypatch):
 
 
 def test_label_inference(monkeypatch):
-    strategies = {"gradient-ascent": ({}, 4)}
-    found = small(monkeypatch, "label-inference", _STRATEGIES=strategies, _BATCHES=(4,))
+    strategies = {"gradient-ascent": ({}, (4,))}
+    found = small(monkeypatch, "label-inference", _STRATEGIES=strategies, _TARGETS=4)
     assert found["gradient-ascent", "off"].success >= 0.75
     assert ("gradient-ascent", "batch 4") in found
     assert found["gradient-ascent, alone", "batch 4"].stopped

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from experiments.attacks.stage import Stage, settings
-from experiments.attacks.trial import OFF, Trial
+from experiments.attacks.trial import OFF, ON, Trial
 from experiments.registry import make
 from experiments.schema import GuardConfig
 from unlearning.arrays import Arrays
@@ -29,10 +29,10 @@ from unlearning.request import Request, Scope
 __all__ = ["DEFENCE", "attack", "guess"]
 
 DEFENCE = "guard.batch"
-_TARGETS, _BATCHES = 10, (5, 10)
-_STRATEGIES: dict[str, tuple[dict[str, object], int]] = {  # options, number of targets
-    "gradient-ascent": ({}, _TARGETS),
-    "fed-eraser": ({"interval": 2, "interval_scale": 2.0}, 5),
+_TARGETS = 10
+_STRATEGIES: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {  # options, sizes of batches
+    "gradient-ascent": ({}, (5, 10)),  # where the attack is strongest
+    "fed-eraser": ({"interval": 2, "interval_scale": 2.0}, ()),
 }
 
 
@@ -53,24 +53,21 @@ def attack(seed: int, defences: Sequence[str]) -> Iterator[Trial]:
     """Yield the trials of one federation."""
     with Stage(settings(seed), needs={"last_local", "updates", "globals"}) as stage:
         stage.learn()
-        for name, (options, targets) in _STRATEGIES.items():
-            sizes = [1] if OFF in defences else []
-            if "on" in defences:
-                sizes += _BATCHES if name == "gradient-ascent" else _BATCHES[:1]
-            for size in sizes:
+        for name, (options, batches) in _STRATEGIES.items():
+            for size in [*([1] if OFF in defences else []), *(batches if ON in defences else ())]:
                 right = 0
-                for place in range(targets):
+                for place in range(_TARGETS):
                     asked, label = _asked(stage, place, size)
                     after = _published(stage, name, options, asked, size)
                     right += guess(stage.model, after) == label
                 defence = OFF if size == 1 else f"batch {size}"
-                yield Trial("label-inference", name, seed, defence, right / targets)
-            if "on" in defences:
+                yield Trial("label-inference", name, seed, defence, right / _TARGETS)
+            if ON in defences and batches:
                 asked, _ = _asked(stage, 0, 1)
-                guard = GuardConfig(batch=_BATCHES[0])
+                guard = GuardConfig(batch=batches[0])
                 alone = stage.answer(make(name, options), *asked, guard=guard, recovery_rounds=0)
                 yield Trial(
-                    "label-inference", f"{name}, alone", seed, f"batch {_BATCHES[0]}", 0.0,
+                    "label-inference", f"{name}, alone", seed, f"batch {batches[0]}", 0.0,
                     stage.accuracy(alone.arrays), stopped=alone.states[0] == "held",
                     note="nothing published until the others are there",
                 )  # fmt: skip

@@ -36,13 +36,13 @@ DEFENCE = "guard.max_class_drop, guard.max_step"
 _ATTACKER, _TARGET = 1, 3
 _SAMPLES = 8  # of an honest request, about as many as the attacker names
 _ERASER: dict[str, Any] = {"interval": 2, "interval_scale": 2.0}
-_HONEST: dict[str, tuple[dict[str, Any], int]] = {  # options, number of honest requests
-    "gradient-ascent": ({}, 20),
-    "fed-eraser": (_ERASER, 5),
-}
 _GUARDS = {
     "class drop 0.5": GuardConfig(max_class_drop=0.5),
     "step 0.01": GuardConfig(max_step=0.01),
+}
+_HONEST: dict[str, tuple[dict[str, Any], int, tuple[str, ...]]] = {  # options, requests, guards
+    "gradient-ascent": ({}, 20, tuple(_GUARDS)),
+    "fed-eraser": (_ERASER, 5, ("class drop 0.5",)),
 }
 
 
@@ -76,7 +76,8 @@ def _honest(stage: Stage, name: str) -> Iterator[Trial]:
     """Yield what the defences do to honest requests, served by one strategy."""
     asked = [_samples(stage, place) for place in range(_HONEST[name][1])]
     plain = [_served(stage, name, request, GuardConfig()) for request in asked]
-    for key, guard in _GUARDS.items():
+    for key in _HONEST[name][2]:
+        guard = _GUARDS[key]
         guarded = [_served(stage, name, request, guard) for request in asked]
         pairs = [
             (free, bound, request)
