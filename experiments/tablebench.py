@@ -77,7 +77,8 @@ def bench_growth(settings: Settings) -> list[Row]:
     rows: list[Row] = []
     for method in settings.methods:
         for size in _SIZES:
-            config = settings.config(method, f"data.limit={size}")
+            fewer = ("model.trees=5",) if method == "forest" else ()
+            config = settings.config(method, f"data.limit={size}", *fewer)
             found = deletions(config, _METHODS[method][1], settings.count, only_samples=True)
             rows.append({"limit": size, **summary(method, found)})
             print(_line(rows[-1]))
