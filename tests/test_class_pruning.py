@@ -7,20 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy as toy_module
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
-from toy import shard
+from toy import CLASSES, FEATURES, ToyFederation, request, shard
 
 from clients.steps import Local, Shard
 from clients.steps.activations import activations
 from clients.steps.train import train
 from experiments import launch
 from experiments.config import from_mapping
-from experiments.models import build, to_arrays
+from experiments.models import build, load, to_arrays
 from experiments.results import read_results
-from strategies.structure.class_pruning import ClassPruning
+from strategies.base import UnlearningStrategy
+from strategies.structure.class_pruning import ClassPruning, masks_of
+from unlearning.arrays import Arrays
+from unlearning.history import History
+from unlearning.ledger import Ledger
 from unlearning.protocol import Reply
 from unlearning.pruning import class_scores, masked, prune_highest, tf_idf
 from unlearning.request import Request, Scope
@@ -101,27 +106,63 @@ def test_activations_are_those_of_the_layers() -> None:
     }
 
 
-def test_resnet_layers_come_with_their_normalisation() -> None:
-    model = build("resnet18", (1, 8, 8), 3)
-    x = torch.rand(4, 1, 8, 8)
-    data = Shard(x, torch.tensor([0, 1, 2, 0]))
+@pytest.mark.parametrize(
+    ("name", "params", "expected"),
+    [
+        ("resnet18", {"width": 8, "groups": 4}, {"conv1+bn1", "layer1.0.conv1+layer1.0.bn1"}),
+        ("resnet18", {"width": 8, "groups": 4}, {"layer2.0.downsample.0+layer2.0.downsample.1"}),
+        ("vgg11", {"width": 8, "groups": 4}, {"features.0+features.1", "features.4+features.5"}),
+        ("vgg11", {"width": 8, "groups": 0}, {"features.0", "features.3"}),
+    ],
+)
+def test_layers_of_deep_networks_come_with_their_normalisation(
+    name: str, params: dict[str, int], expected: set[str]
+) -> None:
+    model = build(name, (1, 8, 8), 3, params)
+    labels, before, after, masks = pruned(model)
+    assert expected <= labels
+    assert not any("fc" in label or "classifier" in label for label in labels)
+    for label in expected:
+        layer, _, norm = label.partition("+")
+        gone = ~masks[f"{layer}.weight"]
+        assert 0 < gone.sum() <= max(1, round(0.25 * len(gone)))
+        silent = [f"{norm}.{kind}" for kind in ("weight", "bias") if norm]
+        for array in (f"{layer}.weight", *silent):
+            assert not after[array][gone].any()
+            np.testing.assert_array_equal(after[array][~gone], before[array][~gone])
+    assert {n: a.shape for n, a in after.items()} == {n: a.shape for n, a in before.items()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_pruned_channels_of_deep_networks_stay_dead_through_training(name: str) -> None:
+    """In a residual block the gradient of a normalisation behind which no ReLU stands is not 0."""
+    model = build(name, (1, 8, 8), 3, {"width": 8, "groups": 4})
+    _, _, after, masks = pruned(model)
+    load(model, after)
+    data = Shard(torch.rand(8, 1, 8, 8), torch.arange(8) % 3)
+    extras = {f"mask/{array}": keep for array, keep in masks.items()}
+    train(model, local(data, extras=extras), TRAIN, np.random.default_rng(0))
+    trained = to_arrays(model)
+    for array, keep in masks.items():
+        assert not trained[array][~keep].any(), array
+    moved = [array for array in masks if (trained[array] != after[array]).any()]
+    assert len(moved) > len(masks) // 2
+
+
+def pruned(model: nn.Module) -> tuple[set[str], Arrays, Arrays, Arrays]:
+    """Return the layers found, the model before and after pruning a quarter, and the masks."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        data = Shard(torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2]))
     found = activations(model, local(data), {"hidden_units": True}, np.random.default_rng(0))
     assert found.arrays is not None
     labels = {key.removeprefix("sums/") for key in found.arrays if key != "counts"}
-    assert {"conv1+bn1", "layer1.0.conv1+layer1.0.bn1"} <= labels
-    assert "layer2.0.downsample.0+layer2.0.downsample.1" in labels
-    assert not any("fc" in label for label in labels)
     strategy = ClassPruning(share=0.25)
     strategy.request = Request(Scope.CLASS, classes=(0,))
     before = to_arrays(model)
-    reply = Reply(0, 4, dict(found.arrays))
-    after = strategy.combine(1, before, [reply])
-    gone = ~strategy._masks["layer1.0.conv1.weight"]
-    assert 0 < gone.sum() <= 16
-    for name in ("layer1.0.conv1.weight", "layer1.0.bn1.weight", "layer1.0.bn1.bias"):
-        assert not after[name][gone].any()
-        np.testing.assert_array_equal(after[name][~gone], before[name][~gone])
-    assert {n: a.shape for n, a in after.items()} == {n: a.shape for n, a in before.items()}
+    after = strategy.combine(1, before, [Reply(0, 4, dict(found.arrays))])
+    assert strategy.rewritten is not None
+    return labels, before, after, masks_of(strategy.rewritten)
 
 
 def test_masks_hold_through_training_with_momentum() -> None:
@@ -153,7 +194,6 @@ def test_answers_that_do_not_fit_are_left_out() -> None:
         {**good, "sums/1": -good["sums/1"]},
         {**good, "sums/9": good["sums/1"]},
     ):
-        strategy.join(strategy.federation)
         after = strategy.combine(1, arrays, [Reply(0, 3, good), Reply(1, 3, bad)])
         np.testing.assert_array_equal(after["1.weight"], alone["1.weight"])
 
@@ -179,6 +219,81 @@ def test_whole_federation_forgets_a_class(tmp_path: Path, name: str) -> None:
     fine = next(row for row in rows if row.strategy == "fine-tune")
     assert pruned.metrics["forget_accuracy"] < 0.3
     assert pruned.metrics["forget_accuracy"] <= fine.metrics["forget_accuracy"]
+
+
+class Hidden(nn.Module):
+    """The toy's task with a hidden layer, so that there is something to prune."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.hidden, self.out = nn.Linear(FEATURES, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.out(self.hidden(x).relu())
+        return logits
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyFederation:
+    """Return the toy federation learning a net with a hidden layer, recorded on disk."""
+    monkeypatch.setattr(toy_module, "ToyModel", Hidden)
+    return ToyFederation(tmp_path / "home", history=History(tmp_path / "history"))
+
+
+def dead(arrays: Arrays) -> list[int]:
+    return np.flatnonzero(~arrays["hidden.weight"].any(axis=1)).tolist()
+
+
+def test_pruned_channels_are_dead_after_a_restart_of_the_server(
+    tmp_path: Path, toy: ToyFederation
+) -> None:
+    toy.federation.recovery_rounds = 1
+    arrays = toy.run(UnlearningStrategy(), rounds=3)
+    toy.federation.ledger.receive(request("class"))
+    arrays = toy.run(ClassPruning(share=0.2), arrays, rounds=0)
+    gone = dead(arrays)
+    assert len(gone) == 3
+    toy.federation.history.close()
+
+    toy.federation.history = History.open(tmp_path / "history")
+    assert toy.federation.history.verify() == []
+    anew = ClassPruning(share=0.2)
+    after = toy.run(anew, arrays, rounds=4)
+    assert all(
+        set(instruction.extras) == {"mask/hidden.weight", "mask/hidden.bias"}
+        for instruction in anew.teach(9).values()
+    )
+    assert dead(after) == gone
+    assert not after["hidden.bias"][gone].any()
+    alive = np.setdiff1d(np.arange(16), gone)
+    assert (after["hidden.weight"][alive] != arrays["hidden.weight"][alive]).any()
+
+    toy.federation.ledger.receive(request("class", client=0))
+    both = toy.run(ClassPruning(share=0.2), after, rounds=0)
+    assert set(gone) < set(dead(both))
+
+
+def test_a_request_that_failed_leaves_no_mask(toy: ToyFederation) -> None:
+    arrays = toy.run(UnlearningStrategy(), rounds=2)
+    toy.federation.judge = lambda *_: 1 / 0
+    toy.federation.ledger.receive(request("class"))
+    with pytest.raises(ZeroDivisionError):
+        toy.run(ClassPruning(share=0.2), arrays, rounds=0)
+    toy.federation.judge, toy.federation.ledger = None, Ledger()  # it would be tried again
+    assert masks_of(toy.federation.history) == {}
+    assert toy.federation.history.rounds == (1, 2)
+    assert dead(toy.run(ClassPruning(share=0.2), arrays, rounds=1)) == []
+
+
+def test_clients_that_ignore_the_masks_revive_nothing(toy: ToyFederation) -> None:
+    arrays = toy.run(UnlearningStrategy(), rounds=2)
+    toy.federation.ledger.receive(request("class"))
+    pruned_arrays = toy.run(ClassPruning(share=0.2), arrays, rounds=0)
+    toy.faults[2] = lambda answer: [array + 1 for array in answer]
+    after = toy.run(ClassPruning(share=0.2), pruned_arrays, rounds=1)
+    assert set(dead(pruned_arrays)) <= set(dead(after))
 
 
 def test_bounds_are_checked() -> None:

@@ -540,6 +540,35 @@ def test_purged_client_may_come_back(root: Path | None) -> None:
         assert same(history.arrays(5), arrays)
 
 
+# --- the state of a strategy ---------------------------------------------------------------------
+
+
+def test_state_outlives_everything_but_another_state(root: Path | None) -> None:
+    masks: Arrays = {"mask/w": np.array([True, False]), "count": np.array(3)}
+    with History(root, keep=ALL) as history:
+        fill(history)
+        assert history.state == {}
+        history.keep_state(model(7))
+        history.keep_state(masks)
+        if root is not None:
+            history.close()
+            history = History.open(root)
+        assert same(history.state, masks)
+        history.purge(Request(Scope.CLASS, classes=(1,)))
+        history.truncate(0)
+        assert same(history.state, masks)
+        assert same(history.fork(None).state, masks)
+        with History(keep=ALL) as other:
+            other.adopt(history)
+            assert same(other.state, masks)
+            other.adopt(History(keep=ALL))
+            assert other.state == {}
+        assert history.verify() == []
+        history.keep_state({})
+        assert history.state == {}
+        assert history.verify() == []
+
+
 # --- rewriting -----------------------------------------------------------------------------------
 
 
@@ -560,6 +589,7 @@ def contents(history: History) -> dict[str, object]:
             for k in {k for t in history.rounds for k in history.participants(t)}
         },
         "sensitivities": {t: history.sensitivities(t) for t in history.rounds},
+        "state": named.digest(history.state),
     }
 
 
@@ -784,6 +814,7 @@ ACTIONS: dict[str, Callable[[History], object]] = {
     "truncate": lambda history: history.truncate(1),
     "adopt": lambda history: adopt_another(history),
     "start": lambda history: history.start(model(0)),
+    "state": lambda history: history.keep_state(model(8)),
 }
 
 

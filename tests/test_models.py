@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18, vgg11
 
 from experiments import models
 from experiments.models import build, load, names, to_arrays
@@ -22,7 +23,7 @@ def test_names_are_found_by_walking() -> None:
     assert {"cnn", "mlp", "resnet18", "ridge", "k-means", "svm", "logistic"} <= set(names())
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18", "vgg11"])
 @pytest.mark.parametrize("shape", [IMAGE, (3, 32, 32)])
 def test_one_output_per_class(name: str, shape: tuple[int, ...]) -> None:
     model = build(name, shape, 7, seed=3)
@@ -30,7 +31,7 @@ def test_one_output_per_class(name: str, shape: tuple[int, ...]) -> None:
         assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18"])
+@pytest.mark.parametrize("name", ["cnn", "mlp", "resnet18", "vgg11"])
 def test_seed_alone_decides_the_values(name: str) -> None:
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
@@ -52,7 +53,43 @@ def test_resnet_keeps_no_statistics_and_the_resolution() -> None:
     assert parameters(arrays).keys() == arrays.keys()
     assert not any(is_buffer(name, array) for name, array in arrays.items())
     assert arrays["conv1.weight"].shape == (64, 3, 3, 3)
-    assert isinstance(model.get_submodule("maxpool"), nn.Identity)
+
+
+def test_resnet_is_torchvisions_but_for_its_stem() -> None:
+    model = build("resnet18", (3, 32, 32), 10, seed=1)
+    theirs = resnet18(num_classes=10, norm_layer=lambda size: nn.GroupNorm(32, size))
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    theirs.maxpool = nn.Identity()
+    load(theirs, to_arrays(model))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model(x), theirs(x))
+    assert list(model.state_dict()) == list(theirs.state_dict())
+
+
+def test_vgg_has_the_convolutions_of_configuration_a() -> None:
+    """Table 1 of Simonyan and Zisserman (arXiv 1409.1556), column A, eight weight layers of it."""
+    theirs = [m for m in vgg11(num_classes=10).features if isinstance(m, (nn.Conv2d, nn.MaxPool2d))]
+    for params, norms in (({}, 8), ({"groups": 0}, 0)):
+        ours = [
+            module
+            for module in build("vgg11", (3, 32, 32), 10, params).modules()
+            if isinstance(module, (nn.Conv2d, nn.MaxPool2d))
+        ]
+        assert [type(module) for module in ours] == [type(module) for module in theirs]
+        shapes = [m.weight.shape for m in ours if isinstance(m, nn.Conv2d)]
+        assert shapes == [m.weight.shape for m in theirs if isinstance(m, nn.Conv2d)]
+        made = build("vgg11", (3, 32, 32), 10, params)
+        assert sum(isinstance(module, nn.GroupNorm) for module in made.modules()) == norms
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
+def test_narrow_networks_for_small_machines(name: str) -> None:
+    wide = to_arrays(build(name, (3, 32, 32), 10))
+    narrow = to_arrays(build(name, (3, 32, 32), 10, {"width": 16, "groups": 4}))
+    assert sum(a.size for a in narrow.values()) < sum(a.size for a in wide.values()) / 14
+    with pytest.raises(ConfigError, match="divisible by num_groups"):
+        build(name, (3, 32, 32), 10, {"width": 16})
 
 
 def test_parameters_of_a_model() -> None:
@@ -66,7 +103,7 @@ def test_parameters_of_a_model() -> None:
 
 
 def test_images_alone_can_be_convolved() -> None:
-    for name in ("cnn", "resnet18"):
+    for name in ("cnn", "resnet18", "vgg11"):
         with pytest.raises(ConfigError, match="take the model mlp"):
             build(name, (30,), 2)
     with pytest.raises(ConfigError, match="4x4"):

@@ -201,6 +201,32 @@ class History:
         with self._store.commit("start"):
             self._store.insert([blob])
 
+    def keep_state(self, arrays: Arrays) -> None:
+        """Store what a strategy must know for as long as the federation lives; replaces all of it.
+
+        Forks have it, whoever opens the folder again finds it, no purge and no truncation takes it
+        away: it must tell nothing of what was forgotten.
+
+        Parameters
+        ----------
+        arrays : Arrays
+            Any names, shapes and dtypes; empty: nothing from now on.
+
+        Raises
+        ------
+        HistoryError
+            If the folder cannot be written.
+        """
+        batch = self._store.next_batch()
+        try:
+            staged = [self._store.stage(batch, "state", 0, None, encode(arrays))] if arrays else []
+            with self._store.commit(batch) if staged else self._store.transaction():
+                self._store.forget(self._store.select("kind = 'state'"))
+                self._store.insert(staged)
+        finally:
+            self._store.blobs.discard(batch)
+        self._store.sweep()
+
     @contextmanager
     def record(self, server_round: int, arrays: Arrays) -> Iterator[RoundEntry]:
         """Record one round; it appears when the block ends without an exception, else never.
@@ -277,6 +303,12 @@ class History:
                 f"{self._store.place(INDEX)} holds no initial model; nothing was recorded yet"
             )
         return self._load(found[0])
+
+    @property
+    def state(self) -> Arrays:
+        """What a strategy last left with :meth:`keep_state`; empty if nothing."""
+        found = self._store.select("kind = 'state'")
+        return self._load(found[0]) if found else {}
 
     @property
     def rounds(self) -> tuple[int, ...]:

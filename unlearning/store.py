@@ -45,9 +45,10 @@ class Blob:
     path : str
         ``batch/name``, with forward slashes.
     kind : str
-        ``initial``, ``global``, ``update`` or ``contribution``.
+        ``initial``, ``global``, ``update``, ``contribution`` or ``state``.
     server_round : int
-        The round it belongs to; 0 for the initial model; for a contribution the last round in it.
+        The round it belongs to; 0 for the initial model and the state of a strategy; for a
+        contribution the last round in it.
     client : int or None
         Whose it is.
     sha256 : str
@@ -71,6 +72,7 @@ class Blob:
             "global": "global.safetensors",
             "update": f"client-{self.client or 0:05d}.safetensors",
             "contribution": f"contribution-{self.client or 0:05d}.safetensors",
+            "state": "state.safetensors",
         }[self.kind]
 
     @property

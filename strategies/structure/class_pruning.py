@@ -15,14 +15,13 @@ from dataclasses import replace
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.federation import Federation
 from unlearning.arrays import Array, Arrays
 from unlearning.history import History
 from unlearning.protocol import MASK, Instruction, Reply
 from unlearning.pruning import class_scores, masked, prune_highest
 from unlearning.request import Request, Scope
 
-__all__ = ["ClassPruning"]
+__all__ = ["ClassPruning", "masks_of"]
 
 log = logging.getLogger("fedunlearn")
 
@@ -59,7 +58,11 @@ class ClassPruning(UnlearningStrategy):
     adding their scores; masks of earlier requests stay. The logit of the class is kept; with no
     example of the class left it falls in recovery. What is sent are class-wise sums of
     activations, which secure aggregation could add up. A model without layers to prune is left as
-    it is, with a warning. The masks live as long as this object.
+    it is, with a warning.
+
+    The masks are kept in the history from the moment the request is fulfilled, so that they hold
+    after a restart too. They say no more than the zeros of the model do. A run that begins from
+    such a model, without its history, does not know them.
     """
 
     scopes = frozenset({Scope.CLASS})
@@ -71,15 +74,11 @@ class ClassPruning(UnlearningStrategy):
         self.hidden_units = hidden_units
         self.layers = layers
         self.pruned: dict[str, int] = {}
-        self._masks: Arrays = {}
-
-    def join(self, federation: Federation) -> None:
-        """Take the federation to work in; masks of another one do not apply."""
-        super().join(federation)
-        self._masks = {}
+        self._history = History()
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Keep the model; one round of looking follows."""
+        self._history = history
         return arrays, 1
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
@@ -91,9 +90,10 @@ class ClassPruning(UnlearningStrategy):
         }
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
-        """Score, and prune."""
+        """Score, and prune; the masks come into force when the request is fulfilled."""
         sums, counts = _gathered(replies, arrays)
         classes = self.request.classes if self.request else ()
+        masks = masks_of(self._history)
         self.pruned = {}
         for label, found in sums.items():
             if not self._wanted(label):
@@ -101,15 +101,17 @@ class ClassPruning(UnlearningStrategy):
             pruned = prune_highest(class_scores(found, counts, classes), self.share)
             self.pruned[label] = int(pruned.sum())
             for name in _arrays_of(label, arrays):
-                before = self._masks.get(name, np.ones(len(pruned), dtype=bool))
-                self._masks[name] = before & ~pruned
-        if not self.pruned:
+                masks[name] = masks.get(name, np.ones(len(pruned), dtype=bool)) & ~pruned
+        if self.pruned:
+            self._hand_over(masks)
+        else:
             log.warning("ClassPruning found no layer to prune; the model is as it was")
-        return self._silenced(arrays)
+        return _silenced(arrays, masks)
 
     def teach(self, server_round: int) -> Mapping[int, Instruction]:
         """Train as usual, with the masks sent along."""
-        extras = {f"{MASK}{name}": keep for name, keep in self._masks.items()}
+        masks = masks_of(self.federation.history)
+        extras = {f"{MASK}{name}": keep for name, keep in masks.items()}
         return {
             client: replace(instruction, extras={**instruction.extras, **extras})
             for client, instruction in super().teach(server_round).items()
@@ -117,17 +119,40 @@ class ClassPruning(UnlearningStrategy):
 
     def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average as usual; what is pruned stays pruned, whatever a client answered."""
-        return self._silenced(super().learn(server_round, arrays, replies))
+        learned = super().learn(server_round, arrays, replies)
+        return _silenced(learned, masks_of(self.federation.history))
 
-    def _silenced(self, arrays: Arrays) -> Arrays:
-        return {
-            name: masked(array, self._masks[name]) if name in self._masks else array
-            for name, array in arrays.items()
-        }
+    def _hand_over(self, masks: Arrays) -> None:
+        """Let the history that follows, if the request is fulfilled, hold the masks.
+
+        A request that fails after this leaves neither a pruned model nor masks.
+        """
+        last = max(self._history.rounds, default=0)
+        after = self.rewrite(self._history, before=last + 1)
+        if self.request is not None:
+            after.purge(self.request)
+        others = {n: a for n, a in after.state.items() if not n.startswith(MASK)}
+        after.keep_state(others | {f"{MASK}{name}": keep for name, keep in masks.items()})
 
     def _wanted(self, label: str) -> bool:
         parts = [part.strip() for part in self.layers.split(",") if part.strip()]
         return not parts or any(part in label for part in parts)
+
+
+def masks_of(history: History) -> Arrays:
+    """Return which channels the requests so far have left, by array: True where one lives."""
+    return {
+        name.removeprefix(MASK): keep
+        for name, keep in history.state.items()
+        if name.startswith(MASK)
+    }
+
+
+def _silenced(arrays: Arrays, masks: Mapping[str, Array]) -> Arrays:
+    return {
+        name: masked(array, masks[name]) if name in masks else array
+        for name, array in arrays.items()
+    }
 
 
 def _arrays_of(label: str, arrays: Mapping[str, Array]) -> list[str]:
