@@ -41,7 +41,10 @@ def _workbench(scenario: str, device: str) -> nn.Module:
 
 @lru_cache(maxsize=4096)
 def _holdings(scenario: str, device: str, client: int) -> Holdings:
-    """Return a client's data and model, loaded once per process."""
+    """Return a client's data and model, loaded once per process.
+
+    Where a frozen trunk reads the examples for the model, the client holds what it reads.
+    """
     place = models.device(device)
     found = task(scenario).client(client)
     labels = (found.train_y, found.held_y)
@@ -49,7 +52,8 @@ def _holdings(scenario: str, device: str, client: int) -> Holdings:
         labels = task(scenario).task_labels(client)
 
     def shard(x: NDArray[np.float32], y: NDArray[np.int64]) -> Shard:
-        return Shard(torch.from_numpy(x).to(place), torch.from_numpy(y).to(place))
+        seen = task(scenario).seen(x)
+        return Shard(torch.from_numpy(seen).to(place), torch.from_numpy(y).to(place))
 
     return Holdings(
         train=shard(found.train_x, labels[0]),

@@ -34,6 +34,7 @@ __all__ = [
     "StartConfig",
     "StopConfig",
     "TrainConfig",
+    "TrunkConfig",
     "alias_of",
 ]
 
@@ -135,10 +136,26 @@ class DataConfig(_OpenTable):
         return raw
 
 
+class TrunkConfig(_OpenTable):
+    """A frozen network whose last hidden layer is what a model sees; further keys: its parameters.
+
+    It must have been made without the data that may have to be forgotten.
+    """
+
+    name: str = Field(default="cnn", description="a network or module:function")
+    file: str | None = Field(
+        default=None, description="a safetensors file of it, trained on other data; none: random"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of its random values")
+
+
 class ModelConfig(_OpenTable):
     """Which model; further keys are its parameters."""
 
     name: str = Field(default="mlp", description="a model or module:function")
+    trunk: TrunkConfig | None = Field(
+        default=None, description="a frozen network in front of a model that is none"
+    )
 
 
 class TrainConfig(_Table):

@@ -23,13 +23,13 @@ from experiments.app import client_app
 from experiments.config import Config, load
 from experiments.grids import LocalGrid
 from experiments.registry import make
-from experiments.tasks import Examples, Scenario, Task, task
+from experiments.tasks import Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning import newton
-from unlearning.arrays import Arrays, digest
+from unlearning.arrays import Array, Arrays, digest
 from unlearning.fulfil import fulfil
 from unlearning.history import History
 from unlearning.ledger import Ledger
@@ -181,21 +181,23 @@ def bench_newton(count: int) -> list[Row]:
             arrays = fulfil(request, answering, arrays, federation.history, ledger)
             took = time.perf_counter() - begun
             left = made.retain_set(ledger.forgotten())
-            found = _certificate(made.array_model, before, arrays, left)
+            found = _certificate(made.array_model, before, arrays, made.seen(left.x), left.y)
             budget = float(getattr(answering, "budget", float("nan")))
             rows.append({"removal": number, **found, "budget": budget, "unlearn_s": took})
     return rows
 
 
-def _certificate(model: LogisticModel, before: Arrays, after: Arrays, left: Examples) -> Row:
+def _certificate(
+    model: LogisticModel, before: Arrays, after: Arrays, x: Array, labels: Array
+) -> Row:
     """Compare the gradient that a removal left with its bound, and the model with the optimum."""
-    rows, penalty, noise = newton.rows_of(left.x), model.penalty, after["noise"]
-    found = newton.terms(after["weights"], rows, left.y, hessian=False)
+    rows, penalty, noise = newton.rows_of(x), model.penalty, after["noise"]
+    found = newton.terms(after["weights"], rows, labels, hessian=False)
     residual = np.linalg.norm(newton.gradient(after["weights"], found, noise, penalty))
     anew = int(after["epoch"][0]) > int(before["epoch"][0])
     best = after["weights"]
     for _ in range(4):
-        best = best + newton.step(best, newton.terms(best, rows, left.y), noise, penalty)
+        best = best + newton.step(best, newton.terms(best, rows, labels), noise, penalty)
     # Learned anew there is no removal to bound, and the noise is another.
     bound = float("nan") if anew else float(after["spent"][0] - before["spent"][0])
     moved = float("nan") if anew else float(np.linalg.norm(before["weights"] - best))

@@ -23,6 +23,7 @@ from experiments import admission, data, markers, models
 from experiments.partition import partition
 from experiments.runfolder import FederationFacts
 from experiments.schema import Config, DataConfig, MarkerConfig, ModelConfig
+from experiments.trunk import Trunk
 from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, RequestError
@@ -83,7 +84,7 @@ class Scenario:
             changes["name"] = f"npz:{path}"
         placed = config.data.model_copy(update=changes)
         chosen = config.seed if seed is None else seed
-        return Scenario(chosen, placed, config.model, config.marker)
+        return Scenario(chosen, placed, _with_absolute_file(config.model), config.marker)
 
     def to_json(self) -> str:
         """Return one line that :meth:`from_json` reads; equal scenarios give equal text."""
@@ -161,13 +162,19 @@ class Task:
             )
         self.num_classes = self._data.num_classes
         self.input_shape = self._data.input_shape
+        self._trunk = self._frozen()
         self.array_model: ArrayModel | None = models.array_model(
             scenario.model.name,
-            self.input_shape,
+            self.input_shape if self._trunk is None else (self._trunk.width,),
             self.num_classes,
             scenario.model.params,
             scenario.seed,
         )
+        if self._trunk is not None and self.array_model is None:
+            raise ConfigError(
+                f"model.trunk is for models that are no network, {scenario.model.name!r} is "
+                "one; leave it out, or take ridge, logistic, svm or k-means"
+            )
         self._workbench = None if self.array_model else self.fresh_model(scenario.seed)
         self._marked = self._plant()
         self._labels = {client: self.client(client).train_y for client in self.clients}
@@ -217,6 +224,10 @@ class Task:
             *self._rows(self._partition.train[client]),
             *self._rows(self._partition.held_out[client]),
         )
+
+    def seen(self, x: Floats) -> NDArray[np.floating[Any]]:
+        """Return what the model is given of examples: themselves, or what a frozen trunk reads."""
+        return x if self._trunk is None else self._trunk(x)
 
     def task_labels(self, client: int) -> tuple[Integers, Integers]:
         """Return the labels of a client's training and held-out data for every task.
@@ -419,7 +430,8 @@ class Task:
     def _predict_arrays(self, arrays: Mapping[str, Array], x: Floats) -> Floats:
         if self.array_model is None or not len(x):
             return np.empty((0, self.num_classes), np.float32)
-        return self.array_model.predict(arrays, x.reshape(len(x), -1)).astype(np.float32)
+        seen = self.seen(x).reshape(len(x), -1)
+        return self.array_model.predict(arrays, seen).astype(np.float32)
 
     def losses(
         self, arrays: Mapping[str, Array], examples: Examples, device: str = "cpu"
@@ -431,6 +443,10 @@ class Task:
         probabilities = self.predict(arrays, examples.x, device)
         true = probabilities[np.arange(len(examples.y)), examples.y].astype(np.float64)
         return -np.log(np.maximum(true, np.finfo(np.float32).tiny))
+
+    def _frozen(self) -> Trunk | None:
+        chosen = self.scenario.model.trunk
+        return None if chosen is None else Trunk(chosen, self.input_shape, self.num_classes)
 
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])
@@ -490,6 +506,13 @@ class Task:
         none = Examples(np.empty((0, *self.input_shape), np.float32), np.empty(0, dtype=np.int64))
         xs, ys = zip(none, *parts, strict=True)
         return Examples(np.concatenate(xs), np.concatenate(ys))
+
+
+def _with_absolute_file(model: ModelConfig) -> ModelConfig:
+    if model.trunk is None or model.trunk.file is None:
+        return model
+    path = str(Path(model.trunk.file).expanduser().absolute())
+    return model.model_copy(update={"trunk": model.trunk.model_copy(update={"file": path})})
 
 
 def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,7 @@ class Shard:
         """Return the examples at ``index`` (positions or a mask)."""
         return Shard(self.features[index], self.labels[index])
 
-    def table(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def table(self) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
         """Return features, flattened to ``(n, d)``, and labels ``(n,)`` as NumPy arrays."""
         features = self.features.detach().cpu().numpy()
         width = int(np.prod(features.shape[1:]))
