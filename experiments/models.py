@@ -190,9 +190,19 @@ def array_logistic(
     seed: int,
     penalty: float = 1e-3,
     sigma: float = 1.0,
+    direct_up_to: int = 256,
+    products: int = 100,
+    tolerance: float = 1e-8,
 ) -> ArrayModel:
-    """Return logistic regression with a perturbed objective, for certified removal."""
-    return LogisticModel(int(np.prod(input_shape)), num_classes, seed, penalty, sigma)
+    """Return logistic regression with a perturbed objective, for certified removal.
+
+    With more features than ``direct_up_to`` a Newton step is searched for by conjugate gradients,
+    over up to ``products`` + 2 rounds.
+    """
+    width = int(np.prod(input_shape))
+    return LogisticModel(
+        width, num_classes, seed, penalty, sigma, direct_up_to, products, tolerance
+    )
 
 
 def takes_tasks(name: str) -> bool:

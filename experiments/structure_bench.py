@@ -134,6 +134,17 @@ def bench_ridge(count: int) -> list[Row]:
     return deletions(config, "ridge", count, beside=_HOW)
 
 
+def bench_ridge_head(count: int) -> list[Row]:
+    """Random deletions from a ridge head on what a frozen network reads in digits."""
+    config = load(CONFIGS / "mnist_ridge_head.toml", ["data.name=digits", "data.limit="])
+    return deletions(config, "ridge", count, beside=_HOW)
+
+
+def bench_ridge_head_mnist(count: int) -> list[Row]:
+    """Random deletions from a ridge head on what a frozen network reads in MNIST's images."""
+    return deletions(load(CONFIGS / "mnist_ridge_head.toml"), "ridge", count, beside=_HOW)
+
+
 def bench_k_means(count: int) -> list[Row]:
     """Random deletions from the clusters of ``digits_k_means.toml``."""
     return deletions(load(CONFIGS / "digits_k_means.toml", ["rounds=1"]), "k-means", count)
@@ -165,16 +176,24 @@ def bench_growth_parts(count: int) -> list[Row]:
 
 def bench_newton(count: int) -> list[Row]:
     """Twice ``count`` removals by Newton steps: the gradient left, its bound, the budget used."""
-    config = load(CONFIGS / "breast_cancer_newton.toml")
+    return _removals(load(CONFIGS / "breast_cancer_newton.toml"), 2 * count)
+
+
+def bench_newton_head(count: int) -> list[Row]:
+    """Removals from a Newton head on 512 frozen features, each step by conjugate gradients."""
+    return _removals(load(CONFIGS / "mnist_newton_head.toml"), count)
+
+
+def _removals(config: Config, count: int) -> list[Row]:
     made = task(Scenario.of(config))
     if not isinstance(made.array_model, LogisticModel):
-        raise TypeError("the part newton measures the model logistic")
+        raise TypeError("removals are measured of the model logistic")
     with TemporaryDirectory() as home:
         ledger = Ledger()
         federation, grid = _federation(config, made, ledger, Path(home))
         arrays = _start(UnlearningStrategy(), federation, grid, config.rounds)
         rows: list[Row] = []
-        for number, request in enumerate(_requests(made, 2 * count, only_samples=True), 1):
+        for number, request in enumerate(_requests(made, count, only_samples=True), 1):
             answering = _fresh("newton", config, federation)
             before = arrays
             begun = time.perf_counter()
@@ -192,7 +211,7 @@ def _certificate(
 ) -> Row:
     """Compare the gradient that a removal left with its bound, and the model with the optimum."""
     rows, penalty, noise = newton.rows_of(x), model.penalty, after["noise"]
-    found = newton.terms(after["weights"], rows, labels, hessian=False)
+    found = newton.terms(after["weights"], rows, labels, matrices=False)
     residual = np.linalg.norm(newton.gradient(after["weights"], found, noise, penalty))
     anew = int(after["epoch"][0]) > int(before["epoch"][0])
     best = after["weights"]

@@ -386,8 +386,9 @@ class UnlearningStrategy(FedAvg):
             for server_round in range(1, rounds + 1):
                 if self.learns_again and self._has_recovered():
                     break
-                current = self._unlearning_round(server_round, current)
-                federation.observe("unlearn", server_round, current)
+                before, current = current, self._unlearning_round(server_round, current)
+                if current is not before:  # else nobody was asked and nothing was done
+                    federation.observe("unlearn", server_round, current)
             difference = named.mismatch(arrays, current)
             if difference and federation.model is None:
                 raise FederationError(f"{type(self).__name__} returned a model whose {difference}")

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from unlearning import newton
+from unlearning.conjugate import advance, begin
 from unlearning.newton import (
     add,
     budget,
     classify,
     gradient,
+    lean_bound,
+    products,
     removal_bound,
     rows_of,
     step,
+    stretch,
     terms,
 )
 
@@ -90,6 +94,57 @@ def test_the_bound_holds_where_the_model_had_not_converged():
     after = terms(weights + moved, rows[3:], labels[3:])
     residual = np.linalg.norm(gradient(weights + moved, after, noise, PENALTY))
     assert residual <= removal_bound(moved, left.gram)
+
+
+def test_products_are_those_of_the_matrices_that_are_never_formed():
+    rows, labels = _data(50)
+    weights, direction = np.random.default_rng(1).normal(size=(2, 3, rows.shape[1]))
+    found = terms(weights, rows, labels)
+    expected = np.einsum("cde,ce->cd", found.hessian, direction)
+    np.testing.assert_allclose(products(rows, direction, weights), expected, rtol=1e-12)
+    np.testing.assert_allclose(products(rows, direction, None), direction @ found.gram)
+    lean = terms(weights, rows, labels, matrices=False)
+    np.testing.assert_array_equal(lean.gradient, found.gradient)
+    assert lean.hessian.size == lean.gram.size == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 50])
+def test_the_largest_eigenvalue_is_not_undercut(size):
+    rows, _ = _data(size)
+    exact = np.linalg.eigvalsh(rows.T @ rows)[-1] if size else 0.0
+    assert exact <= stretch(rows) <= exact * (1 + 1e-6)
+
+
+def test_the_bound_from_products_is_that_from_the_matrix_and_counts_what_is_unsolved():
+    rows, _ = _data()
+    moved = np.random.default_rng(1).normal(size=(3, rows.shape[1]))
+    gram, none = rows.T @ rows, np.zeros(3)
+    parts = [rows[:150], rows[150:]]
+    product = sum(products(part, moved, None) for part in parts)
+    whole = sum(stretch(part) for part in parts)
+    exact = removal_bound(moved, gram)
+    assert lean_bound(moved, product, stretch(rows), none) == pytest.approx(exact)
+    assert exact <= lean_bound(moved, product, whole, none) < 1.05 * exact
+    assert lean_bound(0 * moved, 0 * product, whole, np.array([3.0, 0.0, 4.0])) == 5.0
+
+
+def test_a_step_that_is_not_solved_leaves_no_more_than_its_bound():
+    rows, labels = _data()
+    noise = _noise(rows.shape[1])
+    weights = _trained(rows, labels, noise)
+    left, kept = terms(weights, rows[40:], labels[40:]), rows[40:]
+    slope = gradient(weights, left, noise, PENALTY)
+    search = begin(-slope)
+    for number in range(4):
+        moved = search.solution
+        after = terms(weights + moved, kept, labels[40:])
+        residual = np.linalg.norm(gradient(weights + moved, after, noise, PENALTY))
+        product = products(kept, moved, None)
+        bound = lean_bound(moved, product, stretch(kept), search.left)
+        assert residual <= bound * (1 + 1e-12)
+        assert number or bound == pytest.approx(np.linalg.norm(slope))
+        ridge = PENALTY * len(kept) * search.direction
+        search = advance(search, products(kept, search.direction, weights) + ridge)
 
 
 def test_the_step_is_exact_for_squared_loss(monkeypatch):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from unlearning.arrays import flat
 
@@ -31,14 +32,18 @@ __all__ = [
     "budget",
     "classify",
     "gradient",
+    "lean_bound",
+    "products",
     "removal_bound",
     "rows_of",
     "step",
+    "stretch",
     "terms",
 ]
 
 Floats = NDArray[np.float64]
 
+_SLACK = 1e-9
 _GAMMA = 0.25  # the second derivative of the logistic loss changes at most this fast
 
 
@@ -76,19 +81,56 @@ def rows_of(x: NDArray[np.floating]) -> Floats:
 
 
 def terms(
-    weights: Floats, rows: Floats, labels: NDArray[np.int64], *, hessian: bool = True
+    weights: Floats, rows: Floats, labels: NDArray[np.int64], *, matrices: bool = True
 ) -> Terms:
-    """Return the sums over examples at ``weights``, shape (C, d); n may be 0."""
+    """Return the sums over examples at ``weights``, shape (C, d); n may be 0.
+
+    Without ``matrices`` those of shape (d, d) are empty.
+    """
     num_classes, width = weights.shape
     signs = np.where(labels[:, None] == np.arange(num_classes), 1.0, -1.0)
     # The share of the gradient's full length: sigmoid(-y w'x), without overflow.
     pull = 0.5 * (1 - np.tanh(0.5 * signs * (rows @ weights.T)))
+    gradient, counts = -(signs * pull).T @ rows, np.bincount(labels, minlength=num_classes)
+    if not matrices:
+        return Terms(gradient, np.zeros((num_classes, 0, 0)), np.zeros((0, 0)), counts)
     curved = np.zeros((num_classes, width, width))
-    if hessian:
-        for index, curvature in enumerate((pull * (1 - pull)).T):
-            curved[index] = (rows * curvature[:, None]).T @ rows
-    counts = np.bincount(labels, minlength=num_classes)
-    return Terms(-(signs * pull).T @ rows, curved, rows.T @ rows, counts)
+    for index, curvature in enumerate((pull * (1 - pull)).T):
+        curved[index] = (rows * curvature[:, None]).T @ rows
+    return Terms(gradient, curved, rows.T @ rows, counts)
+
+
+def products(rows: Floats, direction: Floats, weights: Floats | None) -> Floats:
+    """Return what a matrix makes of one direction per class, shape (C, d), without forming it.
+
+    Parameters
+    ----------
+    rows : array, shape (n, d)
+        Examples.
+    direction : array, shape (C, d)
+        What to multiply by.
+    weights : array, shape (C, d), or None
+        The matrix is the Hessian of each class's losses here; None: X'X.
+    """
+    along = rows @ direction.T
+    if weights is not None:
+        along = along * (0.25 * (1 - np.tanh(0.5 * (rows @ weights.T)) ** 2))
+    return np.asarray(along.T @ rows)
+
+
+def stretch(rows: Floats) -> float:
+    """Return the largest eigenvalue of X'X, by Lanczos iterations; 0 without examples.
+
+    It is rounded up by a billionth: such iterations come from below.
+    """
+    if min(rows.shape) < 2:
+        return float(np.sum(rows**2)) * (1 + _SLACK)
+    operator = LinearOperator(
+        (rows.shape[1],) * 2, matvec=lambda v: rows.T @ (rows @ v), dtype=np.float64
+    )
+    start = np.random.default_rng(0).normal(size=rows.shape[1])
+    found = eigsh(operator, k=1, v0=start, return_eigenvectors=False)
+    return float(found[0]) * (1 + _SLACK)
 
 
 def add(left: Terms, right: Terms) -> Terms:
@@ -132,10 +174,27 @@ def removal_bound(moved: Floats, gram: Floats) -> float:
     gram : array, shape (d, d)
         X'X of the remaining examples.
     """
-    spectral = math.sqrt(max(0.0, float(np.linalg.eigvalsh(gram)[-1])))
+    largest = max(0.0, float(np.linalg.eigvalsh(gram)[-1]))
+    return lean_bound(moved, moved @ gram, largest, np.zeros(len(moved)))
+
+
+def lean_bound(moved: Floats, product: Floats, largest: float, unsolved: Floats) -> float:
+    """Return the same from products alone, for a step that was not solved to the end.
+
+    Parameters
+    ----------
+    moved : array, shape (C, d)
+        The step v.
+    product : array, shape (C, d)
+        X'X v.
+    largest : float
+        No less than the largest eigenvalue of X'X; the sum of those of the clients' parts will do.
+    unsolved : array, shape (C,)
+        Length of the step's residual: it is left of the gradient on top of the paper's bound.
+    """
     lengths = np.linalg.norm(moved, axis=1)
-    seen = np.sqrt(np.maximum(0.0, np.einsum("cd,de,ce->c", moved, gram, moved)))
-    return float(np.linalg.norm(_GAMMA * spectral * lengths * seen))
+    seen = np.sqrt(np.maximum(0.0, np.sum(moved * product, axis=1)))
+    return float(np.linalg.norm(_GAMMA * math.sqrt(largest) * lengths * seen + unsolved))
 
 
 def budget(sigma: float, epsilon: float, delta: float) -> float:

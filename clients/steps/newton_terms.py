@@ -22,10 +22,20 @@ def newton_terms(
 ) -> Outcome:
     """Answer with the sums of gradients, Hessians and x x' over the retained examples.
 
-    The server sent ``weights`` of shape (C, d).
+    The server sent ``weights`` of shape (C, d). With the setting ``lean`` the answer holds no
+    matrix of shape (d, d): instead of them ``stretch``, (1,), the largest eigenvalue of X'X.
     """
     x, labels = local.retain.table()
-    found = newton.terms(local.arrays["weights"], newton.rows_of(x), labels)
+    rows = newton.rows_of(x)
+    if settings.get("lean"):
+        found = newton.terms(local.arrays["weights"], rows, labels, matrices=False)
+        answer = {
+            "gradient": found.gradient,
+            "counts": found.counts,
+            "stretch": np.array([newton.stretch(rows)]),
+        }
+        return Outcome(len(labels), len(labels), answer)
+    found = newton.terms(local.arrays["weights"], rows, labels)
     answer = {
         "gradient": found.gradient,
         "hessian": found.hessian,

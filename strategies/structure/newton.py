@@ -17,6 +17,7 @@ import numpy as np
 from strategies.base import UnlearningStrategy, in_range
 from unlearning import newton
 from unlearning.arrays import Arrays
+from unlearning.errors import FederationError
 from unlearning.history import History
 from unlearning.logistic_model import LogisticModel
 from unlearning.protocol import Instruction, Reply
@@ -55,6 +56,8 @@ class Newton(UnlearningStrategy):
     The certificate is that of the model right after the request, taken alone; it assumes that the
     noise was drawn once and that nobody but the server has seen it. Rounds that follow go on to the
     optimum without the data. A client that does not answer is left out until it next takes part.
+    With many features the step takes a round per product (see the model ``logistic``); the same
+    clients must then answer in all of them, or the search begins again.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
@@ -73,26 +76,39 @@ class Newton(UnlearningStrategy):
         self.newton_rounds = newton_rounds
         self.spent = 0.0
         self.budget = 0.0
-        self._anew = False
+        self._anew, self._left, self._rounds = False, 0, 0
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
-        """One round removes; the others are used only if the budget does not allow it."""
-        self._anew = False
+        """One step removes; the rounds of others are used only if the budget does not allow it."""
+        self._anew, self._left = False, 1
         self.budget = newton.budget(self._model.sigma, self.epsilon, self.delta)
-        return arrays, 1 + self.newton_rounds
+        self._rounds = self._model.rounds_per_step * (1 + self.newton_rounds)
+        return self._model.rested(arrays), self._rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
-        """Ask all that remain, once; again only when learning anew."""
-        if server_round > 1 and not self._anew:
-            return {}
-        return self._model.teach(self._arrays, self.remaining)
+        """Ask all that remain until the step is done; again only when learning anew."""
+        return self._model.teach(self._arrays, self.remaining) if self._left else {}
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Take the step if the budget allows it, or begin anew."""
-        if server_round > 1:
-            return self._model.learn(arrays, replies) if self._anew else arrays
-        after, bound = self._model.step(arrays, replies)
-        self.spent = float(arrays["spent"][0]) + bound
+        if not self._left:
+            return arrays
+        after = self._model.learn(arrays, replies)
+        bound = float(after["bound"][0])
+        if bound >= 0:
+            self._left -= 1
+            if not self._anew:
+                after = self._judged(after, bound)
+        if server_round == self._rounds and self._left:
+            raise FederationError(
+                "Newton found no step: other clients answered in every round of the search; raise "
+                "engine.timeout_s, or take the strategy retrain"
+            )
+        return after
+
+    def _judged(self, after: Arrays, bound: float) -> Arrays:
+        """Return the state after the removal, or the one to begin anew from."""
+        self.spent = float(after["spent"][0]) + bound
         if self.spent <= self.budget:
             log.info(
                 "Newton: the gradient left is at most %.3g; %.3g of %.3g is spent "
@@ -111,8 +127,8 @@ class Newton(UnlearningStrategy):
             self.spent,
             self.budget,
         )
-        self._anew, self.spent = True, 0.0
-        return self._model.begun(int(arrays["epoch"][0]) + 1)
+        self._anew, self._left, self.spent = True, self.newton_rounds, 0.0
+        return self._model.begun(int(after["epoch"][0]) + 1)
 
     @property
     def _model(self) -> LogisticModel:
