@@ -85,7 +85,12 @@ def names() -> tuple[str, ...]:
 
 @lru_cache(maxsize=2)
 def load(
-    name: str, root: str | None = None, *, limit: int | None = None, download: bool = False
+    name: str,
+    root: str | None = None,
+    *,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    download: bool = False,
 ) -> Dataset:
     """Return a data set; the last two stay in memory.
 
@@ -98,8 +103,8 @@ def load(
         :class:`Dataset`.
     root : str or None
         Folder with the files, laid out as torchvision does; read, never written to.
-    limit : int or None
-        Keep so many training examples, chosen with equal shares of every class.
+    limit, test_limit : int or None
+        Keep so many training or test examples, chosen with equal shares of every class.
     download : bool
         Fetch missing files into ``root``.
 
@@ -118,6 +123,15 @@ def load(
         known = [*names(), "npz:PATH", "module:function"]
         raise ConfigError(f"data.name: {unknown('data set', name, known)}")
     dataset = _checked(replace(dataset, name=name))
+    if test_limit is not None and test_limit < len(dataset.test_y):
+        kept = stratified(dataset.test_y, test_limit)
+        tasks = dataset.test_tasks
+        dataset = replace(
+            dataset,
+            test_x=dataset.test_x[kept],
+            test_y=dataset.test_y[kept],
+            test_tasks=None if tasks is None else tasks[kept],
+        )
     if limit is None or limit >= len(dataset.train_y):
         return dataset
     kept = stratified(dataset.train_y, limit)

@@ -123,6 +123,7 @@ class DataConfig(_OpenTable):
         description="the share of the training examples that the server gets, without labels",
     )
     limit: Positive | None = Field(default=None, description="use only so many training examples")
+    test_limit: Positive | None = Field(default=None, description="use only so many test examples")
     tasks_per_client: Positive | None = Field(
         default=None, description="how many of the data set's tasks a client holds, all if left out"
     )

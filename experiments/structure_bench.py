@@ -180,7 +180,7 @@ def bench_newton(count: int) -> list[Row]:
 
 
 def bench_newton_head(count: int) -> list[Row]:
-    """Removals from a Newton head on 512 frozen features, each step by conjugate gradients."""
+    """Remove samples from a Newton head on 512 frozen features, by conjugate gradients."""
     return _removals(load(CONFIGS / "mnist_newton_head.toml"), count)
 
 

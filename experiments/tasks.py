@@ -139,7 +139,11 @@ class Task:
         self.scenario = scenario
         chosen = scenario.data
         self._data = data.load(
-            chosen.name, chosen.root, limit=chosen.limit, download=chosen.download
+            chosen.name,
+            chosen.root,
+            limit=chosen.limit,
+            test_limit=chosen.test_limit,
+            download=chosen.download,
         )
         self._public, shared = _set_aside(len(self._data.train_y), chosen.public, scenario.seed)
         owner = self._data.owner

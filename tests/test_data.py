@@ -95,6 +95,17 @@ def test_limit_keeps_the_shares_and_smaller_limits_are_subsets() -> None:
     assert len(small.test_y) == 359
 
 
+def test_a_limit_of_the_test_set_leaves_the_training_set_alone() -> None:
+    whole, small = load("digits"), load("digits", test_limit=60)
+    assert set(np.bincount(small.test_y)) <= {5, 6, 7}
+    assert len(small.test_x) == 60
+    np.testing.assert_array_equal(small.train_x, whole.train_x)
+    assert len(load("digits", test_limit=10**6).test_y) == len(whole.test_y)
+    pairs = load("digit-pairs", test_limit=40)
+    assert pairs.test_tasks is not None
+    assert len(pairs.test_tasks) == len(pairs.test_y) == 40
+
+
 def test_stratified_serves_classes_of_one_example() -> None:
     labels = np.array([0] * 9 + [1])
     assert stratified(labels, 10).tolist() == list(range(10))

@@ -155,6 +155,11 @@ def test_class_request_at_one_client(made: Task) -> None:
     assert len(made.held_out_set(request).y) == (made.client(2).held_y == 7).sum()
 
 
+def test_test_set_may_be_limited() -> None:
+    config = from_mapping({"data": {"clients": 2, "limit": 100, "test_limit": 30}})
+    assert len(Task(Scenario.of(config)).test_set().y) == 30
+
+
 def test_retain_set_may_be_limited(made: Task) -> None:
     small, again = (made.retain_set(Forgotten(), limit=50) for _ in range(2))
     assert len(small.y) == 50
