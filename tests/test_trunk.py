@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from experiments import models
-from experiments.config import Config, from_mapping
+from experiments.config import Config, from_mapping, load
 from experiments.schema import TrunkConfig
 from experiments.structure_bench import deletions
 from experiments.tasks import Scenario, Task
@@ -17,6 +18,9 @@ from experiments.trunk import Trunk
 from unlearning.errors import ConfigError
 
 SHAPE = (1, 8, 8)
+FILES = Path(
+    os.environ.get("FEDUNLEARN_DATA") or Path(__file__).resolve().parents[1] / "../shared/data"
+)
 MLP = TrunkConfig(name="mlp", hidden=6)  # type: ignore[call-arg]
 HOW = ("downdates", "inverse")  # how a state came about, not what it says
 
@@ -114,6 +118,17 @@ def test_ridge_on_a_trunk_forgets_exactly() -> None:
     """Samples, a client and a class, each compared with learning again in another federation."""
     rows = deletions(config(name="ridge"), "ridge", 6, beside=HOW)
     assert [row["scope"] for row in rows] == ["sample"] * 4 + ["client", "class"]
+    assert max(float(str(row["largest_difference"])) for row in rows) < 1e-9
+
+
+def test_ridge_on_a_trunk_forgets_exactly_on_mnist() -> None:
+    if not (FILES / "MNIST" / "raw").exists():
+        pytest.skip(f"no MNIST/raw below {FILES}; FEDUNLEARN_DATA names the folder")
+    found = load(
+        "experiments/configs/mnist_ridge_head.toml",
+        [f"data.root={FILES}", "data.limit=400", "data.test_limit=100", "model.trunk.hidden=64"],
+    )
+    rows = deletions(found, "ridge", 4, beside=HOW)
     assert max(float(str(row["largest_difference"])) for row in rows) < 1e-9
 
 

@@ -128,7 +128,7 @@ def stretch(rows: Floats) -> float:
     operator = LinearOperator(
         (rows.shape[1],) * 2, matvec=lambda v: rows.T @ (rows @ v), dtype=np.float64
     )
-    start = np.random.default_rng(0).normal(size=rows.shape[1])
+    start = np.random.default_rng(0).normal(size=(rows.shape[1],))
     found = eigsh(operator, k=1, v0=start, return_eigenvectors=False)
     return float(found[0]) * (1 + _SLACK)
 
