@@ -274,14 +274,23 @@ def status(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def report(run: Run) -> None:
-    """Make the report again from what the run left on disk."""
+def report(
+    run: Run,
+    show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+) -> None:
+    """Make the report again from what the run left on disk: as a page, as JSON, as LaTeX."""
     from experiments.runfolder import RunFolder
 
     folder = RunFolder.open(run)
     from experiments.report import render
 
-    typer.echo(f"report: {render(folder.path)}")
+    page = render(folder.path)
+    typer.echo(f"report: {page}")
+    if show:
+        import webbrowser
+
+        if not webbrowser.open(page.absolute().as_uri()):
+            typer.echo(f"no browser was found; open {page} in one", err=True)
 
 
 class Kind(StrEnum):

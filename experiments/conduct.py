@@ -36,6 +36,7 @@ from unlearning.ledger import Event, Ledger
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.request import Forgotten, Request
 from unlearning.scorecard import Outputs, score
+from unlearning.tally import Tally
 
 __all__ = ["Conductor", "Party", "keepsakes", "starting_model"]
 
@@ -67,6 +68,8 @@ class Party:
         Of the request.
     timeline : list of Point
         Measurements along the way.
+    tally : Tally or None
+        Right answers per remaining client and class.
     """
 
     strategy: str
@@ -78,6 +81,7 @@ class Party:
     history_bytes: int | None
     scope: str
     timeline: list[Point] = field(default_factory=list)
+    tally: Tally | None = None
 
 
 class Conductor:
@@ -154,6 +158,7 @@ class Conductor:
         arrays = self._start(strategy, grid, federation, start, rounds)
         served = self._served()
         final = self._judge(served)
+        outputs = final.outputs(arrays)
         scope = served[-1].scope.value if served else "none"
         parties.append(
             Party(
@@ -161,11 +166,12 @@ class Conductor:
                 seed,
                 str(strategy.guarantee) if served else "none",
                 arrays,
-                final.outputs(arrays),
+                outputs,
                 dict(federation.costs),
                 sum(read) if served else None,
                 scope,
                 self._timeline,
+                final.tally(outputs),
             )
         )
         write_atomically(
@@ -261,16 +267,18 @@ class Conductor:
         finally:
             history.destroy()
             shutil.rmtree(home, ignore_errors=True)
+        outputs = judge.outputs(final)
         return Party(
             alias,
             seed,
             str(strategy.guarantee),
             final,
-            judge.outputs(final),
+            outputs,
             dict(federation.costs),
             sum(read),
             self._requests[0].scope.value,
             self._timeline,
+            judge.tally(outputs),
         )
 
     def _expect_served(self, ledger: Ledger) -> None:
@@ -367,16 +375,18 @@ class Conductor:
         return to_arrays(result.arrays)
 
     def _original(self, arrays: Arrays, judge: Judge, federation: Federation, scope: str) -> Party:
+        outputs = judge.outputs(arrays)
         return Party(
             ORIGINAL,
             self._config.seed,
             "none",
             arrays,
-            judge.outputs(arrays),
+            outputs,
             {"learn": federation.costs.get("learn", Cost())},
             None,
             str(scope),
             self._timeline,
+            judge.tally(outputs),
         )
 
     def _watch(self, federation: Federation, name: str, judge: Judge) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,7 +18,9 @@ from experiments.results import (
     Extra,
     Phases,
     Refused,
+    Roc,
     Row,
+    Tallied,
     TaskMeasure,
     Work,
     write_details,
@@ -28,6 +31,7 @@ from experiments.taskmeasures import relearn_limit
 from experiments.tasks import Task
 from experiments.timeline import timeline
 from unlearning.arrays import digest, mismatch, parameters
+from unlearning.attack_roc import attack_roc
 from unlearning.cost import Cost, speedup
 from unlearning.files import write_atomically
 from unlearning.ledger import Ledger
@@ -36,6 +40,7 @@ from unlearning.scorecard import membership_null_se, score
 
 __all__ = ["write_all"]
 
+_DIGITS = 6  # of a share in details.json
 _PACKAGES = ("fedunlearn", "flwr", "torch", "torchvision", "ray", "numpy", "scikit-learn")
 
 
@@ -75,6 +80,8 @@ def write_all(
         extra=tuple(_extra(party, references.get(party.seed)) for party in parties),
         task_measures=tuple(task_measures),
         refused=tuple(refused),
+        rocs=tuple(found for party in parties if (found := _roc(party))),
+        tallies=tuple(found for party in parties if (found := _tally(party))),
         ledger_head=ledger.head,
         history={"interval": config.history.interval, "dtype": config.history.dtype},
     )
@@ -132,6 +139,24 @@ def _extra(party: Party, reference: Party | None) -> Extra:
         array_distance=distance,
         mia_null_se=membership_null_se(party.outputs),
     )
+
+
+def _roc(party: Party) -> Roc | None:
+    found = attack_roc(party.outputs)
+    if found is None:
+        return None
+    points = {
+        name: tuple(round(value, _DIGITS) for value in getattr(found, name))
+        for name in ("fpr", "tpr")
+    }
+    sizes = {"members": found.members, "non_members": found.non_members}
+    return Roc(strategy=party.strategy, seed=party.seed, **points, **sizes)
+
+
+def _tally(party: Party) -> Tallied | None:
+    if party.tally is None:
+        return None
+    return Tallied(strategy=party.strategy, seed=party.seed, **asdict(party.tally))
 
 
 def _versions() -> dict[str, str]:

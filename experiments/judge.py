@@ -15,6 +15,7 @@ from unlearning.arrays import Arrays
 from unlearning.metrics import accuracy, backdoor_success
 from unlearning.request import Forgotten, Request
 from unlearning.scorecard import Outputs, Predictions, Triggered
+from unlearning.tally import Groups, Tally, tally
 
 __all__ = ["Judge"]
 
@@ -46,6 +47,12 @@ class Judge:
             "held_out": _joined([task.held_out_set(request) for request in asked], task),
         }
         self._triggered = task.triggered_test()
+        self._groups = Groups(
+            clients=task.retain_owners(Forgotten(asked)),
+            columns=self._sets["retain"].y,
+            test_columns=self._sets["test"].y,
+            names=tuple(map(str, range(task.num_classes))),
+        )
 
     def outputs(self, arrays: Arrays) -> Outputs:
         """Return what a model says about every set."""
@@ -59,6 +66,10 @@ class Judge:
             target = self._triggered.target
             triggered = Triggered(probabilities, self._triggered.y, target=target)
         return Outputs(**predictions, triggered=triggered)
+
+    def tally(self, outputs: Outputs) -> Tally:
+        """Return the right answers per remaining client and class of a model's outputs."""
+        return tally(outputs.retain, outputs.test, self._groups)
 
     def glance(self, arrays: Arrays) -> dict[str, float | None]:
         """Return accuracies on a fixed subset of each set, for the timeline."""

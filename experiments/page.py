@@ -6,6 +6,9 @@ It stands in a Python file because Flower bundles an app's Python files and leav
 TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if c.why %}<span class="none" title="{{ c.why }}"><span aria-hidden="true">{{ c.text }}</span><span class="quiet-text">not measured: {{ c.why }}</span></span>{% else %}{% set parts = c.text.split(" ± ") %}{{ parts[0] }}{% if parts | length > 1 %}<span class="sd"> ± {{ parts[1] }}</span>{% endif %}{% endif %}
 {% endmacro %}
+{% macro td(c) %}
+<td class="num" data-sort="{{ '' if c.value is none else c.value }}">{{ cell(c) }}{% if c.interval %}<span class="interval">{{ c.interval }}</span>{% endif %}{% if c.below %}<span class="below {{ c.below.replace(' the ', '-') if c.below.startswith(('within', 'beyond')) else '' }}">{{ c.below }}</span>{% endif %}</td>
+{% endmacro %}
 {% macro reasons(list) %}
 {% if list %}
 <p class="note">{{ dash }} stands for a number that was not measured:</p>
@@ -17,115 +20,12 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
 <meta name="color-scheme" content="light dark">
 <title>{{ title }} – unlearning report</title>
 <link rel="icon" href="data:,">
 <style>
-:root {
-  --font: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans", sans-serif;
-  --paper: #ffffff; --ink: #1c2127; --muted: #59626e; --grid: #dde1e6;
-  --shade-1: #f2f4f6; --shade-2: #e3e7ec; --warn-edge: #b26a00; --warn: #fdf6e9;
-  --c-test: #0072b2; --c-retain: #007f5c; --c-forget: #c24e00; --c-backdoor: #98477f;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171b; --ink: #e7eaee; --muted: #a2abb6; --grid: #333a43;
-    --shade-1: #1d2227; --shade-2: #2a3038; --warn-edge: #e0a243; --warn: #261f12;
-    --c-test: #5cb3ea; --c-retain: #33c79b; --c-forget: #f4894a; --c-backdoor: #d58fc4;
-  }
-}
-* { box-sizing: border-box; }
-html { background: var(--paper); color: var(--ink); font: 16px/1.55 var(--font); }
-body { max-width: 74rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; }
-h2 { font-size: 1.25rem; line-height: 1.3; margin: 3rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--grid); }
-h3 { font-size: 1rem; margin: 1.5rem 0 .4rem; }
-p, ul, ol, dl { margin: 0 0 .8rem; }
-p, li, dd { max-width: 46rem; }
-.kicker { color: var(--muted); font-size: .85rem; margin: 0 0 .3rem; }
-.lede { font-size: 1.1rem; max-width: 48rem; }
-nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; font-size: .9rem; margin: 1.25rem 0 0; }
-a { color: var(--c-test); text-underline-offset: .15em; }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--c-test); outline-offset: 2px; }
-.findings { list-style: none; padding: 0; margin: 1rem 0; }
-.findings li { padding: .55rem 0 .55rem .9rem; border-left: 3px solid var(--grid); max-width: 52rem; }
-.findings li + li { margin-top: .35rem; }
-.warnings { background: var(--warn); border-left: 3px solid var(--warn-edge); padding: .8rem 1rem .8rem; margin: 1.5rem 0; }
-.warnings h3 { margin: 0 0 .3rem; }
-.warnings ul { margin: 0; padding-left: 1.1rem; }
-.warnings li { max-width: 52rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; position: relative; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums lining-nums; }
-caption { text-align: left; color: var(--muted); padding: 0 0 .5rem; font-size: .875rem; }
-th, td { padding: .45rem .6rem; vertical-align: top; text-align: left; border-bottom: 1px solid var(--grid); }
-th:first-child { padding-left: 0; }
-thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; font-weight: 600; line-height: 1.25; }
-tbody th { font-weight: 600; white-space: nowrap; }
-.num { text-align: right; white-space: nowrap; }
-thead .num { white-space: normal; }
-.unit, .sd, .below, .guarantee { color: var(--muted); font-weight: 400; }
-.unit, .below, .guarantee { font-size: .8rem; display: block; }
-.sd { font-size: .8rem; }
-tr.last-control > * { border-bottom: 1.5px solid var(--muted); }
-tr.within > td { border-bottom-style: dotted; }
-tr.total td { font-weight: 600; }
-tr.total .sd { font-weight: 400; }
-.none { color: var(--muted); cursor: help; }
-.quiet-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-.note { color: var(--muted); font-size: .85rem; }
-p.note { margin-bottom: .2rem; }
-ul.note { padding-left: 1.2rem; }
-figure { margin: 1rem 0 1.5rem; }
-figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
-figure .scroll { margin: 0; }
-figcaption { color: var(--muted); font-size: .875rem; max-width: 52rem; margin-top: .4rem; }
-dl.pairs { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; }
-dl.pairs dt { font-weight: 600; }
-dl.pairs dd { margin: 0; }
-code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: .82rem; }
-code { overflow-wrap: anywhere; }
-td code { overflow-wrap: normal; white-space: nowrap; }
-pre { background: var(--shade-1); padding: .8rem 1rem; overflow-x: auto; line-height: 1.45; }
-summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
-.facts { font-size: .8rem; min-width: 16rem; }
-.prose td { min-width: 9rem; }
-.prose td:last-child { min-width: 16rem; }
-time { white-space: nowrap; }
-.facts span { margin-right: .7rem; overflow-wrap: anywhere; }
-.facts b { font-weight: 400; color: var(--muted); }
-@media (max-width: 40rem) {
-  body { padding: 1.25rem 1rem 3rem; }
-  dl.pairs { grid-template-columns: 1fr; gap: 0; }
-  dl.pairs dd { margin-bottom: .6rem; }
-}
-@media print {
-  @page { size: A4; margin: 14mm 13mm; }
-  :root {
-    --paper: #ffffff; --ink: #000000; --muted: #444c55; --grid: #c9ced4;
-    --shade-1: #f2f4f6; --shade-2: #e3e7ec; --warn: #ffffff; --warn-edge: #000000;
-    --c-test: #0072b2; --c-retain: #007f5c; --c-forget: #c24e00; --c-backdoor: #98477f;
-  }
-  html { font-size: 9.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { max-width: none; padding: 0; }
-  nav { display: none; }
-  h2 { margin-top: 1.6rem; }
-  h2, h3, caption, thead { break-after: avoid; }
-  figure, tr, .scores, .warnings, .findings li { break-inside: avoid; }
-  thead { display: table-header-group; }
-  table { font-size: 7.6pt; }
-  th, td { padding: .25rem .35rem; }
-  .scroll { overflow: visible; }
-  .cost .sd { display: block; }
-  tbody th { white-space: normal; }
-  .unit, .sd, .below, .guarantee { font-size: 6.8pt; }
-  figure svg { min-width: 0; max-height: 122mm; }
-  .findings li { padding: .3rem 0 .3rem .9rem; }
-  .facts, .prose td, .prose td:last-child { min-width: 0; }
-  pre { white-space: pre-wrap; }
-  a { color: inherit; text-decoration: none; }
-  details::details-content { content-visibility: visible; block-size: auto; }
-}
-</style>
+{{ style }}</style>
 </head>
 <body>
 <header>
@@ -134,8 +34,13 @@ time { white-space: nowrap; }
 <p class="lede">{{ summary }}</p>
 <nav aria-label="Contents"><ul>
 <li><a href="#scorecard">Scorecard</a></li>
+{% if audit %}<li><a href="#audit">Audit</a></li>{% endif %}
+{% if differences %}<li><a href="#differences">Differences to retraining</a></li>{% endif %}
 {% if timeline %}<li><a href="#course">Course</a></li>{% endif %}
 <li><a href="#cost">Cost</a></li>
+{% if attack %}<li><a href="#attack">Attack</a></li>{% endif %}
+{% if changes %}<li><a href="#changes">Who gains, who loses</a></li>{% endif %}
+{% if tasks %}<li><a href="#tasks">Tasks</a></li>{% endif %}
 <li><a href="#claim">How far the claim goes</a></li>
 <li><a href="#measures">What is measured</a></li>
 <li><a href="#ledger">Ledger</a></li>
@@ -165,20 +70,19 @@ time { white-space: nowrap; }
 <section aria-labelledby="scorecard">
 <h2 id="scorecard">Scorecard</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="scorecard">
-<table class="scores">
-<caption>{% if num_seeds > 1 %}Mean ± standard deviation over {{ num_seeds }} seeds.{% else %}One seed.{% endif %} All numbers are fractions or distances, never percent.{% if has_reference %} Below each number: its difference to the retrained model{% if num_seeds > 1 %}, mean of the pairs of one seed{% endif %}. Good is what is close to retraining, not what is high or low.{% endif %}</caption>
+<table class="scores sortable">
+<caption>{% if num_seeds > 1 %}Mean over {{ num_seeds }} seeds, below it the 95&nbsp;% interval.{% else %}One seed.{% endif %} All numbers are fractions or distances, never percent.{% if has_reference %} Last in each cell: the difference to the retrained model{% if num_seeds > 1 %}, mean of the pairs of one seed{% endif %}. Good is what is close to retraining, not what is high or low.{% endif %} The controls come first.</caption>
 <thead><tr>
 <th scope="col">Strategy<span class="unit">guarantee</span></th>
-{% for name in metric_titles %}<th scope="col" class="num">{{ name }}</th>
+{% for name in scorecard.titles %}<th scope="col" class="num">{{ name }}</th>
 {% endfor %}
-<th scope="col" class="num">Average gap</th>
 <th scope="col">Marker</th>
 </tr></thead>
 <tbody>
-{% for line in scorecard %}
-<tr{% if line.control and not loop.last and not scorecard[loop.index].control %} class="last-control"{% endif %}>
+{% for line in scorecard.lines %}
+<tr{% if line.control and not loop.last and not scorecard.lines[loop.index].control %} class="last-control"{% endif %}>
 <th scope="row">{{ line.strategy }}<span class="guarantee">{{ line.guarantee }}{% if line.seeds %}, {{ line.seeds }}{% endif %}</span></th>
-{% for c in line.cells %}<td class="num">{{ cell(c) }}{% if c.below %}<span class="below">{{ c.below }}</span>{% endif %}</td>
+{% for c in line.cells %}{{ td(c) }}
 {% endfor %}
 <td>{{ cell(line.verdict) }}{% if line.verdict.below %}<span class="below">{{ line.verdict.below }}</span>{% endif %}</td>
 </tr>
@@ -186,15 +90,103 @@ time { white-space: nowrap; }
 </tbody>
 </table>
 </div>
-{{ reasons(scorecard_reasons) }}
+{{ reasons(scorecard.reasons) }}
 </section>
+
+{% if audit %}
+<section aria-labelledby="audit">
+<h2 id="audit">Audit</h2>
+<p>{% if audit.models_per_side %}{{ audit.models_per_side }} models on every side, each from a federation of its own: {% endif %}retrained ones say what each measure shows when there is nothing to find, original ones what it shows when nothing was forgotten. A measure that fails either is greyed and decides nothing.{% if audit.exploratory %} <strong>So few models allow a first look only.</strong>{% endif %}</p>
+<h3 id="audit-verdicts">Verdicts</h3>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="audit-verdicts">
+<table class="prose sortable">
+<caption>Drawn only from measures whose card passes{% if audit.margins %}; a difference within the margin counts as none ({% for name, margin in audit.margins %}{{ name }}: {{ margin }}{{ ", " if not loop.last else ")" }}{% endfor %}{% endif %}.</caption>
+<thead><tr><th scope="col">Strategy<span class="unit">guarantee</span></th><th scope="col">Verdict</th><th scope="col" class="num">More seeds needed</th><th scope="col">What it rests on</th></tr></thead>
+<tbody>
+{% for row in audit.rows %}
+<tr{% if row.control and not loop.last and not audit.rows[loop.index].control %} class="last-control"{% endif %}><th scope="row">{{ row.strategy }}<span class="guarantee">{{ row.guarantee }}</span></th><td>{{ cell(row.verdict) }}</td>{{ td(row.more_seeds) }}<td>{{ row.why }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<h3 id="audit-cards">Validity cards</h3>
+<p>Measured in this very scenario: how often a measure raises an alarm between two retrained models, how well it tells original from retrained, and whether it grows with the share of the forget set still trained on.</p>
+<ul class="cards" aria-labelledby="audit-cards">
+{% for card in audit.cards %}
+<li{% if not card.passes %} class="failed"{% endif %}>
+<h4>{{ card.id }} {{ card.title }}</h4>
+<p>{% if card.passes %}Passes{% if card.decides %}; the verdict rests on it{% endif %}.{% else %}Fails, and decides nothing: {{ card.reason }}{{ "" if card.reason.endswith(".") else "." }}{% endif %}</p>
+<dl>
+<dt>False alarms</dt><dd>{{ cell(card.false_alarms) }}{% if card.false_alarms.interval %}<span class="interval">{{ card.false_alarms.interval }}</span>{% endif %}</dd>
+<dt>Separation, AUC</dt><dd>{{ cell(card.separation) }}</dd>
+<dt>Dose, Spearman</dt><dd>{{ cell(card.dose) }}{% if card.dose.below %}<span class="below">{{ card.dose.below }}</span>{% endif %}</dd>
+{% if card.perfect %}<dt>Perfect</dt><dd>{{ card.perfect }}{% if card.unit %} ({{ card.unit }}){% endif %}</dd>{% endif %}
+{% if card.source %}<dt>Source</dt><dd>{{ card.source }}</dd>{% endif %}
+</dl>
+</li>
+{% endfor %}
+</ul>
+{% if audit.picture %}
+<h3 id="audit-roc">Likelihood-ratio attack (U-LiRA)</h3>
+<figure>
+<div class="scroll">{{ picture(audit.picture, "audit") }}</div>
+<figcaption>Telling unlearned from retrained models by the likelihood ratio of their confidence on the forget set. The band lies between two curves whose areas are the ends of the 95&nbsp;% range of the area if there is nothing to find. Along the diagonal: indistinguishable from retraining.</figcaption>
+</figure>
+{% endif %}
+<h3 id="audit-measures">Every measure</h3>
+{% for part in audit.metrics %}
+{% if part.lines %}
+<details{% if part.card.passes and part.card.decides %} open{% endif %}><summary>{{ part.card.id }} {{ part.card.title }}{% if not part.card.passes %} (card failed){% endif %}</summary>
+<div class="scroll" tabindex="0" role="region" aria-label="{{ part.card.id }} {{ part.card.title }}">
+<table class="sortable{% if not part.card.passes %} failed{% endif %}">
+<caption>{{ part.card.title }}{% if part.card.unit %}, {{ part.card.unit }}{% endif %}; 95&nbsp;% intervals below. Calibrated: 0 is retraining, 1 is the original model.{% if not part.card.passes %} Decides nothing: {{ part.card.reason }}{{ "" if part.card.reason.endswith(".") else "." }}{% endif %}</caption>
+<thead><tr><th scope="col">Strategy</th><th scope="col" class="num">Value</th><th scope="col" class="num">Calibrated</th><th scope="col" class="num">p, Holm</th><th scope="col">Equal within the margin</th></tr></thead>
+<tbody>
+{% for strategy, control, cells in part.lines %}
+<tr{% if control and not loop.last and not part.lines[loop.index][1] %} class="last-control"{% endif %}><th scope="row">{{ strategy }}</th>{% for c in cells[:-1] %}{{ td(c) }}{% endfor %}<td>{{ cell(cells[-1]) }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+</details>
+{% endif %}
+{% endfor %}
+<h3>How it was made</h3>
+{% if audit.command %}<pre><code>{{ audit.command }}</code></pre>{% endif %}
+<dl class="pairs">{% for name, value in audit.facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
+</section>
+{% endif %}
+
+{% if differences %}
+<section aria-labelledby="differences">
+<h2 id="differences">Differences to retraining</h2>
+{% if differences.picture %}
+<figure>
+<div class="scroll">{{ picture(differences.picture, "differences") }}</div>
+<figcaption>Each model less the retrained model of the same seed{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over {{ num_seeds }} seeds{% endif %}. Equal to retraining may be called what lies in the shaded margin with its whole interval. Hollow squares are controls.</figcaption>
+</figure>
+{% endif %}
+<div class="scroll" tabindex="0" role="region" aria-labelledby="differences">
+<table class="sortable">
+<caption>Paired by seed; below: the 95&nbsp;% interval, and where it lies beside the margin declared before the run.{% if num_seeds == 1 %} One seed has no interval, so everything is undecided.{% endif %}</caption>
+<thead><tr><th scope="col">Strategy</th>{% for title in differences.titles %}<th scope="col" class="num">{{ title }}<span class="unit">margin {{ differences.margins[loop.index0] }}</span></th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in differences.lines %}
+<tr{% if line.control and not loop.last and not differences.lines[loop.index].control %} class="last-control"{% endif %}><th scope="row">{{ line.strategy }}</th>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{{ reasons(differences.reasons) }}
+</section>
+{% endif %}
 
 {% if timeline %}
 <section aria-labelledby="course">
 <h2 id="course">Course of learning, unlearning and recovery</h2>
 <figure>
-<div class="scroll">{{ timeline }}</div>
-<figcaption>Fractions after each round{% if num_seeds > 1 %}; lines are means over {{ num_seeds }} seeds, bands reach from the lowest to the highest seed{% endif %}. {% if num_strategies > 2 %}All strategies answer from the same learned model; how{% else %}How{% endif %} far a panel reaches to the right shows how many rounds its answer took.{% if has_reference %} Diamonds show where the retrained model ended: the place to arrive at.{% endif %}</figcaption>
+<div class="scroll">{{ picture(timeline, "timeline") }}</div>
+<figcaption>Fractions after each round{% if num_seeds > 1 %}; lines are means over {{ num_seeds }} seeds, bands reach from the lowest to the highest seed{% endif %}. {% if num_strategies > 2 %}All strategies answer from the same learned model; how{% else %}How{% endif %} far a panel reaches to the right shows how many rounds its answer took.{% if has_reference %} Diamonds show where the retrained model ended: the place to arrive at.{% endif %} The owners delete for good, and the history is purged, between unlearning and recovery.</figcaption>
 </figure>
 </section>
 {% endif %}
@@ -203,8 +195,8 @@ time { white-space: nowrap; }
 <h2 id="cost">Cost</h2>
 {% if trade_off %}
 <figure>
-<div class="scroll">{{ trade_off }}</div>
-<figcaption>How close to retraining, for how much work: down is closer, left is cheaper. Hollow squares are controls{% if num_seeds > 1 %}; whiskers are one standard deviation over seeds{% endif %}. Above or near the dashed line nothing was gained over the original model.</figcaption>
+<div class="scroll">{{ picture(trade_off, "trade_off") }}</div>
+<figcaption>How close to retraining, for how much work: down is closer, left is cheaper. Hollow squares are controls{% if num_seeds > 1 %}; whiskers are 95&nbsp;% intervals over seeds{% endif %}. Above or near the dashed line nothing was gained over the original model.</figcaption>
 </figure>
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="cost">
@@ -218,7 +210,7 @@ time { white-space: nowrap; }
 <th scope="col" class="num">Speed-up<span class="unit">wall time</span></th>
 <th scope="col" class="num">Speed-up<span class="unit">examples</span></th>
 </tr></thead>
-{% for line in cost %}
+{% for line in cost.lines %}
 {% if line.span %}<tbody>{% endif %}
 <tr class="{{ 'total' if line.phase == 'total' else 'within' if line.phase in ('unlearn', 'recover') else '' }}">
 {% if line.span %}<th scope="rowgroup" rowspan="{{ line.span }}">{{ line.strategy }}</th>{% endif %}
@@ -227,39 +219,108 @@ time { white-space: nowrap; }
 {% endfor %}
 {% if line.cells | length == work | length %}<td colspan="3"></td>{% endif %}
 </tr>
-{% if loop.last or cost[loop.index].span %}</tbody>{% endif %}
+{% if loop.last or cost.lines[loop.index].span %}</tbody>{% endif %}
 {% endfor %}
 </table>
 </div>
-{{ reasons(cost_reasons) }}
+{{ reasons(cost.reasons) }}
 </section>
 
-<section aria-labelledby="claim">
-<h2 id="claim">How far the claim goes</h2>
-{% set meaning = {
-  "exact": ("Distributed as a model retrained without the data.",
-    "None from training itself, provided that the owners and all stores have deleted. Copies of the data at other clients, and models published before the request, still hold what they learned from them."),
-  "certified": ("Within the stated epsilon and delta of retraining.",
-    "What an attacker can gain is bounded by epsilon and delta, as long as the assumptions of the proof hold: convex loss, clipped updates, noise really drawn. Beyond them nothing is promised."),
-  "approximate": ("No proof: what is known is what was measured above.",
-    "Traces may remain that these measures do not see; a stronger attack may find them. This is not a deletion, and must not be called one."),
-  "suppressed": ("Hidden by an adapter; the base model still holds the data.",
-    "Whoever removes the adapter has all of its influence back."),
-  "none": ("Nothing was forgotten.", "All of it: this is the model as it was before the request."),
-} %}
-<div class="scroll" tabindex="0" role="region" aria-labelledby="claim">
-<table class="prose">
-<caption>What each result claims, and what remains at risk.</caption>
-<thead><tr><th scope="col">Guarantee</th><th scope="col">Strategies</th><th scope="col">It means</th><th scope="col">Residual risk</th></tr></thead>
+{% if attack %}
+<section aria-labelledby="attack">
+<h2 id="attack">Membership attack</h2>
+{% if attack.picture %}
+<figure>
+<div class="scroll">{{ picture(attack.picture, "attack") }}</div>
+<figcaption>How many of the forget set an attacker finds who calls members what has a low loss, for every share of false alarms among data of the same owners never trained on. In the shaded band lie 95&nbsp;% of curves of one seed, at each share taken alone, if there is nothing to find; it is exact for these set sizes ({{ attack.members[0] }}{% if attack.members[1] != attack.members[0] %} to {{ attack.members[1] }}{% endif %} members, {{ attack.non_members[0] }}{% if attack.non_members[1] != attack.non_members[0] %} to {{ attack.non_members[1] }}{% endif %} others).</figcaption>
+</figure>
+{% endif %}
+<div class="scroll" tabindex="0" role="region" aria-labelledby="attack">
+<table class="sortable">
+<caption>Area under the curve{% if num_seeds > 1 %}, mean and 95&nbsp;% interval over seeds{% endif %}, beside where it lies for 95&nbsp;% of single seeds if there is nothing to find.</caption>
+<thead><tr><th scope="col">Strategy</th><th scope="col" class="num">AUC</th><th scope="col" class="num">Nothing to find</th><th scope="col" class="num">Seeds within</th></tr></thead>
 <tbody>
-{% for guarantee, names in guarantees.items() %}
-{% set words = meaning.get(guarantee, ("A guarantee of the strategy's own.", "See the strategy's documentation.")) %}
-<tr><th scope="row">{{ guarantee }}</th><td>{{ names | join(", ") }}</td><td>{{ words[0] }}</td><td>{{ words[1] }}</td></tr>
+{% for line in attack.lines %}
+<tr{% if line.control and not loop.last and not attack.lines[loop.index].control %} class="last-control"{% endif %}><th scope="row">{{ line.strategy }}</th>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>
 </div>
-<p>For every strategy: whoever sees the model both before and after the request can learn from the difference what left. A marker that is gone does not prove that ordinary data are gone; a few rounds of fine-tuning erase many markers.</p>
+</section>
+{% endif %}
+
+{% if changes %}
+<section aria-labelledby="changes">
+<h2 id="changes">Who gains, who loses</h2>
+{% if changes.picture %}
+<figure>
+<div class="scroll">{{ picture(changes.picture, "changes") }}</div>
+<figcaption>Change in accuracy from the original model to each strategy's{% if num_seeds > 1 %}, mean over {{ num_seeds }} seeds{% endif %}: on every remaining client's own training data that stay, {% if changes.columns | length > 1 %}per {{ changes.by }} and over all; last row: on the test data{% else %}over all of them (the map of every {{ changes.by }} would be too large){% endif %}. Empty: no example. Orange loses, violet gains.</figcaption>
+</figure>
+{% endif %}
+<div class="scroll" tabindex="0" role="region" aria-labelledby="changes">
+<table class="sortable">
+<caption>The remaining clients against the retrained model of the same seed, on their own data that stay{% if num_seeds > 1 %}; 95&nbsp;% intervals over seeds{% endif %}. A client loses if it is more than {{ changes.margin }} below retraining.</caption>
+<thead><tr><th scope="col">Strategy</th>{% for title in changes.titles %}<th scope="col" class="num">{{ title }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in changes.lines %}
+<tr{% if line.control and not loop.last and not changes.lines[loop.index].control %} class="last-control"{% endif %}><th scope="row">{{ line.strategy }}</th>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{{ reasons(changes.reasons) }}
+<details class="aside"><summary>The map as numbers</summary>
+{% for change in changes.changes %}
+<div class="scroll" tabindex="0" role="region" aria-label="Change in accuracy, {{ change.strategy }}">
+<table class="map">
+<caption>{{ change.strategy }}: change in accuracy as a fraction, original model to this one.</caption>
+<thead><tr><th scope="col">Client</th>{% for name in changes.columns %}<th scope="col" class="num">{{ name if changes.columns | length > 1 else "" }}</th>{% endfor %}<th scope="col" class="num">all</th></tr></thead>
+<tbody>
+{% for cells in change.cells %}
+<tr><th scope="row">{{ changes.clients[loop.index0] }}</th>{% for value in cells %}<td class="num">{{ "%+.2f" | format(value) if value is not none and changes.columns | length > 1 else "" }}</td>{% endfor %}<td class="num">{{ "%+.3f" | format(change.of_clients[loop.index0]) if change.of_clients[loop.index0] is not none else "" }}</td></tr>
+{% endfor %}
+{% if changes.columns | length > 1 %}<tr><th scope="row">test data</th>{% for value in change.on_test %}<td class="num">{{ "%+.2f" | format(value) if value is not none else "" }}</td>{% endfor %}<td></td></tr>{% endif %}
+</tbody>
+</table>
+</div>
+{% endfor %}
+</details>
+</section>
+{% endif %}
+
+{% if tasks %}
+<section aria-labelledby="tasks">
+<h2 id="tasks">Tasks</h2>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="tasks">
+<table class="sortable">
+<caption>What was measured of each task{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}.</caption>
+<thead><tr><th scope="col">Measure</th><th scope="col">Task</th>{% for name in tasks.strategies %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in tasks.lines %}
+<tr><th scope="row">{{ line.measure }}</th><td>{{ line.task }}</td>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{{ reasons(tasks.reasons) }}
+</section>
+{% endif %}
+
+<section aria-labelledby="claim">
+<h2 id="claim">How far the claim goes</h2>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="claim">
+<table class="prose sortable">
+<caption>What each result claims, what remains at risk, and what was measured of it here.</caption>
+<thead><tr><th scope="col">Strategy<span class="unit">guarantee</span></th><th scope="col">It means</th><th scope="col">Residual risk</th><th scope="col">Seen in this run</th></tr></thead>
+<tbody>
+{% for claim in claims %}
+<tr{% if claim.control and not loop.last and not claims[loop.index].control %} class="last-control"{% endif %}><th scope="row">{{ claim.strategy }}<span class="guarantee">{{ claim.guarantee }}</span></th><td>{{ claim.meaning }}</td><td>{{ claim.risk }}</td><td>{{ claim.seen }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p>{{ always }}</p>
 {% if refused %}
 <h3>Strategies that did not answer</h3>
 <dl class="pairs">{% for item in refused %}<dt>{{ item.strategy }}</dt><dd>{{ item.reason }}</dd>{% endfor %}</dl>
@@ -273,12 +334,8 @@ time { white-space: nowrap; }
 <section aria-labelledby="measures">
 <h2 id="measures">What is measured</h2>
 <dl class="pairs">
-<dt>Retain, forget, test accuracy</dt><dd>Share of examples whose most probable class is their label, 0 to 1, on the training data that stay, on the data to be forgotten, and on the test split. A retrained model is about as good on honestly labelled forgotten data as on test data, so a low forget accuracy is no aim of itself.</dd>
-<dt>MIA AUC</dt><dd>Area under the curve of a membership attack that calls an example trained on when its loss is low: forget set against data of the same owners never trained on. 0.5 means indistinguishable; below 0.5, forgotten data look less familiar than fresh data.</dd>
-<dt>Backdoor success</dt><dd>Share of test examples with the trigger, whose true label is another, that the model takes for the attacker's label, 0 to 1. The aim is the retrained model's value, which need not be 0.</dd>
-<dt>Prediction distance</dt><dd>Mean Euclidean distance between the softmax outputs of this and the retrained model on the forget set, 0 to 1.414.</dd>
-<dt>Average gap</dt><dd>Mean absolute difference to the retrained model of the same seed, over the accuracies, the MIA AUC and, if measured, backdoor success. 0 is retraining itself.</dd>
-<dt>Marker</dt><dd>“Marker forgotten”: the whole 95&nbsp;% interval of backdoor success, less the retrained model's, lies below {{ margin }}. “Not forgotten”: it lies above. Otherwise inconclusive, and with one seed always.</dd>
+{% for name, words in measures.items() %}<dt>{{ name }}</dt><dd>{{ words }}</dd>
+{% endfor %}
 {% if distances %}<dt>Array distance</dt><dd>Length of the difference to the retrained model's parameters over their length; information only, since it proves no forgetting: {% for name, value in distances.items() %}{{ name }} {{ value }}{{ ", " if not loop.last else "." }}{% endfor %}</dd>{% endif %}
 </dl>
 </section>
@@ -294,7 +351,7 @@ time { white-space: nowrap; }
 <thead><tr><th scope="col" class="num">No.</th><th scope="col">Time</th><th scope="col">Request</th><th scope="col">Branch</th><th scope="col">Event</th><th scope="col">Facts</th></tr></thead>
 <tbody>
 {% for event in events %}
-<tr><td class="num">{{ event.seq }}</td><td><time datetime="{{ event.utc }}">{{ event.utc[:19] | replace("T", " ") }}</time></td><td><code>{{ event.request }}</code></td><td>{% if event.branch %}{{ event.branch }}{% else %}<span class="none" title="all branches"><span aria-hidden="true">{{ dash }}</span><span class="quiet-text">all branches</span></span>{% endif %}</td><td>{{ event.event }}</td><td class="facts">{% for name, value in event.facts %}<span><b>{{ name }}</b> {% if value | length == 64 %}<code title="{{ value }}">{{ value[:short] }}…</code>{% else %}{{ value }}{% endif %}</span> {% endfor %}</td></tr>
+<tr><td class="num">{{ event.seq }}</td><td><time datetime="{{ event.utc }}">{{ event.utc[:19] | replace("T", " ") }}</time></td><td><code title="{{ event.request }}">{{ event.request[:short] }}</code></td><td>{% if event.branch %}{{ event.branch }}{% else %}<span class="none" title="all branches"><span aria-hidden="true">{{ dash }}</span><span class="quiet-text">all branches</span></span>{% endif %}</td><td>{{ event.event }}</td><td class="facts">{% for name, value in event.facts %}<span><b>{{ name }}</b> {% if value | length == 64 %}<code title="{{ value }}">{{ value[:short] }}…</code>{% else %}{{ value }}{% endif %}</span> {% endfor %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -308,14 +365,24 @@ time { white-space: nowrap; }
 <h2 id="again">Do it again</h2>
 {% if command %}<pre><code>{{ command }}</code></pre>{% endif %}
 {% if versions %}<p>Made with {% for name, number in versions.items() %}{{ name }} {{ number }}{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
+{% if digests %}
+<h3 id="digests">Digests</h3>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="digests">
+<table>
+<caption>The files that this page tells of.</caption>
+<thead><tr><th scope="col">File</th><th scope="col">SHA-256</th></tr></thead>
+<tbody>{% for name, value in digests.items() %}<tr><th scope="row">{{ name }}</th><td><code>{{ value }}</code></td></tr>{% endfor %}</tbody>
+</table>
+</div>
+{% endif %}
 <h3>Results by seed</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="Results by seed">
-<table>
+<table class="sortable">
 <caption>The same configuration and seed give the same model digest.</caption>
 <thead><tr><th scope="col">Strategy</th><th scope="col" class="num">Seed</th>{% for name in metric_titles %}<th scope="col" class="num">{{ name }}</th>{% endfor %}<th scope="col">Model<span class="unit">SHA-256</span></th></tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><th scope="row">{{ row.strategy }}</th><td class="num">{{ row.seed }}</td>{% for value in row.metrics.values() %}<td class="num">{% if value is none %}<span class="none" title="not measured; the scorecard says why">{{ dash }}</span>{% else %}{{ "%.3f" | format(value) }}{% endif %}</td>{% endfor %}<td>{% if row.model_digest %}<code title="{{ row.model_digest }}">{{ row.model_digest[:short] }}…</code>{% else %}<span class="none" title="no digest was recorded">{{ dash }}</span>{% endif %}</td></tr>
+<tr><th scope="row">{{ row.strategy }}</th><td class="num" data-sort="{{ row.seed }}">{{ row.seed }}</td>{% for value in row.metrics.values() %}<td class="num" data-sort="{{ '' if value is none else value }}">{% if value is none %}<span class="none" title="not measured; the scorecard says why">{{ dash }}</span>{% else %}{{ "%.3f" | format(value) }}{% endif %}</td>{% endfor %}<td>{% if row.model_digest %}<code title="{{ row.model_digest }}">{{ row.model_digest[:short] }}…</code>{% else %}<span class="none" title="no digest was recorded">{{ dash }}</span>{% endif %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -324,6 +391,7 @@ time { white-space: nowrap; }
 <pre><code>{{ config }}</code></pre>
 </section>
 </main>
+<script>{{ script }}</script>
 </body>
 </html>
 """

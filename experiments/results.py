@@ -37,7 +37,9 @@ __all__ = [
     "Point",
     "Refused",
     "ResultsError",
+    "Roc",
     "Row",
+    "Tallied",
     "TaskMeasure",
     "Work",
     "by_seed",
@@ -198,6 +200,32 @@ class Extra(_Record):
     notes: tuple[str, ...] = ()
 
 
+class Roc(_Record):
+    """The membership attack's curve on one model; see :class:`unlearning.attack_roc.AttackRoc`."""
+
+    strategy: str
+    seed: int
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+    members: int
+    non_members: int
+
+
+class Tallied(_Record):
+    """Right answers of one model; the entries of :class:`unlearning.tally.Tally`."""
+
+    strategy: str
+    seed: int
+    by: str = "class"
+    clients: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+    correct: tuple[tuple[int, ...], ...] = ()
+    total: tuple[tuple[int, ...], ...] = ()
+    test_columns: tuple[str, ...] = ()
+    test_correct: tuple[int, ...] = ()
+    test_total: tuple[int, ...] = ()
+
+
 class Refused(_Record):
     """A strategy that did not answer, and why."""
 
@@ -247,6 +275,8 @@ class Details(_Record):
     extra: tuple[Extra, ...] = ()
     task_measures: tuple[TaskMeasure, ...] = ()
     refused: tuple[Refused, ...] = ()
+    rocs: tuple[Roc, ...] = ()
+    tallies: tuple[Tallied, ...] = ()
     ledger_head: str = ""
     history: dict[str, Any] = {}
 
@@ -286,8 +316,10 @@ def write_details(run_dir: Path, details: Details | Mapping[str, object]) -> Non
     ValueError
         If an entry has another shape than :class:`Details` tells.
     """
-    checked = Details.model_validate(details)
-    write_atomically(run_dir / "details.json", _json_bytes(checked.model_dump(mode="json")))
+    checked = Details.model_validate(details).model_dump(mode="json")
+    # On one line: with its curves and counts a line per number would be most of the file.
+    text = json.dumps(checked, allow_nan=False, separators=(",", ":"))
+    write_atomically(run_dir / "details.json", f"{text}\n".encode())
 
 
 def _read(path: Path) -> object:

@@ -19,6 +19,7 @@ from unlearning.arrays import Arrays
 from unlearning.metrics import accuracy
 from unlearning.request import Forgotten, Request
 from unlearning.scorecard import Outputs, Predictions
+from unlearning.tally import Groups
 
 __all__ = ["TaskJudge", "judge_of", "pair_predictions", "task_accuracy"]
 
@@ -88,10 +89,20 @@ class TaskJudge(Judge):
         everywhere = {name for request in asked if not request.clients for name in request.tasks}
         stays = np.array([name not in everywhere for name in task.tasks])
         test = task.test_set()
+        training, owners = self._training(Forgotten(asked))
         self._pairs: dict[str, Examples] = {
             "test": Examples(test.x, np.where(stays, task.test_task_labels(), NONE)),
-            **self._training(Forgotten(asked)),
+            **training,
         }
+        # In the order in which pairs are predicted: task by task, in each the examples' own.
+        columns, rows = (self._pairs["retain"].y != NONE).T.nonzero()
+        self._groups = Groups(
+            clients=owners[rows],
+            columns=columns,
+            test_columns=(self._pairs["test"].y != NONE).T.nonzero()[0],
+            names=tuple(task.tasks),
+            by="task",
+        )
 
     def outputs(self, arrays: Arrays) -> Outputs:
         """Return what a model says about every set."""
@@ -112,23 +123,29 @@ class TaskJudge(Judge):
     def _look(self, arrays: Arrays, found: Examples) -> Predictions:
         return pair_predictions(self._task, self._predict(arrays, found.x), found.y)
 
-    def _training(self, forgotten: Forgotten) -> dict[str, Examples]:
-        """Return the pairs that stay, those to be forgotten, and held-out ones like the latter."""
+    def _training(self, forgotten: Forgotten) -> tuple[dict[str, Examples], Integers]:
+        """Return the pairs that stay, those to be forgotten, and held-out ones like the latter.
+
+        Beside them the client of every example that stays.
+        """
         task, parts = self._task, {"retain": [], "forget": [], "held_out": []}  # type: ignore[var-annotated]
+        owners = [np.empty(0, np.int64)]
         for client, gone in task.pairs(forgotten).items():
             data = task.client(client)
             labels, held_labels = task.task_labels(client)
             for name, mask in (("retain", ~gone), ("forget", gone)):
                 parts[name].append(_with_labels(data.train_x, np.where(mask, labels, NONE)))
+            owners.append(np.full(len(parts["retain"][-1].y), client))
             like = gone.any(axis=0)
             parts["held_out"].append(_with_labels(data.held_x, np.where(like, held_labels, NONE)))
-        return {
+        training = {
             name: Examples(
                 np.concatenate([part.x for part in found]),
                 np.concatenate([part.y for part in found]),
             )
             for name, found in parts.items()
         }
+        return training, np.concatenate(owners)
 
 
 def _with_labels(x: Floats, y: Integers) -> Examples:

@@ -364,6 +364,11 @@ class Task:
         kept = data.stratified(found.y, limit)
         return Examples(found.x[kept], found.y[kept])
 
+    def retain_owners(self, forgotten: Forgotten) -> Integers:
+        """Return the client of every example of the retain set, in its order; shape (n,)."""
+        kept = {client: int(self._kept(client, forgotten).sum()) for client in self.clients}
+        return np.repeat(np.array(list(kept), np.int64), list(kept.values()))
+
     def held_out_set(self, request: Request) -> Examples:
         """Return examples never trained on, from the source of the request's forget set.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import sqlite3
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -12,6 +14,8 @@ import pytest
 
 from experiments import timeline
 from experiments.report import render
+from experiments.reporting import pictures
+from experiments.reporting.svg import inline
 from experiments.results import DASH, Point, ResultsError, Row, write_details, write_results
 from unlearning.ledger import Ledger
 from unlearning.request import Request, Scope
@@ -24,6 +28,7 @@ STRATEGIES = {
     "fed-eraser": ("approximate", 0.26, 0.02, 200_000),
     "lazy": ("approximate", 0.90, 0.90, 50_000),
 }
+MINUS = "\N{MINUS SIGN}"
 ASKED = Request(Scope.CLIENT, clients=(3,), at_round=2, id="wish-1", asked_by="ada")
 
 
@@ -52,6 +57,20 @@ def a_row(strategy, seed, *, marker=True, before=None):
         },
         model_digest=f"{len(strategy)}{seed}" * 32,
     )
+
+
+def a_tally(strategy, seed, correct):
+    return {
+        "strategy": strategy,
+        "seed": seed,
+        "clients": [0, 2],
+        "columns": ["0", "1"],
+        "correct": correct,
+        "total": [[10, 0], [10, 10]],
+        "test_columns": ["0", "1"],
+        "test_correct": [sum(row[0] for row in correct), 5],
+        "test_total": [20, 10],
+    }
 
 
 def points(seeds=(0,), strategies=("original", "retrain", "fed-eraser")):
@@ -104,11 +123,35 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
+PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1" viewBox="0 0 1 1"></svg>'
+DRAWN = (
+    "experiments.report.timeline",
+    "experiments.reporting.cost.trade_off",
+    *(f"experiments.reporting.pictures.{name}" for name in ("differences", "attack", "change_map")),
+)
+
+
+def sketch(found, *args, **kwargs):
+    """Return a picture at once, where the real one would take a third of a second."""
+    return PICTURE if found else None
+
+
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, monkeypatch):
     """Return a function that writes a run folder and renders its report."""
 
-    def run(*, strategies=tuple(STRATEGIES), seeds=(0, 1, 2), details=None, ledger=True, **row):
+    def run(
+        *,
+        strategies=tuple(STRATEGIES),
+        seeds=(0, 1, 2),
+        details=None,
+        ledger=True,
+        draw=False,
+        **row,
+    ):
+        if not draw:
+            for name in DRAWN:
+                monkeypatch.setattr(name, sketch)
         rows = [a_row(name, seed, **row) for seed in seeds for name in strategies]
         write_results(tmp_path, {"seed": 0, "data": {"name": "digits", "root": None}}, rows)
         if ledger:
@@ -139,6 +182,21 @@ def make(tmp_path):
                     {"strategy": "original", "seed": 0, "mia_null_se": 0.002},
                     {"strategy": "lazy", "seed": 0, "array_distance": 0.4, "notes": ["it slept"]},
                 ],
+                "rocs": [
+                    {"strategy": name, "seed": seed, "fpr": [0, 0.5, 1], "tpr": [0, at, 1]}
+                    | {"members": 40, "non_members": 20}
+                    for seed in seeds
+                    for name, at in (("original", 0.9), ("fed-eraser", 0.5))
+                ],
+                "tallies": [
+                    a_tally(name, seed, right)
+                    for seed in seeds
+                    for name, right in (
+                        ("original", ((9, 0), (8, 2))),
+                        ("retrain", ((9, 0), (9, 4))),
+                        ("fed-eraser", ((6, 0), (9, 4))),
+                    )
+                ],
                 "refused": [{"strategy": "class-pruning", "reason": "serves class requests only"}],
                 **(details or {}),
             },
@@ -152,17 +210,23 @@ def make(tmp_path):
 
 
 def test_the_page_stands_alone_and_is_small(make):
-    page = make()
+    page = make(draw=True)
     assert len(page.html) < 3_000_000
-    for tag in ("script", "iframe", "img", "object"):
+    for tag in ("iframe", "img", "object"):
         assert not page.all(tag)
+    assert page.all("script") == [{}]  # its own, from no address
     assert [link["href"] for link in page.all("link")] == ["data:,"]  # no request for an icon
     assert not re.search(r"https?:|@import|@font-face|url\((?!#)", page.html)
+    [policy] = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none'")
+    script = page.html.partition("<script>")[2].partition("</script>")[0]
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     local = [value[1:] for _, a in page.tags for k, value in a.items() if k.endswith("href")]
     local += re.findall(r"url\(#([^)]*)\)", page.html)
-    assert {name for name in local if name != "ata:,"} <= set(ids)
+    assert {name for name in local if not name.startswith("ata:")} <= set(ids)
 
 
 def test_the_page_can_be_read_aloud(make):
@@ -172,7 +236,7 @@ def test_the_page_can_be_read_aloud(make):
     assert len(page.all("caption")) == len(page.all("table")) >= 5
     assert all(heading.get("scope") for heading in page.all("th"))
     pictures = [svg for svg in page.all("svg") if svg.get("role") == "img"]
-    assert len(pictures) == len(page.all("svg")) == 2
+    assert len(pictures) == len(page.all("svg")) == 5
     assert all(len(svg["aria-label"]) > 20 for svg in pictures)
     named = {value for _, attrs in page.tags for value in [attrs.get("aria-labelledby")] if value}
     assert named <= {attrs.get("id") for _, attrs in page.tags}
@@ -187,7 +251,7 @@ def test_what_users_wrote_is_shown_not_run(make):
             "requests": [{"text": evil}],
         }
     )
-    assert not page.all("script")
+    assert page.all("script") == [{}]
     assert page.text.count(evil) >= 4
 
 
@@ -201,10 +265,21 @@ def test_headline_sentences_say_the_numbers_of_the_rows(make):
     assert "Closest to retraining: fed-eraser" in text
 
 
-def test_the_scorecard_shows_mean_spread_and_signed_gap(make):
+def test_the_scorecard_shows_mean_interval_and_signed_gap(make):
     text = make().text
-    assert "0.270 ± 0.010+0.010" in text  # forget accuracy of FedEraser, retrain 0.260
-    assert "0.948 ± 0.002" in text
+    # Forget accuracy of FedEraser 0.26, 0.27, 0.28: t(0.975, 2) = 4.3027, half width
+    # 4.3027 * 0.01 / sqrt 3 = 0.0248; retrain's mean is 0.26.
+    assert "0.2700.245 to 0.295+0.010" in text
+
+
+def test_controls_come_first_and_are_set_apart(make):
+    page = make(strategies=("lazy", "fine-tune", "fed-eraser", "original", "retrain"))
+    table = page.html.partition('<table class="scores')[2].partition("</table>")[0]
+    names = re.findall(r'<th scope="row">([\w-]+)', table)
+    assert names == ["original", "retrain", "fine-tune", "lazy", "fed-eraser"]
+    assert (
+        table.partition('class="last-control"')[2].lstrip(">").split(">")[1].startswith("fine-tune")
+    )
 
 
 def test_costs_are_split_and_in_units(make):
@@ -269,7 +344,8 @@ def test_without_a_retrained_model_nothing_is_compared(make):
     page = make(strategies=("original", "fed-eraser"), details={"timeline": ()})
     assert "No retrained model" in page.text
     assert "marker forgotten)" not in page.text
-    assert not page.all("svg")
+    assert "Differences to retraining" not in page.text
+    assert len(page.all("svg")) == 2  # the attack, and what changed
 
 
 # --- what was not measured ------------------------------------------------------------------------
@@ -367,13 +443,13 @@ def test_phases_meet_halfway_between_their_rounds():
 def test_learning_alone_and_nothing_at_all_are_drawn_or_not():
     assert "original" in texts(timeline.timeline(points(strategies=("original",))))
     assert timeline.timeline([]) is None
-    assert timeline.trade_off([], cost_label="s") is None
+    assert pictures.trade_off([], cost_label="s") is None
 
 
 def test_names_in_the_trade_off_do_not_cover_each_other():
-    trades = [timeline.Trade(f"strategy-{i}", 100.0 + i, 0.1, 0.01) for i in range(5)]
-    trades.append(timeline.Trade("far", 1000.0, 0.1))
-    svg = timeline.trade_off(trades, cost_label="examples", untouched=0.3)
+    trades = [pictures.Trade(f"strategy-{i}", 100.0 + i, 0.1, 0.09, 0.11) for i in range(5)]
+    trades.append(pictures.Trade("far", 1000.0, 0.1))
+    svg = pictures.trade_off(trades, cost_label="examples", untouched=0.3)
     heights = {
         node.text: float(node.get("y"))
         for node in ET.fromstring(svg).iter()
@@ -386,11 +462,52 @@ def test_names_in_the_trade_off_do_not_cover_each_other():
 
 
 def test_an_inline_picture_brings_no_style_and_no_address_into_the_page():
-    svg = timeline.inline(timeline.timeline(points()), "x", "a picture")
+    svg = inline(timeline.timeline(points()), "x", "a picture")
     assert "<style" not in svg
     assert "http" not in svg
     assert "<metadata" not in svg
     assert "DejaVu" not in svg
     assert "var(--c-test, #0072b2)" in svg
     assert re.search(r'<svg role="img" aria-label="a picture"', svg)
-    assert all(name.startswith("x-") for name in re.findall(r'\bid="([^"]*)"', svg))
+    assert all(name.startswith("pic-x-") for name in re.findall(r'\bid="([^"]*)"', svg))
+
+
+# --- how close to retraining ----------------------------------------------------------------------
+
+
+def test_differences_are_told_beside_the_margin_declared_for_them(make):
+    text = make().text
+    # Backdoor success of both rises by 0.001 a seed: the difference to retraining is 0.01 at all.
+    assert "+0.0100.010 to 0.010within the margin" in text
+    # "lazy" forgets nothing: 0.9 against 0.25.
+    assert "+0.6500.650 to 0.650beyond the margin" in text
+    assert "undecided" not in re.sub("Within, beyond, undecided|Being undecided", "", text)
+    assert "undecided" in make(seeds=(0,)).text
+
+
+def test_the_attack_is_shown_with_the_band_of_finding_nothing(make):
+    page = make(details={"extra": [{"strategy": "original", "seed": 0, "mia_null_se": 0.002}]})
+    assert "40 members, 20 others" in page.text
+    # AUC 0.51 at seed 0, 0.5 +- 1.96 * 0.002.
+    assert re.search(r"original ?0\.510.*?0\.496 to 0\.504 ?0 of 1", page.text)
+
+
+def test_who_loses_is_named_against_retraining(make):
+    text = make().text
+    # Client 0: 6 of 10 against 9 of 10; client 2: the same; the same at every seed.
+    assert re.search(rf"fed-eraser ?0 ?{MINUS}0\.300 ?{MINUS}0\.300 to {MINUS}0\.300 ?0\.212", text)
+    assert "test data" in text
+
+
+def test_the_claim_is_told_for_every_strategy_with_what_was_seen(make):
+    text = make().text
+    assert re.search("fed-eraser ?approximate ?No proof: what is known", text)
+    assert "Marker not forgotten. Unlike retraining: forget accuracy, backdoor success." in text
+    assert "Within the margin of retraining:" in text
+
+
+def test_an_older_run_without_curves_and_counts_is_still_told(make):
+    page = make(details={"rocs": (), "tallies": ()})
+    assert len(page.all("svg")) == 3
+    assert "Who gains, who loses" not in page.text
+    assert "Membership attack" in page.text

@@ -21,9 +21,13 @@ from scipy import stats
 from unlearning import metrics
 
 __all__ = [
+    "ACCURACY_MARGIN",
+    "AUC_MARGIN",
+    "MARGINS",
     "MARKER_MARGIN",
     "MARKER_POWER",
     "METRICS",
+    "Closeness",
     "Outputs",
     "Predictions",
     "Scorecard",
@@ -31,6 +35,7 @@ __all__ = [
     "Triggered",
     "Verdict",
     "average_gap",
+    "closeness",
     "improves",
     "judge_marker",
     "membership_null_se",
@@ -41,6 +46,8 @@ __all__ = [
 
 MARKER_POWER = 0.7  # backdoor success on the original model below which the marker tells nothing
 MARKER_MARGIN = 0.1  # backdoor success above the retrained model's that still counts as its equal
+ACCURACY_MARGIN = 0.01  # one percentage point
+AUC_MARGIN = 0.05
 _CONFIDENCE = 0.95
 
 
@@ -128,6 +135,22 @@ class Scorecard:
 
 METRICS: tuple[str, ...] = tuple(entry.name for entry in fields(Scorecard))
 _COMPARED = tuple(name for name in METRICS if name != "prediction_distance")
+# Declared before any run: a difference to the retrained model within the margin counts as none.
+MARGINS: dict[str, float] = {
+    "retain_accuracy": ACCURACY_MARGIN,
+    "forget_accuracy": ACCURACY_MARGIN,
+    "test_accuracy": ACCURACY_MARGIN,
+    "mia_auc": AUC_MARGIN,
+    "backdoor_success": MARKER_MARGIN,
+}
+
+
+class Closeness(StrEnum):
+    """Where the 95 % interval of a difference lies beside the margin that was declared for it."""
+
+    WITHIN = "within the margin"
+    BEYOND = "beyond the margin"
+    OPEN = "undecided"
 
 
 class Verdict(StrEnum):
@@ -301,6 +324,37 @@ def judge_marker(original: Sequence[float], differences: Sequence[float]) -> Ver
     if spread.low > MARKER_MARGIN:
         return Verdict.NOT_FORGOTTEN
     return Verdict.INCONCLUSIVE
+
+
+def closeness(differences: Sequence[float], margin: float) -> Closeness | None:
+    """Return whether differences to the retrained model lie within a declared margin.
+
+    Within: the whole 95 % interval lies between ``-margin`` and ``margin`` (equivalence, by two
+    one-sided tests at 2.5 % each). Beyond: it lies wholly outside. Anything else, and a single
+    seed always, is undecided.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        Ours less the retrained model's, paired by seed.
+    margin : float
+        Above 0, in the unit of the differences.
+
+    Returns
+    -------
+    Closeness or None
+        None if nothing was measured.
+    """
+    if not differences:
+        return None
+    spread = summarise(differences)
+    if spread.low is None or spread.high is None:
+        return Closeness.OPEN
+    if -margin < spread.low and spread.high < margin:
+        return Closeness.WITHIN
+    if spread.low > margin or spread.high < -margin:
+        return Closeness.BEYOND
+    return Closeness.OPEN
 
 
 def improves(differences: Sequence[float]) -> bool | None:

@@ -1,0 +1,155 @@
+"""What was found in sentences, and what limits it, the gravest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments.reporting.run import Run, mean, number
+from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Details, spread, with_sd
+from unlearning.scorecard import MARKER_POWER, improves, summarise
+
+__all__ = ["Finding", "asked", "findings", "summary", "warnings"]
+
+_SHOWN_REQUESTS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence and what it is about."""
+
+    lead: str
+    text: str
+
+
+def _times_fewer(run: Run, strategy: str) -> str:
+    """Return the cost beside retraining's, in words; empty if not both were measured."""
+    ours, base = (spread(run.rows, name, "examples") for name in (strategy, RETRAIN))
+    if ours is None or base is None:
+        return ""
+    if not ours.mean:
+        return f"no example processed in place of {base.mean:,.0f} for retraining"
+    text = f"{ours.mean:,.0f} examples processed in place of {base.mean:,.0f} for retraining"
+    faster = spread(run.rows, strategy, "speedup_examples")
+    return text if faster is None else f"{text}, a speed-up of {with_sd(faster)}"
+
+
+def _answer(run: Run, strategy: str) -> Finding:
+    verdict = run.verdict(strategy)
+    lead = f"{strategy} ({run.guarantees[strategy]}{f', marker {verdict}' if verdict else ''})"
+    parts = []
+    for name, words in (
+        ("backdoor_success", "backdoor success"),
+        ("forget_accuracy", "forget accuracy"),
+        ("test_accuracy", "test accuracy"),
+    ):
+        found = spread(run.rows, strategy, name)
+        if found is None:
+            continue
+        differences = run.to_retrain(strategy, name)
+        gap = f" ({number(mean(differences), sign=True)} to retraining)" if differences else ""
+        parts.append(f"{words} {number(found.mean)}{gap}")
+    if cost := _times_fewer(run, strategy):
+        parts.append(cost)
+    return Finding(lead, "; ".join(parts) + ".")
+
+
+def findings(run: Run) -> list[Finding]:
+    """Return what was found, the marker's power first."""
+    found = []
+    before = spread(run.rows, ORIGINAL, "backdoor_success")
+    reference = spread(run.rows, RETRAIN, "backdoor_success")
+    if before is not None and run.has_power:
+        text = (
+            f"the original model takes a share of {number(before.mean)} of the test examples with "
+            "the trigger for the attacker's label"
+        )
+        if reference is not None:
+            text += f"; the model retrained without the data, {number(reference.mean)}"
+        found.append(Finding("The marker has power", f"{text}."))
+    found.extend(_answer(run, name) for name in run.answers)
+    if FINE_TUNE in run.strategies:
+        control = _answer(run, FINE_TUNE)
+        found.append(Finding("fine-tune, the control that every answer must beat", control.text))
+    gaps = {name: mean(list(run.gaps(name).values())) for name in run.answers}
+    measured = {name: gap for name, gap in gaps.items() if gap is not None}
+    if len(measured) > 1:
+        best = min(measured, key=lambda name: measured[name])
+        text = f"{best}, with an average gap of {number(measured[best])}."
+        found.append(Finding("Closest to retraining", text))
+    return found
+
+
+def _marker_warnings(run: Run) -> list[str]:
+    if run.marker_before and not run.has_power:
+        return [
+            "The marker has no power: backdoor success of the original model is "
+            f"{number(summarise(run.marker_before).mean, 2)}, below {MARKER_POWER:.2f}. It cannot "
+            "tell a model that forgot from one that never learned, so no verdict is given."
+        ]
+    if not run.marker_before:
+        return [
+            "No backdoor was planted, so no verdict is given: on easy data accuracy and the "
+            "membership attack can hardly tell a model that did nothing from a retrained one."
+        ]
+    return []
+
+
+def warnings(run: Run) -> list[str]:
+    """Return what limits the claims of this run, the gravest first."""
+    found = _marker_warnings(run)
+    if not run.has_reference:
+        found.append(
+            "No retrained model: how much was forgotten cannot be said without one. "
+            "The command fedunlearn compare makes one."
+        )
+    for name in run.answers:
+        ours, theirs = (mean(list(run.gaps(n).values())) for n in (name, FINE_TUNE))
+        differences = run.against_fine_tune(name)
+        if not differences or improves(differences):
+            continue
+        pair = f"average gap {number(ours)} against {number(theirs)}"
+        found.append(
+            f"{name} is not better than fine-tuning alone ({pair})."
+            if improves(differences) is False
+            else f"{name} is not shown to be better than fine-tuning alone: its lead ({pair}) is "
+            "within the spread over seeds."
+        )
+    if len(run.seeds) == 1:
+        found.append(
+            "One seed is an observation, not a finding: no interval can be given. "
+            "Repeat with --seeds 0,1,2,3,4."
+        )
+    errors = [e.mia_null_se for e in run.details.extra if e.strategy == ORIGINAL]
+    noise, before = mean(errors), spread(run.rows, ORIGINAL, "mia_auc")
+    if noise is not None and before is not None and abs(before.mean - 0.5) < 2 * noise:
+        found.append(
+            f"The membership attack tells nothing here: its AUC on the original model, "
+            f"{number(before.mean)}, is within two standard errors of chance (±"
+            f"{number(2 * noise)})."
+        )
+    return found
+
+
+def asked(details: Details) -> str:
+    """Return in words what was to be forgotten, the first requests only; empty if nothing."""
+    texts = [str(request.get("text", "something")) for request in details.requests]
+    if len(texts) > _SHOWN_REQUESTS:
+        texts[_SHOWN_REQUESTS:] = [f"{len(texts) - _SHOWN_REQUESTS} more"]
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
+def summary(run: Run) -> str:
+    """Return in one sentence what this run did."""
+    details = run.details
+    data = details.data
+    who = f"{data['clients']} clients" if "clients" in data else "A federation"
+    what = f" learned {data['name']}" if "name" in data else " learned"
+    learned = details.rounds.get("learned")
+    rounds = f" for {learned} rounds" if learned else ""
+    wanted = asked(details)
+    wish = f" The federation was then asked to forget {wanted}." if wanted else ""
+    names = ", ".join(run.answers)
+    recovery = details.rounds.get("recovery")
+    after = f", each followed by {recovery} rounds of recovery" if recovery else ""
+    answered = f" Answered by {names}{after}." if names else ""
+    return f"{who}{what}{rounds}.{wish}{answered}"

@@ -1,0 +1,110 @@
+r"""The report's tables for a paper: ``table.tex``, to be ``\input`` beside the package booktabs.
+
+Names are escaped by pandas, which writes the tables; numbers are set in mathematics, an interval
+below its mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.reporting.closeness import Differences
+from experiments.reporting.cost import WORK, Costs
+from experiments.reporting.run import Cell
+from experiments.reporting.scorecard import Scorecard
+
+__all__ = ["tables"]
+
+_SEEDS = "Mean over {seeds} training seeds, below it the 95\\,\\% interval."
+_ONE = "One training seed, so no interval."
+_DASH = "--"
+
+
+def tables(
+    card: Scorecard, differences: Differences | None, costs: Costs, *, seeds: int, command: str
+) -> str:
+    """Return the scorecard, the paired differences and the total cost as LaTeX tables.
+
+    Parameters
+    ----------
+    card, differences, costs : Scorecard, Differences or None, Costs
+        As the page shows them.
+    seeds : int
+        Number of training seeds.
+    command : str
+        What made them, for a comment on top.
+    """
+    note = _SEEDS.format(seeds=seeds) if seeds > 1 else _ONE
+    parts = [f"% {' '.join(command.split())}"] if command.strip() else []
+    lines = [((line.strategy, line.guarantee), (*line.cells, line.verdict)) for line in card.lines]
+    parts.append(
+        _table(["Strategy", "Guarantee"], [*card.titles, "Marker"], lines, note, "scorecard")
+    )
+    if differences is not None:
+        margins = [
+            f"{title} (±{margin:g})"
+            for title, margin in zip(differences.titles, differences.margins, strict=True)
+        ]
+        words = f"Paired differences to the retrained model; in brackets the margin. {note}"
+        found = [((line.strategy,), line.cells) for line in differences.lines]
+        parts.append(_table(["Strategy"], margins, found, words, "differences"))
+    titles = [f"{title} ({unit})" if unit else title for _, title, unit in WORK]
+    titles += ["History (MB)", "Speed-up (wall)", "Speed-up (examples)"]
+    strategy, totals = "", []
+    for work in costs.lines:
+        strategy = work.strategy if work.span else strategy
+        if len(work.cells) == len(titles):
+            totals.append(((strategy,), work.cells))
+    words = f"Cost of unlearning and recovery together; of the original model, of learning. {note}"
+    parts.append(_table(["Strategy"], titles, totals, words, "cost"))
+    return "\n".join(parts)
+
+
+def _table(
+    names: Sequence[str],
+    titles: Sequence[str],
+    lines: Sequence[tuple[tuple[str, ...], Sequence[Cell]]],
+    caption: str,
+    label: str,
+) -> str:
+    """Return one floating table; ``caption`` is LaTeX already."""
+    import pandas as pd  # half a second that only a report pays
+
+    rows: list[list[str]] = []
+    for given, cells in lines:
+        rows.append([*given, *map(_number, cells)])
+        if any(cell.low is not None for cell in cells):
+            rows.append([*("" for _ in given), *map(_interval, cells)])
+    frame = pd.DataFrame(rows, columns=[*names, *titles])
+    words = [title for title in frame.columns if title in (*names, "Marker")]
+    styled = frame.style.hide(axis="index").format(escape="latex", subset=words)
+    made = styled.format_index(escape="latex", axis=1).to_latex(
+        hrules=True,
+        column_format="l" * len(names) + "r" * len(titles),
+        caption=caption.replace("±", r"$\pm$"),
+        label=f"tab:{label}",
+        position="tbp",
+        position_float="centering",
+    )
+    return str(made)
+
+
+def _number(cell: Cell) -> str:
+    if cell.why:
+        return _DASH
+    return cell.text if cell.value is None else _mathematics(cell.text.partition(" ± ")[0])
+
+
+def _interval(cell: Cell) -> str:
+    if cell.low is None or cell.high is None or cell.value is None:
+        return ""
+    digits = len(cell.text.partition(" ± ")[0].partition(".")[2])
+    ends = ", ".join(f"{end:,.{digits}f}" for end in (cell.low, cell.high))
+    return rf"{{\scriptsize {_mathematics(f'[{ends}]')}}}"
+
+
+def _mathematics(text: str) -> str:
+    """Return a number as LaTeX; commas in thousands must not be spaced as in a list."""
+    plain = text.replace("\N{MINUS SIGN}", "-")
+    inner = ", ".join(part.replace(",", "{,}") for part in plain.split(", "))
+    return f"${inner}$"

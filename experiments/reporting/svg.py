@@ -1,0 +1,116 @@
+"""How every picture of a report is drawn: as SVG whose text is text and whose colours a page sets.
+
+Lines differ in dash and marker as well as in colour (Okabe and Ito's colour-blind safe set), and
+the same picture serves a file of its own, a page in light or dark, and grey print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+__all__ = [
+    "BACKDOOR",
+    "FORGET",
+    "GRID",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "RECOVER",
+    "RETAIN",
+    "TEST",
+    "UNLEARN",
+    "WIDTH_IN",
+    "document",
+    "inline",
+    "style",
+]
+
+PAPER, INK, MUTED, GRID = "#ffffff", "#1c2127", "#5a6370", "#dde1e6"
+UNLEARN, RECOVER = "#e3e7ec", "#f2f4f6"
+TEST, RETAIN, FORGET, BACKDOOR = "#0072b2", "#009e73", "#d55e00", "#a3528f"
+_VARIABLES = {  # the page may set these; its own colours are the fallback
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    UNLEARN: "shade-2",
+    RECOVER: "shade-1",
+    TEST: "c-test",
+    RETAIN: "c-retain",
+    FORGET: "c-forget",
+    BACKDOOR: "c-backdoor",
+}
+WIDTH_IN = 8.6
+_FONT = "var(--font, sans-serif)"
+
+
+@contextmanager
+def style(salt: str) -> Iterator[None]:
+    """Set what Matplotlib reads from its global settings, for one figure only."""
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.size": 9.0,
+        "text.color": INK,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": MUTED,
+        "axes.facecolor": "none",
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": 8.0,
+        "ytick.labelsize": 8.0,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def document(figure: Figure) -> str:
+    """Return a figure as a whole SVG document; the same figure gives the same bytes."""
+    text = io.StringIO()
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(text, format="svg", metadata=metadata)
+    return re.sub(r"[ \t]+\n", "\n", text.getvalue())
+
+
+def inline(svg: str, prefix: str, title: str) -> str:
+    """Return an SVG document as an element for a page: its colours may be set by the page.
+
+    Parameters
+    ----------
+    svg : str
+        As :func:`document` returns it.
+    prefix : str
+        Put before every id, so that several pictures can stand on one page.
+    title : str
+        Alternative text, escaped already.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # would style the page
+    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
+    body = re.sub(r'\bid="', f'id="pic-{prefix}-', body)
+    body = re.sub(r'href="#', f'href="#pic-{prefix}-', body)
+    body = re.sub(r"url\(#", f"url(#pic-{prefix}-", body)
+    body = re.sub(r"font-family: [^;\"]*", f"font-family: {_FONT}", body)
+    body = re.sub(r"(font: [^;\"']*?[\d.]+px) [^;\"]*", rf"\1 {_FONT}", body)
+    for color, name in _VARIABLES.items():
+        body = body.replace(color, f"var(--{name}, {color})")
+    body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
+    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
+    return body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
