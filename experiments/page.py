@@ -33,16 +33,16 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h1>{{ title }}</h1>
 <p class="lede">{{ summary }}</p>
 <nav aria-label="Contents"><ul>
-<li><a href="#scorecard">Scorecard</a></li>
+{% if rows %}<li><a href="#scorecard">Scorecard</a></li>{% endif %}
 {% if audit %}<li><a href="#audit">Audit</a></li>{% endif %}
 {% if differences %}<li><a href="#differences">Differences to retraining</a></li>{% endif %}
 {% if timeline %}<li><a href="#course">Course</a></li>{% endif %}
-<li><a href="#cost">Cost</a></li>
+{% if rows %}<li><a href="#cost">Cost</a></li>{% endif %}
 {% if attack %}<li><a href="#attack">Attack</a></li>{% endif %}
 {% if changes %}<li><a href="#changes">Who gains, who loses</a></li>{% endif %}
 {% if tasks %}<li><a href="#tasks">Tasks</a></li>{% endif %}
-<li><a href="#claim">How far the claim goes</a></li>
-<li><a href="#measures">What is measured</a></li>
+{% if rows %}<li><a href="#claim">How far the claim goes</a></li>
+<li><a href="#measures">What is measured</a></li>{% endif %}
 <li><a href="#ledger">Ledger</a></li>
 <li><a href="#again">Do it again</a></li>
 </ul></nav>
@@ -67,6 +67,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% endif %}
 </section>
 
+{% if rows %}
 <section aria-labelledby="scorecard">
 <h2 id="scorecard">Scorecard</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="scorecard">
@@ -92,6 +93,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </div>
 {{ reasons(scorecard.reasons) }}
 </section>
+{% endif %}
 
 {% if audit %}
 <section aria-labelledby="audit">
@@ -191,6 +193,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </section>
 {% endif %}
 
+{% if rows %}
 <section aria-labelledby="cost">
 <h2 id="cost">Cost</h2>
 {% if trade_off %}
@@ -225,6 +228,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </div>
 {{ reasons(cost.reasons) }}
 </section>
+{% endif %}
 
 {% if attack %}
 <section aria-labelledby="attack">
@@ -307,6 +311,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </section>
 {% endif %}
 
+{% if rows %}
 <section aria-labelledby="claim">
 <h2 id="claim">How far the claim goes</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="claim">
@@ -339,6 +344,8 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if distances %}<dt>Array distance</dt><dd>Length of the difference to the retrained model's parameters over their length; information only, since it proves no forgetting: {% for name, value in distances.items() %}{{ name }} {{ value }}{{ ", " if not loop.last else "." }}{% endfor %}</dd>{% endif %}
 </dl>
 </section>
+
+{% endif %}
 
 <section aria-labelledby="ledger">
 <h2 id="ledger">Ledger of requests</h2>
@@ -375,6 +382,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </table>
 </div>
 {% endif %}
+{% if rows %}
 <h3>Results by seed</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="Results by seed">
 <table class="sortable">
@@ -387,6 +395,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </tbody>
 </table>
 </div>
+{% endif %}
 <h3>Configuration</h3>
 <pre><code>{{ config }}</code></pre>
 </section>

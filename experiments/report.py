@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -24,13 +25,14 @@ from pydantic import BaseModel
 
 from experiments.page import TEMPLATE
 from experiments.reporting import claims, closeness, cost, findings, latex, origin
-from experiments.reporting.audit import audit
+from experiments.reporting.audit import Audited, audit
 from experiments.reporting.look import SCRIPT, STYLE
 from experiments.reporting.run import TITLES, Run
 from experiments.reporting.scorecard import scorecard
 from experiments.reporting.svg import inline
 from experiments.reporting.tasks import task_table
 from experiments.results import DASH, Row, read_details, read_results, with_sd
+from experiments.runfolder import RunFolder
 from experiments.timeline import timeline
 from unlearning.files import write_atomically
 from unlearning.scorecard import METRICS, summarise
@@ -57,22 +59,25 @@ _ALTERNATIVES = {
 
 def _content(run_dir: Path) -> dict[str, object]:
     """Return all that the page shows, numbers as numbers and words as words."""
-    config, rows = read_results(run_dir)
+    audited = audit(run_dir)
+    config, rows = _results(run_dir, audited)
     run = Run(rows, read_details(run_dir))
     details = run.details
     ledger, broken = origin.events(run_dir / "ledger.sqlite", details.ledger_head)
+    if not rows:
+        broken = ""  # an audit serves no request of its own
     asked = findings.asked(details)
-    limits = findings.warnings(run)
+    limits = [*(findings.warnings(run) if rows else ()), *findings.audit_warnings(audited)]
     return {
         "title": f"Forgetting {asked}" if asked else "Unlearning report",
-        "summary": findings.summary(run),
-        "findings": findings.findings(run),
+        "summary": findings.summary(run) if rows else findings.audit_summary(audited),
+        "findings": [*findings.audit_findings(audited), *findings.findings(run)],
         "warnings": [broken, *limits] if broken else limits,
         "num_seeds": len(run.seeds),
         "num_strategies": len(run.strategies),
         "has_reference": run.has_reference,
         "scorecard": scorecard(run),
-        "audit": audit(run_dir),
+        "audit": audited,
         "differences": closeness.differences(run),
         "timeline": timeline(details.timeline),
         "course": details.timeline,
@@ -96,6 +101,14 @@ def _content(run_dir: Path) -> dict[str, object]:
         "rows": rows,
         "config": tomli_w.dumps(origin.without_none(config)),  # type: ignore[arg-type]
     }
+
+
+def _results(run_dir: Path, audited: Audited | None) -> tuple[dict[str, Any], tuple[Row, ...]]:
+    """Return configuration and rows; of an audit alone, which makes no rows, none."""
+    if audited is not None and not (run_dir / "results.json").exists():
+        folder = RunFolder(run_dir)
+        return (dict(folder.read_config()) if folder.config.is_file() else {}), ()
+    return read_results(run_dir)
 
 
 def _distances(run: Run) -> dict[str, str]:
@@ -164,13 +177,13 @@ def render(run_dir: Path) -> Path:
     Parameters
     ----------
     run_dir : Path
-        Holds ``results.json``; ``details.json``, ``ledger.sqlite`` and ``audit.json`` are told of
-        if they are there.
+        Holds ``results.json`` or ``audit.json`` or both; ``details.json`` and ``ledger.sqlite``
+        are told of if they are there.
 
     Raises
     ------
     ResultsError
-        If ``results.json`` is missing, or it, ``details.json`` or ``audit.json`` is damaged.
+        If ``results.json`` and ``audit.json`` are missing, or a file is damaged.
     """
     content = _content(run_dir)
     page = run_dir / "report.html"

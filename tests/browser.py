@@ -85,16 +85,20 @@ class Browser:
             deviceScaleFactor=1,
             mobile=False,
         )
-        self._events.clear()
         self.call("Page.navigate", url=page.absolute().as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self._events):
-            self._receive()
+        self.wait("Page.loadEventFired")
         # Two frames later everything has been laid out and painted.
         taken = self.value(
             "new Promise(done => requestAnimationFrame(() => requestAnimationFrame("
             "() => done(performance.now()))))"
         )
         return float(taken)
+
+    def wait(self, event: str) -> None:
+        """Wait for an event that comes, or came since the last wait."""
+        while not any(seen["method"] == event for seen in self._events):
+            self._receive()
+        self._events.clear()
 
     def value(self, script: str) -> Any:
         """Return what a script says, waiting for a promise."""

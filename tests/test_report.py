@@ -11,91 +11,13 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import pytest
+from reported import MINUS, STRATEGIES, a_row, points, write_run
 
 from experiments import timeline
 from experiments.report import render
 from experiments.reporting import pictures
 from experiments.reporting.svg import inline
-from experiments.results import DASH, Point, ResultsError, Row, write_details, write_results
-from unlearning.ledger import Ledger
-from unlearning.request import Request, Scope
-
-# strategy: guarantee, forget accuracy, backdoor success, examples processed
-STRATEGIES = {
-    "original": ("none", 0.95, 0.93, 400_000),
-    "retrain": ("exact", 0.25, 0.01, 500_000),
-    "fine-tune": ("approximate", 0.70, 0.45, 100_000),
-    "fed-eraser": ("approximate", 0.26, 0.02, 200_000),
-    "lazy": ("approximate", 0.90, 0.90, 50_000),
-}
-MINUS = "\N{MINUS SIGN}"
-ASKED = Request(Scope.CLIENT, clients=(3,), at_round=2, id="wish-1", asked_by="ada")
-
-
-def a_row(strategy, seed, *, marker=True, before=None):
-    guarantee, forget, backdoor, examples = STRATEGIES[strategy]
-    if before is not None and strategy == "original":
-        backdoor = before
-    return Row(
-        strategy=strategy,
-        seed=seed,
-        scope="client",
-        guarantee=guarantee,
-        metrics={
-            "retain_accuracy": 0.98,
-            "forget_accuracy": forget + 0.01 * seed,
-            "test_accuracy": 0.95 - 0.002 * seed,
-            "mia_auc": 0.51,
-            "backdoor_success": backdoor + 0.001 * seed if marker else None,
-            "prediction_distance": abs(forget - 0.25),
-        },
-        cost={
-            "wall_s": examples / 1e5,
-            "examples": examples,
-            "bytes_up": 2_500_000,
-            "speedup_examples": None if strategy == "original" else 500_000 / examples,
-        },
-        model_digest=f"{len(strategy)}{seed}" * 32,
-    )
-
-
-def a_tally(strategy, seed, correct):
-    return {
-        "strategy": strategy,
-        "seed": seed,
-        "clients": [0, 2],
-        "columns": ["0", "1"],
-        "correct": correct,
-        "total": [[10, 0], [10, 10]],
-        "test_columns": ["0", "1"],
-        "test_correct": [sum(row[0] for row in correct), 5],
-        "test_total": [20, 10],
-    }
-
-
-def points(seeds=(0,), strategies=("original", "retrain", "fed-eraser")):
-    found = []
-    for seed in seeds:
-        for strategy in strategies:
-            phases = (
-                [("learn", 1), ("learn", 2)]
-                if strategy == "original"
-                else [("unlearn", 3), ("unlearn", 4), ("recover", 5)]
-            )
-            found.extend(
-                Point(
-                    strategy=strategy,
-                    seed=seed,
-                    phase=phase,
-                    round=at,
-                    test_accuracy=0.1 * at + 0.01 * seed,
-                    retain_accuracy=0.1 * at,
-                    forget_accuracy=0.5,
-                    backdoor_success=0.2,
-                )
-                for phase, at in phases
-            )
-    return found
+from experiments.results import DASH, ResultsError, Row, write_results
 
 
 class Page(HTMLParser):
@@ -152,54 +74,8 @@ def make(tmp_path, monkeypatch):
         if not draw:
             for name in DRAWN:
                 monkeypatch.setattr(name, sketch)
-        rows = [a_row(name, seed, **row) for seed in seeds for name in strategies]
-        write_results(tmp_path, {"seed": 0, "data": {"name": "digits", "root": None}}, rows)
-        if ledger:
-            with Ledger(tmp_path / "ledger.sqlite") as book:
-                book.receive(ASKED)
-                branch = book.on_branch("fed-eraser/seed-0")
-                branch.add(ASKED.id, "started", options={"interval": 2}, model_before="cd" * 32)
-        write_details(
-            tmp_path,
-            {
-                "command": "fedunlearn compare c.toml",
-                "versions": {"flwr": "1.41.0"},
-                "rounds": {"learned": 2, "recovery": 1},
-                "marker": {"kind": "backdoor", "client": 3},
-                "requests": [{**ASKED.to_json(), "text": ASKED.describe()}],
-                "data": {"name": "digits", "clients": 10, "classes": 10},
-                "timeline": points(seeds),
-                "phases": [
-                    {
-                        "strategy": "fed-eraser",
-                        "seed": seed,
-                        "unlearn": {"examples": 150_000, "wall_s": 1.5, "bytes_up": 2_000_000},
-                        "recover": {"examples": 50_000, "wall_s": 0.5, "bytes_up": 500_000},
-                    }
-                    for seed in seeds
-                ],
-                "extra": [
-                    {"strategy": "original", "seed": 0, "mia_null_se": 0.002},
-                    {"strategy": "lazy", "seed": 0, "array_distance": 0.4, "notes": ["it slept"]},
-                ],
-                "rocs": [
-                    {"strategy": name, "seed": seed, "fpr": [0, 0.5, 1], "tpr": [0, at, 1]}
-                    | {"members": 40, "non_members": 20}
-                    for seed in seeds
-                    for name, at in (("original", 0.9), ("fed-eraser", 0.5))
-                ],
-                "tallies": [
-                    a_tally(name, seed, right)
-                    for seed in seeds
-                    for name, right in (
-                        ("original", ((9, 0), (8, 2))),
-                        ("retrain", ((9, 0), (9, 4))),
-                        ("fed-eraser", ((6, 0), (9, 4))),
-                    )
-                ],
-                "refused": [{"strategy": "class-pruning", "reason": "serves class requests only"}],
-                **(details or {}),
-            },
+        write_run(
+            tmp_path, strategies=strategies, seeds=seeds, details=details, ledger=ledger, **row
         )
         return Page(render(tmp_path).read_text(encoding="utf-8"))
 
@@ -305,7 +181,7 @@ def test_guarantees_refusals_notes_and_the_way_to_repeat_are_told(make):
 
 
 def test_rendering_twice_gives_the_same_bytes(make, tmp_path):
-    first = make().html
+    first = make(draw=True).html
     assert render(tmp_path).read_text(encoding="utf-8") == first
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = ["AUDIT", "Audited", "Card", "Judged", "Measured", "audit"]
 
 AUDIT = "audit.json"
 _BAND_POINTS = 101
+_SMALL = 0.001  # a probability below it is told as that
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,12 @@ def _number(value: Any, why: str, low: Any = None, high: Any = None, **more: Any
     return Cell(number(value), interval=words, value=value, low=low, high=high, **more)
 
 
+def _probability(value: Any) -> Cell:
+    cell = _number(value, "no test applies")
+    small = cell.value is not None and cell.value < _SMALL
+    return replace(cell, text=f"< {_SMALL}") if small else cell
+
+
 def _card(metric: Mapping[str, Any]) -> Card:
     card = _mapping(metric.get("card"))
     missing = "could not be checked here"
@@ -227,7 +234,7 @@ def _estimates(estimate: Any) -> tuple[Cell, ...]:
             found.get("calibrated_low"),
             found.get("calibrated_high"),
         ),
-        _number(found.get("p_holm"), "no test applies"),
+        _probability(found.get("p_holm")),
         Cell(words.get(equal, DASH), why="" if equal is not None else "no margin, or not tested"),
     )
 
@@ -240,7 +247,7 @@ def _curve(found: Mapping[str, Any]) -> pictures.Curves | None:
     title = f"AUC {number(area)}" if isinstance(area, int | float) else ""
     band = _band(found.get("null_low"), found.get("null_high"))
     return pictures.Curves(
-        str(found.get("strategy")), title, np.array(fpr), np.array(tpr), band=band
+        str(found.get("strategy")), title, np.array(fpr), np.array(tpr), band=band, steps=False
     )
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from experiments.reporting.audit import Audited
 from experiments.reporting.run import Run, mean, number
 from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Details, spread, with_sd
 from unlearning.scorecard import MARKER_POWER, improves, summarise
 
-__all__ = ["Finding", "asked", "findings", "summary", "warnings"]
+__all__ = [
+    "Finding",
+    "asked",
+    "audit_findings",
+    "audit_summary",
+    "audit_warnings",
+    "findings",
+    "summary",
+    "warnings",
+]
 
 _SHOWN_REQUESTS = 3
 
@@ -127,6 +137,47 @@ def warnings(run: Run) -> list[str]:
             f"{number(before.mean)}, is within two standard errors of chance (±"
             f"{number(2 * noise)})."
         )
+    return found
+
+
+def audit_summary(audited: Audited | None) -> str:
+    """Return in one sentence what an audit was made of."""
+    if audited is None:
+        return ""
+    facts = dict(audited.facts)
+    many = f"{facts['federations']} federations" if "federations" in facts else "Many federations"
+    sides = f", {audited.models_per_side} models on every side" if audited.models_per_side else ""
+    return f"{many}{sides}: retrained, original and unlearned models told apart, or not."
+
+
+def audit_findings(audited: Audited | None) -> list[Finding]:
+    """Return the verdicts of the audit on the strategies; controls are in its table."""
+    found = []
+    for row in audited.rows if audited else ():
+        if row.control:
+            continue
+        more = row.more_seeds.value
+        text = row.why or row.verdict.why
+        if more is not None:
+            text += f"; {more:.0f} more seeds would settle it"
+        verdict = "no verdict" if row.verdict.why else row.verdict.text
+        found.append(Finding(f"Audit, {row.strategy} {verdict}", f"{text.rstrip('.')}."))
+    return found
+
+
+def audit_warnings(audited: Audited | None) -> list[str]:
+    """Return what limits the audit's claims."""
+    if audited is None:
+        return []
+    found = []
+    failed = [card.id for card in audited.cards if not card.passes]
+    if failed:
+        found.append(
+            f"{len(failed)} of {len(audited.cards)} measures of the audit fail their validity card "
+            f"in this scenario and decide nothing: {', '.join(failed)}."
+        )
+    if audited.exploratory:
+        found.append("The audit has few models a side: a first look, not a finding.")
     return found
 
 

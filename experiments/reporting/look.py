@@ -84,7 +84,7 @@ figure .scroll { margin: 0; }
 figcaption { color: var(--muted); font-size: .875rem; max-width: 52rem; margin-top: .4rem; }
 dl.pairs { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; }
 dl.pairs dt { font-weight: 600; }
-dl.pairs dd { margin: 0; }
+dl.pairs dd { margin: 0; overflow-wrap: anywhere; }
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: .82rem; }
 code { overflow-wrap: anywhere; }
 td code { overflow-wrap: normal; white-space: nowrap; }
@@ -122,7 +122,8 @@ time { white-space: nowrap; }
   .cost .sd { display: block; }
   tbody th { white-space: normal; }
   .unit, .sd, .below, .guarantee, .interval { font-size: 6.6pt; }
-  .interval { white-space: normal; }
+  .scores .interval { font-size: 5.9pt; }
+  .scores th, .scores td { padding: .25rem .2rem; }
   .cards { grid-template-columns: repeat(3, 1fr); font-size: 7.6pt; }
   .cards > li { break-inside: avoid; }
   figure svg { min-width: 0; max-height: 122mm; }

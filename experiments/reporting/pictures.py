@@ -94,6 +94,8 @@ class Curves:
         The seeds' own curves; empty where there is one.
     band : tuple of three arrays or None
         Shares of false alarms, lower and upper end.
+    steps : bool
+        Between two points a curve stays at the earlier one; False: it is a straight line.
     """
 
     strategy: str
@@ -102,6 +104,7 @@ class Curves:
     tpr: Floats
     single: Sequence[tuple[Floats, Floats]] = ()
     band: tuple[Floats, ...] | None = None
+    steps: bool = True
 
 
 @dataclass(frozen=True)
@@ -286,11 +289,13 @@ def attack(found: Sequence[Curves]) -> str | None:
         for axes, curves in zip(grid.flat, found, strict=False):
             if curves.band is not None:
                 shares, low, high = curves.band
-                axes.fill_between(shares, low, high, step="post", color=UNLEARN, linewidth=0)
+                step = "post" if curves.steps else None
+                axes.fill_between(shares, low, high, step=step, color=UNLEARN, linewidth=0)
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+            drawn = "steps-post" if curves.steps else "default"
             for fpr, tpr in curves.single:
-                axes.step(fpr, tpr, where="post", color=TEST, linewidth=0.6, alpha=0.45)
-            axes.step(curves.fpr, curves.tpr, where="post", color=TEST, linewidth=1.7)
+                axes.plot(fpr, tpr, drawstyle=drawn, color=TEST, linewidth=0.6, alpha=0.45)
+            axes.plot(curves.fpr, curves.tpr, drawstyle=drawn, color=TEST, linewidth=1.7)
             axes.set_title(curves.strategy, loc="left", fontsize=9, fontweight="bold")
             axes.text(
                 0.97,
@@ -358,7 +363,7 @@ def change_map(
     across = min(len(found), 2 if width <= 24 else 1)
     lines = -(-len(found) // across)
     panel = min(4.5, max(1.3, 0.2 * rows))
-    top, bottom, between = 0.85, 0.5, 0.5
+    top, bottom, between = 0.85, 0.5, 0.62
     height = top + bottom + lines * panel + (lines - 1) * between
     with style("change-map"):
         figure = Figure(figsize=(WIDTH_IN, height))
@@ -419,10 +424,15 @@ def _write(axes: Axes, table: Floats, reach: float) -> None:
     """Write each change into its cell, in percentage points."""
     for (row, column), value in np.ndenumerate(table):
         if np.isfinite(value):
-            text = f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}")
             color = _BRIGHT if abs(value) > 0.62 * reach else _DARK
             place = {"ha": "center", "va": "center", "fontsize": 5.5, "color": color}
-            axes.text(column, row, "0" if text[1:] == "0" else text, **place)
+            axes.text(column, row, _points(value), **place)
+
+
+def _points(value: float) -> str:
+    """Return a change in percentage points."""
+    text = f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}")
+    return "0" if text[1:] == "0" else text
 
 
 def _key(figure: Figure, height: float, reach: float) -> None:
@@ -434,7 +444,7 @@ def _key(figure: Figure, height: float, reach: float) -> None:
     )
     axes.set_yticks([])
     axes.set_xticks([-reach, 0, reach])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
+    axes.xaxis.set_major_formatter(lambda value, _: _points(value))
     axes.grid(visible=False)
     axes.tick_params(length=0, labelsize=7.5)
     for side in ("left", "bottom"):
