@@ -80,8 +80,8 @@ def write_all(
         extra=tuple(_extra(party, references.get(party.seed)) for party in parties),
         task_measures=tuple(task_measures),
         refused=tuple(refused),
-        rocs=tuple(found for party in parties if (found := _roc(party))),
-        tallies=tuple(found for party in parties if (found := _tally(party))),
+        rocs=tuple(filter(None, map(_roc, parties))),
+        tallies=tuple(filter(None, map(_tally, parties))),
         ledger_head=ledger.head,
         history={"interval": config.history.interval, "dtype": config.history.dtype},
     )
@@ -145,12 +145,14 @@ def _roc(party: Party) -> Roc | None:
     found = attack_roc(party.outputs)
     if found is None:
         return None
-    points = {
-        name: tuple(round(value, _DIGITS) for value in getattr(found, name))
-        for name in ("fpr", "tpr")
-    }
-    sizes = {"members": found.members, "non_members": found.non_members}
-    return Roc(strategy=party.strategy, seed=party.seed, **points, **sizes)
+    return Roc(
+        strategy=party.strategy,
+        seed=party.seed,
+        fpr=tuple(round(share, _DIGITS) for share in found.fpr),
+        tpr=tuple(round(share, _DIGITS) for share in found.tpr),
+        members=found.members,
+        non_members=found.non_members,
+    )
 
 
 def _tally(party: Party) -> Tallied | None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
 
+from experiments.report import render
 from experiments.results import Point, Row, write_details, write_results
 from unlearning.ledger import Ledger
 from unlearning.request import Request, Scope
@@ -222,3 +226,68 @@ def task_measures(seeds=(0, 1, 2)):
                 | {"task": "left" if seed else "right"},
             ]
     return found
+
+
+def texts(svg):
+    return [node.text for node in ET.fromstring(svg).iter() if node.tag.endswith("}text")]
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.html, self.words, self.tags, self._open = html, [], [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", "".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1" viewBox="0 0 1 1"></svg>'
+DRAWN = (
+    "experiments.report.timeline",
+    "experiments.reporting.cost.trade_off",
+    *(f"experiments.reporting.pictures.{name}" for name in ("differences", "attack", "change_map")),
+)
+
+
+def sketch(found, *args, **kwargs):
+    """Return a picture at once, where the real one would take a third of a second."""
+    return PICTURE if found else None
+
+
+def maker(tmp_path, monkeypatch):
+    """Return a function that writes a run folder and renders its report."""
+
+    def run(
+        *,
+        strategies=tuple(STRATEGIES),
+        seeds=(0, 1, 2),
+        details=None,
+        ledger=True,
+        draw=False,
+        **row,
+    ):
+        if not draw:
+            for name in DRAWN:
+                monkeypatch.setattr(name, sketch)
+        write_run(
+            tmp_path, strategies=strategies, seeds=seeds, details=details, ledger=ledger, **row
+        )
+        return Page(render(tmp_path).read_text(encoding="utf-8"))
+
+    return run

@@ -7,11 +7,10 @@ import re
 import sqlite3
 from base64 import b64encode
 from hashlib import sha256
-from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import pytest
-from reported import MINUS, STRATEGIES, a_row, points, write_run
+from reported import MINUS, Page, a_row, maker, points, texts
 
 from experiments import timeline
 from experiments.report import render
@@ -20,66 +19,9 @@ from experiments.reporting.svg import inline
 from experiments.results import DASH, ResultsError, Row, write_results
 
 
-class Page(HTMLParser):
-    """Text, tags and attributes of a page."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.html, self.words, self.tags, self._open = html, [], [], []
-        self.feed(html)
-        self.text = re.sub(r"\s+", " ", "".join(self.words))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if "style" not in self._open:
-            self.words.append(data)
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
-
-
-PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1" viewBox="0 0 1 1"></svg>'
-DRAWN = (
-    "experiments.report.timeline",
-    "experiments.reporting.cost.trade_off",
-    *(f"experiments.reporting.pictures.{name}" for name in ("differences", "attack", "change_map")),
-)
-
-
-def sketch(found, *args, **kwargs):
-    """Return a picture at once, where the real one would take a third of a second."""
-    return PICTURE if found else None
-
-
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """Return a function that writes a run folder and renders its report."""
-
-    def run(
-        *,
-        strategies=tuple(STRATEGIES),
-        seeds=(0, 1, 2),
-        details=None,
-        ledger=True,
-        draw=False,
-        **row,
-    ):
-        if not draw:
-            for name in DRAWN:
-                monkeypatch.setattr(name, sketch)
-        write_run(
-            tmp_path, strategies=strategies, seeds=seeds, details=details, ledger=ledger, **row
-        )
-        return Page(render(tmp_path).read_text(encoding="utf-8"))
-
-    return run
+    return maker(tmp_path, monkeypatch)
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -286,10 +228,6 @@ def test_a_ledger_cut_off_at_its_end_is_told(make):
 
 
 # --- the pictures ---------------------------------------------------------------------------------
-
-
-def texts(svg):
-    return [node.text for node in ET.fromstring(svg).iter() if node.tag.endswith("}text")]
 
 
 def test_the_timeline_has_a_panel_per_strategy_and_text_that_is_text():

@@ -6,8 +6,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from reported import task_measures, write_audit
-from test_report import make, texts  # noqa: F401
+from reported import maker, task_measures, texts, write_audit
 
 from experiments.report import render
 from experiments.reporting import pictures
@@ -16,7 +15,12 @@ from experiments.results import Row, write_results
 
 
 @pytest.fixture
-def page(make, tmp_path):  # noqa: F811
+def make(tmp_path, monkeypatch):
+    return maker(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def page(make, tmp_path):
     write_audit(tmp_path)
     return make(details={"task_measures": task_measures()})
 
@@ -104,7 +108,7 @@ def test_measures_of_tasks_are_told_in_words(page):
     assert "Accuracyoftheworsttaskthatstaysseveral0.7000.700to0.700left,right" in text
 
 
-def test_without_tasks_there_is_no_such_section(make):  # noqa: F811
+def test_without_tasks_there_is_no_such_section(make):
     assert 'id="tasks"' not in make().html
 
 

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from reported import an_audit, write_audit, write_run
-from test_report import Page, make  # noqa: F401
+from reported import Page, an_audit, maker, write_audit, write_run
 
 from experiments.report import render
 from experiments.reporting.audit import audit
@@ -12,7 +11,12 @@ from experiments.results import ResultsError
 
 
 @pytest.fixture
-def page(make, tmp_path):  # noqa: F811
+def make(tmp_path, monkeypatch):
+    return maker(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def page(make, tmp_path):
     make()
     write_audit(tmp_path)
     return Page(render(tmp_path).read_text(encoding="utf-8"))

@@ -76,7 +76,9 @@ def membership_roc(
     if most < 2:
         raise ValueError(f"most is {most}, a curve has at least 2 points")
     truth = np.concatenate([np.ones(members.size), np.zeros(others.size)])
-    alarms, found, _ = roc_curve(truth, -np.concatenate([members, others]))
+    # Every threshold: a step read between two far ones would miss what lies on the line.
+    scores = -np.concatenate([members, others])
+    alarms, found, _ = roc_curve(truth, scores, drop_intermediate=False)
     shares = _counts(others.size, most) / others.size
     at = np.searchsorted(alarms, shares + _ROUNDING, side="right") - 1
     return AttackRoc(

@@ -152,7 +152,8 @@ def tally(
 
 def _share(correct: Floats, total: Floats) -> Floats:
     """Return shares; NaN where there is nothing to share."""
-    return np.divide(correct, total, out=np.full(total.shape, np.nan), where=total > 0)
+    shares: Floats = np.divide(correct, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return shares
 
 
 def _mean(parts: Sequence[Floats]) -> Floats:

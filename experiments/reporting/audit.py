@@ -122,7 +122,7 @@ def _audited(found: Mapping[str, Any]) -> Audited:
             )
             for card in cards
         ),
-        curves=tuple(curves),
+        curves=tuple(dict(one) for one in curves),
         picture=pictures.attack([curve for one in curves if (curve := _curve(one))]),
     )
 

@@ -425,8 +425,9 @@ def _write(axes: Axes, table: Floats, reach: float) -> None:
     for (row, column), value in np.ndenumerate(table):
         if np.isfinite(value):
             color = _BRIGHT if abs(value) > 0.62 * reach else _DARK
-            place = {"ha": "center", "va": "center", "fontsize": 5.5, "color": color}
-            axes.text(column, row, _points(value), **place)
+            axes.text(
+                column, row, _points(value), ha="center", va="center", fontsize=5.5, color=color
+            )
 
 
 def _points(value: float) -> str:
