@@ -275,16 +275,18 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </div>
 {{ reasons(changes.reasons) }}
 <details class="aside"><summary>The map as numbers</summary>
+{% set full = changes.in_full and changes.columns | length > 1 %}
+{% if not full and changes.columns | length > 1 %}<p class="note">Over all of a client's data; report.json holds every {{ changes.by }}.</p>{% endif %}
 {% for change in changes.changes %}
 <div class="scroll" tabindex="0" role="region" aria-label="Change in accuracy, {{ change.strategy }}">
 <table class="map">
 <caption>{{ change.strategy }}: change in accuracy as a fraction, original model to this one.</caption>
-<thead><tr><th scope="col">Client</th>{% for name in changes.columns %}<th scope="col" class="num">{{ name if changes.columns | length > 1 else "" }}</th>{% endfor %}<th scope="col" class="num">all</th></tr></thead>
+<thead><tr><th scope="col">Client</th>{% if full %}{% for name in changes.columns %}<th scope="col" class="num">{{ name }}</th>{% endfor %}{% endif %}<th scope="col" class="num">all</th></tr></thead>
 <tbody>
 {% for cells in change.cells %}
-<tr><th scope="row">{{ changes.clients[loop.index0] }}</th>{% for value in cells %}<td class="num">{{ "%+.2f" | format(value) if value is not none and changes.columns | length > 1 else "" }}</td>{% endfor %}<td class="num">{{ "%+.3f" | format(change.of_clients[loop.index0]) if change.of_clients[loop.index0] is not none else "" }}</td></tr>
+<tr><th scope="row">{{ changes.clients[loop.index0] }}</th>{% if full %}{% for value in cells %}<td class="num">{{ "%+.2f" | format(value) if value is not none else "" }}</td>{% endfor %}{% endif %}<td class="num">{{ "%+.3f" | format(change.of_clients[loop.index0]) if change.of_clients[loop.index0] is not none else "" }}</td></tr>
 {% endfor %}
-{% if changes.columns | length > 1 %}<tr><th scope="row">test data</th>{% for value in change.on_test %}<td class="num">{{ "%+.2f" | format(value) if value is not none else "" }}</td>{% endfor %}<td></td></tr>{% endif %}
+{% if full %}<tr><th scope="row">test data</th>{% for value in change.on_test %}<td class="num">{{ "%+.2f" | format(value) if value is not none else "" }}</td>{% endfor %}<td></td></tr>{% endif %}
 </tbody>
 </table>
 </div>

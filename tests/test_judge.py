@@ -18,7 +18,7 @@ REQUESTS = {
     "client": Request(Scope.CLIENT, clients=(2,)),
     "samples": Request(Scope.SAMPLE, samples={1: (0, 5, 7)}),
     "class": Request(Scope.CLASS, classes=(3,)),
-    "class at a client": Request(Scope.CLASS, clients=(0,), classes=(3,)),
+    "class at a client": Request(Scope.SAMPLE, clients=(0,), classes=(3,)),
 }
 
 

@@ -157,6 +157,31 @@ def test_a_map_that_would_be_too_large_shows_the_clients_alone():
     assert "test" not in found
 
 
+def test_a_map_of_many_numbers_leaves_them_to_the_json(make):
+    clients, classes = range(60), range(30)
+    rng = np.random.default_rng(0)
+
+    def counts(name):
+        total = rng.integers(1, 9, size=(60, 30))
+        shared = {"strategy": name, "seed": 0, "clients": list(clients)}
+        shared |= {"columns": list(map(str, classes)), "test_columns": list(map(str, classes))}
+        shared |= {"correct": (total // 2).tolist(), "total": total.tolist()}
+        return {**shared, "test_correct": [1] * 30, "test_total": [2] * 30}
+
+    names = ("original", "retrain", "fed-eraser", "lazy")
+    page = make(details={"tallies": [counts(name) for name in names]})
+    assert "report.json holds every class" in page.text
+    assert len(page.html) < 400_000
+
+
+def test_paths_are_written_to_a_hundredth_of_a_point():
+    gaps = {"Test accuracy": [pictures.Gap("a", 1 / 3, 1 / 7, 1 / 2), pictures.Gap("b", 0.123456)]}
+    svg = pictures.differences(gaps, {"Test accuracy": 0.01})
+    assert not re.search(r' d="[^"]*\.\d{3}', svg)
+    ends = [float(x) for x in re.findall(r'd="M ([\d.]+) ', svg)]
+    assert len(set(ends)) > 5
+
+
 def test_requests_and_deletions_are_marked_where_they_happen():
     from experiments.timeline import _marks
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from reported import Page, an_audit, maker, write_audit, write_run
+from reported import Page, an_audit, maker, write_audit
 
 from experiments.report import render
 from experiments.reporting.audit import audit
@@ -51,8 +51,8 @@ def test_a_folder_that_holds_an_audit_alone_is_told(tmp_path):
     assert "holds no ledger" not in page.text.partition("Ledger of requests")[0]
 
 
-def test_an_audit_with_nothing_in_it_is_dashes(tmp_path):
-    write_run(tmp_path)
+def test_an_audit_with_nothing_in_it_is_dashes(make, tmp_path):
+    make()
     empty = {"metrics": [{"id": "M1"}], "rows": [{"strategy": "x", "metrics": {"M1": None}}]}
     (tmp_path / "audit.json").write_text(json.dumps(empty | {"roc": [{"strategy": "x"}]}))
     found = audit(tmp_path)

@@ -22,6 +22,8 @@ from unlearning.tally import Tally, accuracy_change, remaining_clients
 
 __all__ = ["Attack", "Change", "Changes", "Differences", "attack", "changes", "differences"]
 
+_MOST_SINGLE = 5  # seeds whose own curves are drawn; of more, only their mean can be read
+_MOST_CELLS = 4000  # numbers of all maps together; beyond, the page shows the clients' totals alone
 _Z = 1.96  # half width of a 95 % band, in standard errors
 
 
@@ -149,7 +151,7 @@ def _curves(run: Run, strategy: str) -> pictures.Curves | None:
         "" if area is None else f"AUC {number(area.mean)}",
         shares,
         mean,
-        single if len(single) > 1 else (),
+        single if 1 < len(single) <= _MOST_SINGLE else (),
         null_band(widest.members, widest.non_members),
     )
 
@@ -184,6 +186,7 @@ class Changes:
     lines: tuple[Line, ...]  # worst remaining client and more, against retraining
     reasons: tuple[str, ...]
     margin: float
+    in_full: bool  # whether a page can hold every cell as a number
     picture: str | None
 
 
@@ -231,6 +234,7 @@ def changes(run: Run) -> Changes | None:
         lines,
         tuple(reasons(_REMAINING, [line.cells for line in lines])),
         ACCURACY_MARGIN,
+        len(drawn) * drawn[0].cells.size <= _MOST_CELLS,
         pictures.change_map(drawn, clients, first.columns, by=first.by),
     )
 

@@ -49,6 +49,7 @@ _VARIABLES = {  # the page may set these; its own colours are the fallback
 }
 WIDTH_IN = 8.6
 _FONT = "var(--font, sans-serif)"
+_DIGITS = re.compile(r"-?\d+\.\d{3,}")
 
 
 @contextmanager
@@ -85,7 +86,13 @@ def document(figure: Figure) -> str:
     text = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(text, format="svg", metadata=metadata)
-    return re.sub(r"[ \t]+\n", "\n", text.getvalue())
+    # A hundredth of a point cannot be seen, and the digits beyond it are half of the file.
+    paths = re.sub(r' d="[^"]*"', lambda path: _DIGITS.sub(_short, path[0]), text.getvalue())
+    return re.sub(r"[ \t]+\n", "\n", paths)
+
+
+def _short(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def inline(svg: str, prefix: str, title: str) -> str:
