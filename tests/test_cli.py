@@ -248,6 +248,19 @@ def test_report_is_made_from_the_folder(run, monkeypatch):
     assert call("report", run.path).stdout.strip() == f"report: {made}"
 
 
+def test_report_is_shown_in_a_browser_if_there_is_one(run, monkeypatch):
+    fake = SimpleNamespace(render=lambda path: path / "report.html")
+    monkeypatch.setitem(sys.modules, "experiments.report", fake)
+    shown = []
+    monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or len(shown) < 2)
+    result = call("report", run.path, "--open")
+    assert shown == [(run.path / "report.html").absolute().as_uri()]
+    assert result.stderr == ""
+    assert "no browser was found; open" in call("report", run.path, "--open").stderr
+    call("report", run.path)
+    assert len(shown) == 2
+
+
 def test_verify_says_what_is_sound(run):
     call("request", run.path, "--client", 3)
     result = call("verify", run.path, "--json")

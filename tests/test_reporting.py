@@ -108,6 +108,19 @@ def test_measures_of_tasks_are_told_in_words(page):
     assert "Accuracyoftheworsttaskthatstaysseveral0.7000.700to0.700left,right" in text
 
 
+def test_a_relearning_that_was_given_up_is_a_lower_bound(make):
+    shared = {"measure": "relearn_rounds", "task": "parity"}
+    found = [
+        {**shared, "strategy": name, "seed": seed, "value": value}
+        for name, values in (("original", (2, 4)), ("retrain", (11, 11)), ("lazy", (3, 11)))
+        for seed, value in enumerate(values)
+    ]
+    rounds = {"learned": 2, "recovery": 1, "relearn": 10}
+    text = make(details={"task_measures": found, "rounds": rounds}).text
+    least = "\N{GREATER-THAN OR EQUAL TO}"
+    assert re.search(rf"back ?parity ?3\.000 ?.*?15\.706 ?> 10 ?{least} 7\.000 ?—?", text)
+
+
 def test_without_tasks_there_is_no_such_section(make):
     assert 'id="tasks"' not in make().html
 

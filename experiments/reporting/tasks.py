@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.reporting.run import Cell, Run, measured, reasons
 from unlearning.scorecard import summarise
@@ -22,6 +22,8 @@ _WORDS = {  # a measure without words of its own is shown under its name
     "cka_retrained": "Likeness to the retrained trunk (CKA)",
 }
 _LEAST = ("retained_worst", "worst_change")  # their task is a finding, not a subject
+_ROUNDS = "relearn_rounds"
+_AT_LEAST = "\N{GREATER-THAN OR EQUAL TO}"
 _SEVERAL = "several"
 
 
@@ -48,8 +50,6 @@ def task_table(run: Run) -> Tasks | None:
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     which: dict[tuple[str, str], set[str]] = {}  # measure, strategy: the tasks that were least
     for one in run.details.task_measures:
-        if one.value is None:
-            continue
         least = one.measure in _LEAST
         task = _SEVERAL if least or one.task is None else one.task
         found.setdefault((one.measure, task), {}).setdefault(one.strategy, []).append(one.value)
@@ -58,12 +58,17 @@ def task_table(run: Run) -> Tasks | None:
     names = tuple(name for name in run.strategies if any(name in by for by in found.values()))
     if not names:
         return None
+    limit = run.details.rounds.get("relearn")
     lines = tuple(
         TaskLine(
             _WORDS.get(measure, measure.replace("_", " ")),
             task,
             tuple(
-                _cell(values.get(name), ", ".join(sorted(which.get((measure, name), ()))))
+                _cell(
+                    values.get(name),
+                    ", ".join(sorted(which.get((measure, name), ()))),
+                    limit if measure == _ROUNDS else None,
+                )
                 for name in names
             ),
         )
@@ -72,6 +77,11 @@ def task_table(run: Run) -> Tasks | None:
     return Tasks(names, lines, tuple(reasons(names, [line.cells for line in lines])))
 
 
-def _cell(values: list[float] | None, below: str) -> Cell:
+def _cell(values: list[float] | None, below: str, limit: int | None) -> Cell:
+    """Return mean and interval; what was given up after ``limit`` rounds is a lower bound."""
     spread = summarise(values) if values else None
-    return measured(spread, "does not apply to it, or was not measured", below=below)
+    cell = measured(spread, "does not apply to it, or was not measured", below=below)
+    if not values or limit is None or max(values) <= limit:
+        return cell
+    text = f"> {limit}" if min(values) > limit else f"{_AT_LEAST} {cell.text}"
+    return replace(cell, text=text, interval="", low=None, high=None, sd=None)
