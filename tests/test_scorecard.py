@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearning.scorecard import (
+    MARGINS,
     METRICS,
+    Closeness,
     Outputs,
     Predictions,
     Triggered,
     Verdict,
     average_gap,
+    closeness,
     improves,
     judge_marker,
     membership_null_se,
@@ -169,3 +172,25 @@ def test_a_verdict_needs_power_and_an_interval_on_one_side(original, differences
 )
 def test_an_improvement_must_exceed_the_spread_over_seeds(differences, answer):
     assert improves(differences) is answer
+
+
+@pytest.mark.parametrize(
+    ("differences", "where"),
+    [
+        ([0.001, -0.001, 0.0], Closeness.WITHIN),
+        ([0.2, 0.21, 0.19], Closeness.BEYOND),
+        ([-0.2, -0.21, -0.19], Closeness.BEYOND),
+        ([0.0, 0.1, -0.1], Closeness.OPEN),  # equal on average, and shown to be nothing
+        ([0.0499, 0.0501], Closeness.OPEN),  # across the margin
+        ([-0.0499, -0.0501], Closeness.OPEN),
+        ([0.0], Closeness.OPEN),  # one seed has no interval
+        ([], None),
+    ],
+)
+def test_closeness_needs_the_whole_interval_on_one_side_of_the_margin(differences, where):
+    assert closeness(differences, 0.05) is where
+
+
+def test_every_compared_number_has_a_declared_margin():
+    assert MARGINS.keys() == set(METRICS) - {"prediction_distance"}
+    assert all(margin > 0 for margin in MARGINS.values())
