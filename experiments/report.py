@@ -86,7 +86,7 @@ def _content(run_dir: Path) -> dict[str, object]:
         "attack": closeness.attack(run),
         "changes": closeness.changes(run),
         "tasks": task_table(run),
-        "claims": claims.claims(run),
+        "claims": claims.claims(run, ledger),
         "always": claims.ALWAYS,
         "refused": details.refused,
         "notes": [(e.strategy, e.seed, note) for e in details.extra for note in e.notes],

@@ -17,6 +17,7 @@ from experiments.report import render
 from experiments.reporting import pictures
 from experiments.reporting.svg import inline
 from experiments.results import DASH, ResultsError, Row, write_results
+from unlearning.ledger import Ledger
 
 
 @pytest.fixture
@@ -318,6 +319,18 @@ def test_the_claim_is_told_for_every_strategy_with_what_was_seen(make):
     assert re.search("fed-eraser ?approximate ?No proof: what is known", text)
     assert "Marker not forgotten. Unlike retraining: forget accuracy, backdoor success." in text
     assert "Within the margin of retraining:" in text
+
+
+def test_what_the_guard_saw_adds_to_the_risk_of_that_strategy(make, tmp_path):
+    make()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        branch = ledger.on_branch("fed-eraser/seed-0")
+        copies = {"copies": 4, "samples": 9, "clients": [5], "unanswered": []}
+        branch.add("wish-1", "fulfilled", duplicates=copies)
+    text = Page(render(tmp_path).read_text(encoding="utf-8")).text
+    risk = "4 of its 9 samples are held by client 5 too, bit for bit"
+    assert text.count(risk) == 1
+    assert re.search(f"fed-eraser ?approximate .*{risk}.*lazy ?approximate", text)
 
 
 def test_an_older_run_without_curves_and_counts_is_still_told(make):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.reporting.origin import Entry
 from experiments.reporting.run import TITLES, Run
 from experiments.results import CONTROLS, ORIGINAL, RETRAIN
 from unlearning.scorecard import MARGINS, MARKER_MARGIN, Closeness, Verdict, closeness
@@ -83,18 +85,44 @@ class Claim:
     seen: str
 
 
-def claims(run: Run) -> list[Claim]:
-    """Return the claims in the order of every table."""
-    return [
-        Claim(
-            name,
-            name in CONTROLS,
-            run.guarantees[name],
-            *_MEANING.get(run.guarantees[name], _OWN),
-            seen=_seen(run, name),
+def claims(run: Run, ledger: Sequence[Entry] = ()) -> list[Claim]:
+    """Return the claims in the order of every table.
+
+    Parameters
+    ----------
+    run : Run
+        Its results.
+    ledger : sequence of Entry
+        Events of its requests: what the guard saw adds to the risk.
+    """
+    found = []
+    for name in run.strategies:
+        meaning, risk = _MEANING.get(run.guarantees[name], _OWN)
+        seen = " ".join(f"{one[0].upper()}{one[1:]}." for one in _risks(run, name, ledger))
+        found.append(
+            Claim(
+                name,
+                name in CONTROLS,
+                run.guarantees[name],
+                meaning,
+                f"{risk} {seen}".strip(),
+                _seen(run, name),
+            )
         )
-        for name in run.strategies
-    ]
+    return found
+
+
+def _risks(run: Run, strategy: str, ledger: Sequence[Entry]) -> list[str]:
+    """Return what the ledger says of one strategy's answers, each once."""
+    alone = run.answers == (strategy,)  # a run without a comparison has no branches
+    return list(
+        dict.fromkeys(
+            risk
+            for entry in ledger
+            if entry.branch.startswith(f"{strategy}/") or (alone and not entry.branch)
+            for risk in entry.risks
+        )
+    )
 
 
 def _seen(run: Run, strategy: str) -> str:

@@ -8,18 +8,23 @@ from hashlib import sha256
 from pathlib import Path
 
 from experiments.reporting.run import number
+from experiments.risks import residual_risks
 from unlearning.errors import FedUnlearnError
 from unlearning.ledger import Event, Ledger
 from unlearning.request import Request
 
 __all__ = ["Entry", "digests", "events", "without_none"]
 
+_JUDGED = ("fulfilled", "held")  # events that say what the guard saw
 _FILES = ("config.toml", "results.json", "results.csv", "details.json", "audit.json")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One event of the ledger, its facts as pairs of a name and a short text."""
+    """One event of the ledger, its facts as pairs of a name and a short text.
+
+    ``risks`` says in words what a served or held request leaves open.
+    """
 
     seq: int
     utc: str
@@ -28,6 +33,7 @@ class Entry:
     event: str
     facts: tuple[tuple[str, str], ...]
     hash: str
+    risks: tuple[str, ...] = ()
 
 
 def events(path: Path, head: str) -> tuple[list[Entry], str]:
@@ -46,6 +52,7 @@ def events(path: Path, head: str) -> tuple[list[Entry], str]:
                     event.event,
                     tuple(_facts(event)),
                     event.hash,
+                    tuple(residual_risks(event.facts)) if event.event in _JUDGED else (),
                 )
                 for event in ledger.events()
             ]
