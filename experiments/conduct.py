@@ -29,7 +29,12 @@ from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays, mismatch
 from unlearning.cost import Cost
-from unlearning.errors import ConfigError, FedUnlearnError, UnsupportedRequestError
+from unlearning.errors import (
+    ConfigError,
+    FederationError,
+    FedUnlearnError,
+    UnsupportedRequestError,
+)
 from unlearning.files import write_atomically
 from unlearning.history import COLUMNS, History
 from unlearning.ledger import Event, Ledger
@@ -253,6 +258,8 @@ class Conductor:
                 grid, roster.nodes, roster.declared, window=self._window, stop=self._stop
             ),
             judge=measure,
+            # What all others are measured against must be there, whatever it looks like.
+            guard=None if name in (RETRAIN, FINE_TUNE) else learned.guard,
             remember=remember,  # what other strategies have kept must not cost this one anything
             keepsakes=kept,
             forgotten=Forgotten(),
@@ -282,10 +289,12 @@ class Conductor:
         )
 
     def _expect_served(self, ledger: Ledger) -> None:
-        """Raise what a strategy answered to a request it refused: its model has forgotten nothing.
+        """Raise where there is no answer: a strategy refused the request, or the guard holds it.
 
         A federation goes on after that, a comparison must not take it for an answer.
         """
+        for held in ledger.held().values():
+            raise FederationError(f"its answer is held by the guard: {held.facts['reason']}")
         for request in self._requests:
             if ledger.state(request.id) == "refused":
                 (event,) = (e for e in ledger.events(request.id) if _is_refusal(e, ledger.branch))

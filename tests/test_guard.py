@@ -11,7 +11,8 @@ from experiments.cli import app
 from experiments.config import from_mapping, to_toml
 from experiments.guard import Watchman, battery, canaries, check_fits, robust_of, watchman_of
 from experiments.inspection import overview
-from experiments.launch import run
+from experiments.launch import compare, run
+from experiments.results import read_details, read_results
 from experiments.runfolder import RunFolder
 from experiments.schema import GuardConfig
 from experiments.tasks import Scenario, task
@@ -187,6 +188,22 @@ def test_a_held_answer_is_told_and_released(tmp_path):
     again = CliRunner().invoke(app, ["release", str(folder.path), "config-1"])
     assert again.exit_code == 2
     assert "it is released, not held" in again.stderr
+
+
+def test_a_held_answer_is_no_row_of_a_comparison(tmp_path):
+    config = from_mapping(
+        {
+            **SMALL,
+            "guard": {"max_class_drop": 0.01},
+            "requests": [{"scope": "client", "clients": [1]}],
+        }
+    )
+    out = compare(config, tmp_path / "run", strategies=["no-t"], observer=lambda tick: None)
+    _, rows = read_results(out)
+    assert [row.strategy for row in rows] == ["original", "retrain", "fine-tune"]
+    (refused,) = read_details(out).refused
+    assert refused.strategy == "no-t"
+    assert "held by the guard: it takes the accuracy of class" in refused.reason
 
 
 def test_a_claim_opens_what_was_trained_on_and_nothing_else(tmp_path):
