@@ -2,8 +2,9 @@
 
 A request names all samples of one label at one client. The attacker, any client that stays, holds
 both models and takes the class whose bias in the last layer fell most. Success is how often it is
-right; chance is 0.1. The defence publishes the answers to several requests together, so that the
-difference is not one request's. An attacker that sends the other requests itself knows their part;
+right; chance is 0.1. The defence publishes the answers to k requests together, so that the
+difference is not one request's; the guess is then some label of the batch, right once in k times
+or more often. An attacker that sends the other requests itself knows their part;
 and inside a batch, clients that are asked to help see the models in between.
 
 References
@@ -83,12 +84,10 @@ def _published(
 def _asked(stage: Stage, place: int, size: int) -> tuple[list[Request], int]:
     """Return requests of as many clients, and the label that the first of them is about."""
     generator = np.random.default_rng([stage.config.seed, place, 41])
-    order = generator.permutation(len(stage.task.clients))[:size]
-    labels = generator.integers(stage.task.num_classes, size=size)
-    found = []
-    for client, label in zip(map(int, order), labels, strict=True):
-        wanted = np.flatnonzero(stage.holds(client).labels.numpy() == label)
-        if not len(wanted):
-            wanted = np.arange(1)
-        found.append(Request(Scope.SAMPLE, samples={client: tuple(map(int, wanted))}))
-    return found, int(labels[0])
+    found, labels = [], []
+    for client in generator.permutation(stage.task.clients)[:size].tolist():
+        held = stage.holds(client).labels.numpy()
+        labels.append(int(generator.choice(np.unique(held))))
+        wanted = np.flatnonzero(held == labels[-1]).tolist()
+        found.append(Request(Scope.SAMPLE, samples={client: tuple(wanted)}))
+    return found, labels[0]
