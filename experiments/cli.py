@@ -257,7 +257,7 @@ def release(
     from experiments.runfolder import RunFolder
 
     let_go(RunFolder.open(run), request_id, released_by)
-    typer.echo(f"released request {request_id}; it is served before the next round")
+    typer.echo(f"released request {request_id}; it is served as soon as the run goes on")
 
 
 @app.command()

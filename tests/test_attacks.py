@@ -5,6 +5,8 @@ What is asserted is the contrast: without the defence the attack gets somewhere,
 
 import csv
 import importlib
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +192,15 @@ def test_a_mistake_is_one_line(words, said):
     assert found.exit_code == 2
     assert said in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_the_recorded_trials_are_those_of_today():
+    """Every attack, in both arms, over three seeds or more."""
+    path = Path(attacks.__file__).parents[1] / "results" / "attacks.csv"
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert list(rows[0]) == [column.name for column in fields(Trial)]
+    assert sorted({row["attack"] for row in rows}) == names()
+    for name in names():
+        mine = [row for row in rows if row["attack"] == name]
+        assert len({row["seed"] for row in mine}) >= 3
+        assert {row["defence"] == "off" for row in mine} == {True, False}
