@@ -17,6 +17,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from experiments.kit_cli import kit
 from unlearning.errors import ConfigError, FedUnlearnError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
+app.add_typer(kit)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
