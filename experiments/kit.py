@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ def read_model(pack: MarkerPack, path: Path, config: Config) -> Floats:
         return torch.cat([network(chunk).softmax(1) for chunk in chunks]).numpy()
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

@@ -9,6 +9,7 @@ are counted with packs that nobody trained on, against the retrained model.
 from __future__ import annotations
 
 import csv
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ def main(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a CSV.")] = None,
 ) -> None:
     """Check packs against federations that forget, and against one that does nothing."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # it tells of every round
     rows = [row for seed in range(seeds) for row in _told(seed, spare, count)]
     if out is not None:
         with out.open("w", newline="") as file:
