@@ -262,6 +262,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <figcaption>Change in accuracy from the original model to each strategy's{% if num_seeds > 1 %}, mean over {{ num_seeds }} seeds{% endif %}: on every remaining client's own training data that stay, {% if changes.columns | length > 1 %}per {{ changes.by }} and over all; last row: on the test data{% else %}over all of them (the map of every {{ changes.by }} would be too large){% endif %}. Empty: no example. Orange loses, violet gains.</figcaption>
 </figure>
 {% endif %}
+{% if changes.lines %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="changes">
 <table class="sortable">
 <caption>The remaining clients against the retrained model of the same seed, on their own data that stay{% if num_seeds > 1 %}; 95&nbsp;% intervals over seeds{% endif %}. A client loses if it is more than {{ changes.margin }} below retraining.</caption>
@@ -274,6 +275,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </table>
 </div>
 {{ reasons(changes.reasons) }}
+{% endif %}
 <details class="aside"><summary>The map as numbers</summary>
 {% set full = changes.in_full and changes.columns | length > 1 %}
 {% if not full and changes.columns | length > 1 %}<p class="note">Over all of a client's data; report.json holds every {{ changes.by }}.</p>{% endif %}

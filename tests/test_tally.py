@@ -84,6 +84,12 @@ def test_changes_are_means_over_seeds_and_empty_where_nothing_is():
     assert test == pytest.approx([0.0, np.nan], nan_ok=True)
 
 
+def test_a_client_is_compared_on_what_both_models_were_asked():
+    before = a_tally(((9, 0), (9, 1)))
+    after = a_tally(((9, 0), (9, 0)), total=((10, 0), (10, 0)))  # class 1 was forgotten since
+    assert accuracy_change([after], [before])[1] == pytest.approx([0.0, 0.0])
+
+
 def test_other_clients_or_no_seed_cannot_be_compared():
     ours = a_tally(((9, 0), (9, 4)))
     other = a_tally(((9, 0), (9, 4)), clients=(0, 3))

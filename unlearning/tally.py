@@ -191,10 +191,9 @@ def accuracy_change(
     for ours, theirs in zip(after, before, strict=True):
         (right, total), (was_right, was_total) = _arrays(ours), _arrays(theirs)
         cells.append(_share(right, total) - _share(was_right, was_total))
-        rows.append(
-            _share(right.sum(axis=1), total.sum(axis=1))
-            - _share(was_right.sum(axis=1), was_total.sum(axis=1))
-        )
+        # What only one of both was asked, say a class that a later request took away, is left out.
+        both = (total > 0) & (was_total > 0)
+        rows.append(_pooled(right, total, both) - _pooled(was_right, was_total, both))
         tests.append(_test_share(ours) - _test_share(theirs))
     return _mean(cells), _mean(rows), _mean(tests)
 
@@ -205,6 +204,11 @@ def _arrays(found: Tally) -> tuple[Floats, Floats]:
         np.array(counts, dtype=np.float64).reshape(shape) for counts in (found.correct, found.total)
     )
     return correct, total
+
+
+def _pooled(correct: Floats, total: Floats, chosen: NDArray[np.bool_]) -> Floats:
+    """Return the share over the chosen columns of every row."""
+    return _share((correct * chosen).sum(axis=1), (total * chosen).sum(axis=1))
 
 
 def _test_share(found: Tally) -> Floats:

@@ -222,7 +222,7 @@ def changes(run: Run) -> Changes | None:
     lines = tuple(
         Line(name, name in CONTROLS, _remaining(run, name))
         for name in run.strategies
-        if name != RETRAIN
+        if name != RETRAIN and run.has_reference
     )
     return Changes(
         first.by,
