@@ -117,7 +117,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% for card in audit.cards %}
 <li{% if not card.passes %} class="failed"{% endif %}>
 <h4>{{ card.id }} {{ card.title }}</h4>
-<p>{% if card.passes %}Passes{% if card.decides %}; the verdict rests on it{% endif %}.{% else %}Fails, and decides nothing: {{ card.reason }}{{ "" if card.reason.endswith(".") else "." }}{% endif %}</p>
+<p>{{ card.verdict }}</p>
 <dl>
 <dt>False alarms</dt><dd>{{ cell(card.false_alarms) }}{% if card.false_alarms.interval %}<span class="interval">{{ card.false_alarms.interval }}</span>{% endif %}</dd>
 <dt>Separation, AUC</dt><dd>{{ cell(card.separation) }}</dd>
@@ -141,7 +141,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <details{% if part.card.passes and part.card.decides %} open{% endif %}><summary>{{ part.card.id }} {{ part.card.title }}{% if not part.card.passes %} (card failed){% endif %}</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="{{ part.card.id }} {{ part.card.title }}">
 <table class="sortable{% if not part.card.passes %} failed{% endif %}">
-<caption>{{ part.card.title }}{% if part.card.unit %}, {{ part.card.unit }}{% endif %}; 95&nbsp;% intervals below. Calibrated: 0 is retraining, 1 is the original model.{% if not part.card.passes %} Decides nothing: {{ part.card.reason }}{{ "" if part.card.reason.endswith(".") else "." }}{% endif %}</caption>
+<caption>{{ part.card.title }}{% if part.card.unit %}, {{ part.card.unit }}{% endif %}; 95&nbsp;% intervals below. Calibrated: 0 is retraining, 1 is the original model.{% if not part.card.passes %} {{ part.card.verdict }}{% endif %}</caption>
 <thead><tr><th scope="col">Strategy</th><th scope="col" class="num">Value</th><th scope="col" class="num">Calibrated</th><th scope="col" class="num">p, Holm</th><th scope="col">Equal within the margin</th></tr></thead>
 <tbody>
 {% for strategy, control, cells in part.lines %}

@@ -66,10 +66,10 @@ def _content(run_dir: Path) -> dict[str, object]:
     ledger, broken = origin.events(run_dir / "ledger.sqlite", details.ledger_head)
     if not rows:
         broken = ""  # an audit serves no request of its own
-    asked = findings.asked(details)
+    asked = findings.asked(details) or (audited.asked if audited else "")
     limits = [*(findings.warnings(run) if rows else ()), *findings.audit_warnings(audited)]
     return {
-        "title": f"Forgetting {asked}" if asked else "Unlearning report",
+        "title": f"Forgetting {asked}" if asked else f"Unlearning {'report' if rows else 'audit'}",
         "summary": findings.summary(run) if rows else findings.audit_summary(audited),
         "findings": [*findings.audit_findings(audited), *findings.findings(run)],
         "warnings": [broken, *limits] if broken else limits,

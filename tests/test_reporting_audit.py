@@ -33,13 +33,13 @@ def test_a_failed_card_is_greyed_and_says_why(page):
     why = "Fails, and decides nothing: original and retrained models cannot be told apart."
     assert why in page.text
     assert "Passes; the verdict rests on it." in page.text
-    assert "1 of 2 measures of the audit fail their validity card" in page.text
+    assert "1 of 2 measures of the audit decide nothing in this scenario" in page.text
     assert [table for table in page.all("table") if table.get("class") == "sortable failed"]
 
 
 def test_every_measure_has_value_interval_calibrated_score_and_test(page):
     assert "fed-eraser0.5300.510to0.5500.0630.040notshown" in page.text.replace(" ", "")
-    assert "0 %: 0.500, 25 %: 0.700, 100 %: 0.980" in page.text
+    assert "0 %: 0.500, 25 %: 0.700, 100 %: 0.980" in page.text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_a_folder_that_holds_an_audit_alone_is_told(tmp_path):
@@ -47,6 +47,7 @@ def test_a_folder_that_holds_an_audit_alone_is_told(tmp_path):
     page = Page(render(tmp_path).read_text(encoding="utf-8"))
     assert "Validity cards" in page.text
     assert "96 federations, 16 models on every side" in page.text
+    assert "Unlearning audit" in page.text
     assert "Scorecard" not in page.text
     assert "holds no ledger" not in page.text.partition("Ledger of requests")[0]
 
@@ -60,6 +61,16 @@ def test_an_audit_with_nothing_in_it_is_dashes(make, tmp_path):
     assert not found.cards[0].passes
     assert found.rows[0].verdict.why == "no verdict was given"
     render(tmp_path)
+
+
+def test_what_could_not_be_tried_has_not_failed(tmp_path):
+    card = {"passes": False, "reason": "needs planted noise"}
+    found = {"metrics": [{"id": "M7", "card": card}], "scenario": {"requests": ["client 3"]}}
+    (tmp_path / "audit.json").write_text(json.dumps(found))
+    page = Page(render(tmp_path).read_text(encoding="utf-8"))
+    assert "Decides nothing: needs planted noise." in page.text
+    assert "Fails" not in page.text
+    assert "Forgetting client 3" in page.text
 
 
 def test_no_file_no_section_and_a_damaged_one_is_said(tmp_path):

@@ -23,6 +23,7 @@ __all__ = ["AUDIT", "Audited", "Card", "Judged", "Measured", "audit"]
 
 AUDIT = "audit.json"
 _BAND_POINTS = 101
+_TIED = "\N{NO-BREAK SPACE}"
 _SMALL = 0.001  # a probability below it is told as that
 
 
@@ -41,6 +42,15 @@ class Card:
     false_alarms: Cell
     separation: Cell
     dose: Cell
+
+    @property
+    def verdict(self) -> str:
+        """What the card says, in words."""
+        if self.passes:
+            return f"Passes{'; the verdict rests on it' if self.decides else ''}."
+        tried = self.false_alarms.value is not None or self.separation.value is not None
+        lead = "Fails, and decides nothing" if tried else "Decides nothing"
+        return f"{lead}: {self.reason.rstrip('.')}."
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Audited:
     """Everything of an audit that a report shows."""
 
     command: str
+    asked: str
     facts: tuple[tuple[str, str], ...]
     exploratory: bool
     models_per_side: int | None
@@ -105,6 +116,7 @@ def _audited(found: Mapping[str, Any]) -> Audited:
     curves = _objects(found.get("roc"))
     return Audited(
         command=str(found.get("command") or ""),
+        asked=_asked(_mapping(found.get("scenario"))),
         facts=tuple(_facts(found)),
         exploratory=bool(found.get("exploratory")),
         models_per_side=found.get("models_per_side"),
@@ -156,6 +168,14 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
+def _asked(scenario: Mapping[str, Any]) -> str:
+    """Return in words what was to be forgotten; empty if the audit does not say."""
+    requests = scenario.get("requests")
+    texts = requests if isinstance(requests, list | tuple) else [requests] if requests else []
+    words = [str(one.get("text", "")) if isinstance(one, Mapping) else str(one) for one in texts]
+    return " and ".join(filter(None, words))
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
@@ -182,7 +202,7 @@ def _card(metric: Mapping[str, Any]) -> Card:
     missing = "could not be checked here"
     dose = card.get("dose") or ()
     steps = ", ".join(
-        f"{share:g} %: {number(value)}"
+        f"{share:g}{_TIED}%:{_TIED}{number(value)}"
         for share, value in (step for step in dose if len(step) == 2)
         if isinstance(share, int | float)
     )

@@ -147,7 +147,7 @@ def audit_summary(audited: Audited | None) -> str:
     facts = dict(audited.facts)
     many = f"{facts['federations']} federations" if "federations" in facts else "Many federations"
     sides = f", {audited.models_per_side} models on every side" if audited.models_per_side else ""
-    return f"{many}{sides}: retrained, original and unlearned models told apart, or not."
+    return f"{many}{sides}: can the unlearned models be told from retrained ones?"
 
 
 def audit_findings(audited: Audited | None) -> list[Finding]:
@@ -173,8 +173,8 @@ def audit_warnings(audited: Audited | None) -> list[str]:
     failed = [card.id for card in audited.cards if not card.passes]
     if failed:
         found.append(
-            f"{len(failed)} of {len(audited.cards)} measures of the audit fail their validity card "
-            f"in this scenario and decide nothing: {', '.join(failed)}."
+            f"{len(failed)} of {len(audited.cards)} measures of the audit decide nothing in this "
+            f"scenario; their validity cards say why: {', '.join(failed)}."
         )
     if audited.exploratory:
         found.append("The audit has few models a side: a first look, not a finding.")
