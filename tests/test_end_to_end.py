@@ -59,6 +59,7 @@ def test_a_comparison_leaves_what_the_readme_says(compared: Path) -> None:
     found = {path.name for path in compared.iterdir()}
     files = "config.toml results.json results.csv ledger.sqlite history timeline.svg report.html"
     assert set(files.split()) <= found
+    assert {"report.json", "table.tex", "details.json"} <= found
     assert "clients" not in found
     rows = json.loads((compared / "results.json").read_text())["rows"]
     names = [row["strategy"] for row in rows]
@@ -77,6 +78,23 @@ def test_a_comparison_leaves_what_the_readme_says(compared: Path) -> None:
         assert row["metrics"]["test_accuracy"] > 0.3
     assert rows[1]["metrics"]["prediction_distance"] == 0
     assert rows[1]["cost"]["speedup_examples"] == 1
+
+
+def test_curves_and_counts_belong_to_the_models_of_the_rows(compared: Path) -> None:
+    _, rows = read_results(compared)
+    details = read_details(compared)
+    assert len(details.rocs) == len(details.tallies) == len(rows) == 5
+    for row, curve, tally in zip(rows, details.rocs, details.tallies, strict=True):
+        assert {row.strategy} == {curve.strategy, tally.strategy}
+        right, all_ = (np.sum(counts) for counts in (tally.correct, tally.total))
+        assert right / all_ == pytest.approx(row.metrics["retain_accuracy"])
+        assert sum(tally.test_correct) / sum(tally.test_total) == pytest.approx(
+            row.metrics["test_accuracy"]
+        )
+        assert tally.clients == (0, 1, 2, 4, 5, 6, 7, 8, 9)
+        # One step per non-member: their mean height is the area.
+        assert len(curve.fpr) == curve.non_members + 1
+        assert np.mean(curve.tpr[:-1]) == pytest.approx(row.metrics["mia_auc"], abs=1e-5)
 
 
 def test_costs_follow_from_the_schedule(compared: Path) -> None:
