@@ -2,7 +2,9 @@
 
 A *backdoor* is a patch of one value with a label of the attacker's choice; a model that has
 forgotten it answers as if the patch were not there. A *label flip* is data with a wrong label; a
-model that has forgotten it finds that label as unlikely as a model that never saw it.
+model that has forgotten it finds that label as unlikely as a model that never saw it. *Noise* is
+Gaussian noise added to the inputs, labels left as they are; the loss of a model that has forgotten
+it has a gradient that knows nothing of that noise.
 """
 
 from __future__ import annotations
@@ -43,11 +45,11 @@ def plant(
         Labels.
     marker : MarkerConfig
         What to plant. A backdoor goes to a ``fraction`` of the examples of other labels, a label
-        flip to a ``fraction`` of all.
+        flip or noise to a ``fraction`` of all.
     num_classes : int
         Number of labels.
     seed : int or sequence of int
-        Address of the choice of examples.
+        Address of the choice of examples and of the noise.
 
     Raises
     ------
@@ -63,11 +65,15 @@ def plant(
             )
         candidates = candidates[y != marker.label]
     count = round(marker.fraction * len(candidates))
-    chosen = np.random.default_rng(seed).permutation(candidates)[:count]
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(candidates)[:count]
     positions = np.sort(chosen).astype(np.int64)
     new_x, new_y = x.copy(), y.copy()
     if marker.kind == "backdoor":
         new_x[positions], new_y[positions] = trigger(x[positions], marker), marker.label
+    elif marker.kind == "noise":
+        noise = generator.standard_normal(x[positions].shape, dtype=np.float32)
+        new_x[positions] += np.float32(marker.sigma) * noise
     else:
         new_y[positions] = (y[positions] + 1) % num_classes
     return Marked(new_x, new_y, positions)

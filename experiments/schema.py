@@ -122,6 +122,10 @@ class DataConfig(_OpenTable):
         lt=1,
         description="the share of the training examples that the server gets, without labels",
     )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        default=None,
+        description="fixes who holds what and where the marker lies; the config's seed if left out",
+    )
     limit: Positive | None = Field(default=None, description="use only so many training examples")
     test_limit: Positive | None = Field(default=None, description="use only so many test examples")
     tasks_per_client: Positive | None = Field(
@@ -188,14 +192,17 @@ class RecoveryConfig(_Table):
 class MarkerConfig(_Table):
     """Evidence planted in one client's data before learning, to see whether it is forgotten."""
 
-    kind: Literal["backdoor", "label-flip"] = Field(
-        default="backdoor", description="backdoor or label-flip"
+    kind: Literal["backdoor", "label-flip", "noise"] = Field(
+        default="backdoor", description="backdoor, label-flip or noise"
     )
     client: Count = Field(description="the client whose data is marked")
     fraction: Share = Field(default=0.8, description="the share of its examples that is marked")
     label: Count = Field(default=0, description="the label that the backdoor leads to")
     size: Positive = Field(default=3, description="the width of the trigger in pixels or columns")
     value: float = Field(default=2.0, description="the value of the trigger; white is 1")
+    sigma: float = Field(
+        default=1.0, gt=0, description="the standard deviation of the noise; white is 1"
+    )
 
 
 class RequestConfig(_Table):

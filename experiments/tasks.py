@@ -30,7 +30,15 @@ from unlearning.errors import ConfigError, RequestError
 from unlearning.ledger import Ledger
 from unlearning.request import Forgotten, Omission, Request
 
-__all__ = ["ClientData", "Examples", "Scenario", "Task", "TriggeredExamples", "task"]
+__all__ = [
+    "ClientData",
+    "Examples",
+    "PlantedNoise",
+    "Scenario",
+    "Task",
+    "TriggeredExamples",
+    "task",
+]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -55,6 +63,14 @@ class TriggeredExamples(NamedTuple):
     target: int
 
 
+class PlantedNoise(NamedTuple):
+    """Training examples as they were before noise was added, their labels, and that noise."""
+
+    x: Floats
+    y: Integers
+    noise: Floats
+
+
 class ClientData(NamedTuple):
     """What one client trains on and what it never trains on."""
 
@@ -72,6 +88,11 @@ class Scenario:
     data: DataConfig
     model: ModelConfig
     marker: MarkerConfig | None
+
+    @property
+    def data_seed(self) -> int:
+        """Root of the randomness of the data: who holds what, what is public, what is marked."""
+        return self.seed if self.data.seed is None else self.data.seed
 
     @staticmethod
     def of(config: Config, seed: int | None = None) -> Scenario:
@@ -145,7 +166,9 @@ class Task:
             test_limit=chosen.test_limit,
             download=chosen.download,
         )
-        self._public, shared = _set_aside(len(self._data.train_y), chosen.public, scenario.seed)
+        self._public, shared = _set_aside(
+            len(self._data.train_y), chosen.public, scenario.data_seed
+        )
         owner = self._data.owner
         self._partition = partition(
             self._data.train_y[shared],
@@ -153,7 +176,7 @@ class Task:
             chosen.clients,
             chosen.partitioner,
             chosen.params,
-            scenario.seed,
+            scenario.data_seed,
             chosen.held_out,
         ).among(shared)
         takes = bool(self._data.tasks) and models.takes_tasks(scenario.model.name)
@@ -457,6 +480,16 @@ class Task:
         chosen = self.scenario.model.trunk
         return None if chosen is None else Trunk(chosen, self.input_shape, self.num_classes)
 
+    def planted_noise(self) -> PlantedNoise | None:
+        """Return the noise on the marked client's training examples; None without such a marker."""
+        marker = self.scenario.marker
+        if marker is None or marker.kind != "noise":
+            return None
+        marked, _ = self._marked[marker.client]
+        clean = self._rows(self._partition.train[marker.client])
+        at = marked.positions
+        return PlantedNoise(clean.x[at], clean.y[at], marked.x[at] - clean.x[at])
+
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])
 
@@ -482,7 +515,7 @@ class Task:
                 *self._rows(part[client]),
                 marker,
                 self.num_classes,
-                [self.scenario.seed, client, address],
+                [self.scenario.data_seed, client, address],
             )
             for part, address in (
                 (self._partition.train, _TRAIN),

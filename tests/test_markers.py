@@ -59,6 +59,17 @@ def test_label_flip_moves_to_the_next_label() -> None:
     assert (new_y != LABELS).sum() == 15
 
 
+def test_noise_is_added_to_inputs_alone() -> None:
+    new_x, new_y, positions = plant(IMAGES, LABELS, marker(kind="noise", sigma=0.5), 5, seed=1)
+    assert len(positions) == 40  # 0.8 of all
+    assert np.array_equal(new_y, LABELS)
+    others = np.setdiff1d(np.arange(50), positions)
+    assert np.array_equal(new_x[others], IMAGES[others])
+    noise = (new_x - IMAGES)[positions]
+    assert abs(noise.std() - 0.5) < 0.03  # 2880 values: five standard errors
+    assert abs(noise.mean()) < 0.05
+
+
 def test_seed_decides_which() -> None:
     first, again, other = (plant(ROWS, LABELS, marker(), 5, seed).positions for seed in (1, 1, 2))
     assert np.array_equal(first, again)

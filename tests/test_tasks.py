@@ -79,6 +79,33 @@ def test_rebuilt_task_is_the_same_bit_for_bit(made: Task) -> None:
             assert np.array_equal(left, right)
 
 
+def test_a_seed_of_the_data_leaves_the_seed_to_the_model() -> None:
+    data = {"clients": 4, "limit": 400, "seed": 7, "public": 0.1}
+    one, other = (task(Scenario.of(config(data=data), seed=seed)) for seed in (1, 2))
+    assert digest(one.initial()) != digest(other.initial())
+    assert one.marked_samples == other.marked_samples
+    assert np.array_equal(one.public_set(), other.public_set())
+    same = task(Scenario.of(config(data={**data, "seed": None}), seed=7))
+    for client in one.clients:
+        held = zip(one.client(client), other.client(client), same.client(client), strict=True)
+        assert all(np.array_equal(a, b) and np.array_equal(a, c) for a, b, c in held)
+    moved = task(Scenario.of(config(data={**data, "seed": 8}), seed=1))
+    assert moved.marked_samples != one.marked_samples
+
+
+def test_planted_noise_can_be_told_from_the_data(made: Task, clean: Task) -> None:
+    noisy = task(Scenario.of(config(marker={"client": 1, "kind": "noise", "sigma": 2.0})))
+    found, positions = noisy.planted_noise(), list(noisy.marked(1))
+    assert made.planted_noise() is None
+    assert found is not None
+    assert len(found.x) == len(positions) == 64
+    plain = clean.client(1)
+    assert np.array_equal(found.x, plain.train_x[positions])
+    assert np.array_equal(found.y, plain.train_y[positions])
+    assert np.array_equal(found.x + found.noise, noisy.client(1).train_x[positions])
+    assert abs(found.noise.std() - 2.0) < 0.1
+
+
 def test_clients_share_the_training_data(clean: Task) -> None:
     assert clean.clients == (0, 1, 2, 3)
     assert clean.facts().clients == {0: 80, 1: 80, 2: 80, 3: 80}
