@@ -75,8 +75,10 @@ class MetricRecord(_Record):
         ``M1`` to ``M18``.
     name, title, unit : str
         For programs, for people, and in what it is counted.
-    perfect : float or None
-        The value of exact retraining, where the definition fixes one.
+    perfect : str
+        The value of exact retraining, in words where it is not one number.
+    remembered : "higher", "lower" or None
+        On which side of it a model that did not forget lies; None: it does not measure that.
     source : str
         The publication.
     card : CardRecord
@@ -89,7 +91,8 @@ class MetricRecord(_Record):
     name: str
     title: str
     unit: str
-    perfect: float | None
+    perfect: str
+    remembered: Literal["higher", "lower"] | None = None
     source: str
     card: CardRecord
     decides: bool = False

@@ -98,8 +98,8 @@ class Conductor:
         With the seed of this federation.
     task : Task
         Data and model of this seed.
-    folder : RunFolder
-        Where things are kept.
+    folder : RunFolder or Path
+        Where things are kept; of a mere path, what clients remember alone, histories in memory.
     ledger : Ledger
         Of the run; branches of it serve a comparison.
     tell : Observer
@@ -108,23 +108,27 @@ class Conductor:
         True cancels.
     share : (int, int)
         This is federation number ``share[0]`` of ``share[1]``, for the progress.
+    glances : bool
+        Whether to measure after every round, for a timeline.
     """
 
     def __init__(
         self,
         config: Config,
         task: Task,
-        folder: RunFolder,
+        folder: RunFolder | Path,
         ledger: Ledger,
         tell: Observer,
         stop: Callable[[], bool],
         *,
         share: tuple[int, int] = (0, 1),
+        glances: bool = True,
     ) -> None:
-        self._config, self._task, self._folder = config, task, folder
+        self._config, self._task, self._glances = config, task, glances
+        self._folder = folder if isinstance(folder, RunFolder) else None
         self._ledger, self._tell, self._stop = ledger, tell, stop
         self._requests = config.domain_requests(task.marked_samples)
-        self._homes = folder.homes
+        self._homes = folder.homes if isinstance(folder, RunFolder) else folder / "clients"
         self._share = share
         self._done = 0
         self._expected = 0
@@ -134,7 +138,15 @@ class Conductor:
         self._window = max(_LEAST_WINDOW, 4 * config.engine.workers)
 
     def run(self, grid: Grid, strategy: UnlearningStrategy) -> list[Party]:
-        """Learn and serve every request, scheduled or arriving; return original and result."""
+        """Learn and serve every request, scheduled or arriving; return original and result.
+
+        Raises
+        ------
+        ConfigError
+            If there is no run folder to keep the model in.
+        """
+        if self._folder is None:
+            raise ConfigError("a run keeps its model; give it a run folder")
         for request in self._requests:
             self._ledger.receive(request)
         name, seed = alias_of(self._config.strategy), self._config.seed
@@ -185,8 +197,21 @@ class Conductor:
         federation.history.close()
         return parties
 
-    def compare(self, grid: Grid, strategies: Mapping[str, UnlearningStrategy]) -> list[Party]:
-        """Learn up to the first request once, then let every strategy answer on a fork."""
+    def compare(
+        self, grid: Grid, strategies: Mapping[str, UnlearningStrategy], *, onward: bool = False
+    ) -> list[Party]:
+        """Learn up to the first request once, then let every strategy answer on a fork.
+
+        Parameters
+        ----------
+        grid : Grid
+            Of this federation.
+        strategies : mapping of str to UnlearningStrategy
+            By alias or ``module:Class``.
+        onward : bool
+            Let the original learn on with everything for as long as the others recover: models of
+            unequal numbers of rounds differ for that reason alone.
+        """
         for request in self._requests:
             self._ledger.receive(request)
         seed = self._config.seed
@@ -202,9 +227,13 @@ class Conductor:
         arrays = self._start(learner, grid, federation, self._task.initial(), first)
         scope = self._requests[0].scope
         parties = [self._original(arrays, judge, federation, scope)]
+        if onward:
+            later = self._branch(grid, ORIGINAL, learner, federation, Ledger(), arrays, judge, last)
+            parties = [replace(later, guarantee="none", costs=parties[0].costs)]
         for name, strategy in strategies.items():
+            branch = self._ledger.on_branch(f"{alias_of(name)}/seed-{seed}")
             try:
-                party = self._branch(grid, name, strategy, federation, arrays, judge, last)
+                party = self._branch(grid, name, strategy, federation, branch, arrays, judge, last)
             except FedUnlearnError as error:
                 if name in (RETRAIN, FINE_TUNE):
                     raise
@@ -214,6 +243,29 @@ class Conductor:
                 parties.append(party)
         self._close(federation, list(strategies))
         return parties
+
+    def without(self, grid: Grid, gone: Request) -> Arrays:
+        """Learn from the beginning as if what ``gone`` names had never been there, then go on.
+
+        That is the model of the strategy ``retrain`` after its recovery, bit for bit, without an
+        original to begin with.
+        """
+        config = self._config
+        federation = self._federation(grid, (), self._homes / f"seed-{config.seed}" / "without")
+        federation.ledger = Ledger()
+        federation.ledger.receive(gone)
+        for event in ("started", "fulfilled"):
+            federation.ledger.add(gone.id, event)
+        recovery, federation.recovery = federation.recovery, federation.train
+        federation.recovery_rounds = 0
+        self._watch(federation, RETRAIN, None)
+        arrays = self._task.initial()
+        learner = UnlearningStrategy()
+        for rounds in (config.rounds, config.recovery_rounds):
+            arrays = self._start(learner, grid, federation, arrays, rounds)
+            federation.recovery = recovery
+        federation.history.close()
+        return arrays
 
     # Inside ---------------------------------------------------------------------------------
 
@@ -226,6 +278,7 @@ class Conductor:
         name: str,
         strategy: UnlearningStrategy,
         learned: Federation,
+        ledger: Ledger,
         arrays: Arrays,
         judge: Judge,
         last: int,
@@ -241,7 +294,8 @@ class Conductor:
         roster = learned.roster
         if roster is None:
             raise RuntimeError("a branch needs a federation that has met its clients")
-        place = self._folder.history(seed).with_name(f"seed-{seed}.{safe}")
+        root = learned.history.root
+        place = None if root is None else root.with_name(f"seed-{seed}.{safe}")
         history = learned.history.fork(place, durable=False)  # it lives as long as the branch
         read: list[int] = []
 
@@ -252,7 +306,7 @@ class Conductor:
         federation = replace(
             learned,
             history=history,
-            ledger=self._ledger.on_branch(f"{alias}/seed-{seed}"),
+            ledger=ledger,
             client_config={**learned.client_config, Wire.HOME: str(home)},
             roster=Roster(
                 grid, roster.nodes, roster.declared, window=self._window, stop=self._stop
@@ -321,7 +375,7 @@ class Conductor:
         config = self._config
         needs = frozenset[str]().union(*(strategy.needs for strategy in strategies))
         history = History(
-            self._folder.history(config.seed),
+            None if self._folder is None else self._folder.history(config.seed),
             keep=needs & COLUMNS,
             interval=config.history.interval,
             dtype=config.history.dtype,
@@ -398,8 +452,8 @@ class Conductor:
             judge.tally(outputs),
         )
 
-    def _watch(self, federation: Federation, name: str, judge: Judge) -> None:
-        """Measure after every round, and tell how far we are."""
+    def _watch(self, federation: Federation, name: str, judge: Judge | None) -> None:
+        """Measure after every round, if anyone wants to know, and tell how far we are."""
         seed = self._config.seed
         begun = time.perf_counter()
 
@@ -408,13 +462,14 @@ class Conductor:
             self._done += 1
             label = ORIGINAL if phase == "learn" else name
             facts = {"strategy": label, "seed": seed, "phase": phase, "round": self._position}
-            seen = judge.glance(arrays)
+            seen = judge.glance(arrays) if judge is not None and self._glances else {}
             wall_s = time.perf_counter() - begun
-            self._timeline.append(Point.model_validate({**facts, **seen, "wall_s": wall_s}))
+            if seen:
+                self._timeline.append(Point.model_validate({**facts, **seen, "wall_s": wall_s}))
             number, of = self._share
             self._expected = max(self._expected, self._done)
             done, total = number * self._expected + self._done, of * self._expected
-            accuracy = seen["test_accuracy"]
+            accuracy = seen.get("test_accuracy")
             self._tell(Tick(name, seed, phase, server_round, done, total, accuracy))
 
         federation.watch = watch

@@ -24,7 +24,7 @@ from unlearning.scorecard import Verdict
 def audit() -> Audit:
     card = CardRecord(passes=True, dose=((0.0, 0.5), (100.0, None)))
     metric = MetricRecord(
-        id="M3", name="u_lira", title="U-LiRA", unit="AUC", perfect=0.5, source="-", card=card
+        id="M3", name="u_lira", title="U-LiRA", unit="AUC", perfect="0.5", source="-", card=card
     )
     row = RowRecord(
         strategy="retrain",
