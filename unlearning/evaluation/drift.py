@@ -1,4 +1,4 @@
-"""Does forgetting get worse from one request to the next (M17)?"""
+"""Whether forgetting gets worse from one request to the next (M17)."""
 
 from __future__ import annotations
 

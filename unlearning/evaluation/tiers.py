@@ -58,9 +58,9 @@ class Tier:
 
 _MEANS = {
     Guarantee.EXACT: "Distributed as a model retrained without the forget set.",
-    Guarantee.CERTIFIED: "Within stated (epsilon, delta) of a retrained model, under its assumptions.",
+    Guarantee.CERTIFIED: "Within stated (epsilon, delta) of retraining, under its assumptions.",
     Guarantee.APPROXIMATE: "No proof; only what is measured here.",
-    Guarantee.SUPPRESSED: "The answers are changed, the data still shape the model; it can be undone.",
+    Guarantee.SUPPRESSED: "Hidden from the answers; the base still holds the data.",
 }
 _PROVABLE = (Guarantee.EXACT, Guarantee.CERTIFIED)
 
