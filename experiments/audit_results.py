@@ -143,6 +143,8 @@ class RowRecord(_Record):
         What the verdict rests on.
     more_seeds : int or None
         With how many further training seeds an inconclusive one could be settled, if that is known.
+    work : dict of str to float
+        Rounds of clients, examples and bytes of unlearning and recovery, means over seeds.
     """
 
     strategy: str
@@ -152,6 +154,7 @@ class RowRecord(_Record):
     verdict: Verdict | None
     why: str
     more_seeds: int | None = None
+    work: dict[str, float] = {}
 
 
 class Roc(_Record):

@@ -1,4 +1,4 @@
-"""The command line: ``fedunlearn run | compare | request | status | report | attack | ...``.
+"""The command line: ``fedunlearn run | compare | audit | request | status | report | ...``.
 
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -155,6 +155,42 @@ def compare(
             observer=observer,
         )
     _show_results(RunFolder.open(made), as_json=as_json)
+
+
+@app.command()
+def audit(
+    config: ConfigFile,
+    strategies: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Strategies to audit; default: those of the config."),
+    ] = None,
+    models: Annotated[int, typer.Option(help="Models per side.")] = 16,
+    workers: Annotated[int, typer.Option(help="Worker processes; no result depends on it.")] = 2,
+    out: Out = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Train many small federations, and judge forgetting by every metric with its controls.
+
+    What was trained is kept in the cache folder, by the hash of all it was made from: the same
+    command again goes on where it was interrupted.
+    """
+    from experiments import audit as auditing
+    from experiments.config import load
+    from experiments.runfolder import default_out
+
+    settings = load(config, overrides or ())
+    names = None if strategies is None else _words(strategies, "--strategies")
+    with _watched() as observer:
+        made = auditing.audit(
+            settings,
+            out or default_out(config),
+            strategies=names,
+            size=models,
+            workers=workers,
+            observer=observer,
+        )
+    _show_audit(made, as_json=as_json)
 
 
 @app.command()
@@ -465,6 +501,24 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
         if details.task_measures:
             typer.echo(f"\n{plain_task_table(*tasks)}")
     typer.echo(f"report: {folder.report}")
+
+
+def _show_audit(run: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from experiments.audit_results import AUDIT, read_audit
+    from experiments.audit_table import cards_table, closing, rows_table
+
+    if as_json:
+        typer.echo((run / AUDIT).read_text(encoding="utf-8"))
+        return
+    found, console = read_audit(run), Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe has no width to keep to
+    console.print(cards_table(found))
+    console.print(rows_table(found))
+    console.print(closing(found), markup=False, highlight=False)
+    typer.echo(f"findings: {run / AUDIT}")
 
 
 def _print_json(value: object) -> None:

@@ -83,7 +83,7 @@ class Course:
     @property
     def num_clients(self) -> int:
         """Number of clients of every federation of the course."""
-        return len(self._tasks[self.seeds[0]].clients)
+        return len(self.tasks[self.seeds[0]].clients)
 
     def check(self) -> None:
         """Refuse, before anything is written, whatever can be seen to be wrong.
@@ -108,7 +108,7 @@ class Course:
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds {list(self.seeds)} name one twice; name each once")
-        sizes = {len(found.clients) for found in self._tasks.values()}
+        sizes = {len(found.clients) for found in self.tasks.values()}
         if len(sizes) > 1:
             raise ConfigError(f"seeds give {sorted(sizes)} clients; set data.clients")
         for name in self.names:
@@ -120,12 +120,12 @@ class Course:
         for table in self.config.option_tables:
             resolve(table)
         for seed in self.seeds:
-            requests = self._tasks[seed].requests(self.config)
+            requests = self.tasks[seed].requests(self.config)
             if self.kind == RUN:
-                self._strategy(self.names[0]).check_model(self._tasks[seed].array_model)
+                self._strategy(self.names[0]).check_model(self.tasks[seed].array_model)
                 for request in requests:
                     self._strategy(self.names[0]).check_scope(request)
-                if starting_model(self.config, self._tasks[seed]) is not None:
+                if starting_model(self.config, self.tasks[seed]) is not None:
                     self._strategy(self.names[0]).check_foreign()
 
     def claim(self, out: Path) -> RunFolder:
@@ -140,7 +140,7 @@ class Course:
         if self.kind == COMPARE:
             config["strategies"] = [n for n in self.names if n not in (RETRAIN, FINE_TUNE)]
         folder = RunFolder.claim(out, config)
-        first = self._tasks[self.seeds[0]].facts()
+        first = self.tasks[self.seeds[0]].facts()
         cls = resolve(self.names[0]) if self.kind == RUN else None
         folder.write_federation(
             replace(
@@ -173,7 +173,7 @@ class Course:
         task_measures: list[TaskMeasure] = []
         watched = _Last(tell)
         for number, seed in enumerate(self.seeds):
-            config, found = self.config.model_copy(update={"seed": seed}), self._tasks[seed]
+            config, found = self.config.model_copy(update={"seed": seed}), self.tasks[seed]
             conductor = Conductor(
                 config,
                 found,
@@ -187,7 +187,7 @@ class Course:
                 here = conductor.run(grid, self._strategy(self.names[0]))
                 served = [r for r in ledger.requests() if ledger.state(r.id) == "fulfilled"]
             else:
-                serving, unable = self._serving(seed)
+                serving, unable = self.serving(seed)
                 here = conductor.compare(grid, serving)
                 failed = (*unable, *conductor.failures)
                 refused += tuple(one for one in failed if one not in refused)
@@ -200,7 +200,7 @@ class Course:
         write_all(
             folder,
             self.config,
-            self._tasks[self.seeds[0]],
+            self.tasks[self.seeds[0]],
             parties,
             refused,
             ledger,
@@ -208,17 +208,17 @@ class Course:
             task_measures,
         )
 
-    def _serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
+    def serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
         """Return the strategies that serve every request, and the reasons of the others."""
         serving: dict[str, UnlearningStrategy] = {}
         refused: list[Refused] = []
-        requests = self._tasks[seed].requests(self.config)
+        requests = self.tasks[seed].requests(self.config)
         for name in self.names:
             strategy = self._strategy(name)
             try:
                 if self._lacks_public(name):
                     raise without_public_data(name)
-                strategy.check_model(self._tasks[seed].array_model)
+                strategy.check_model(self.tasks[seed].array_model)
                 for request in requests:
                     strategy.check_scope(request)
             except (ConfigError, UnsupportedRequestError) as error:
@@ -234,7 +234,8 @@ class Course:
         return make(name, self.config.options_for(name))
 
     @cached_property
-    def _tasks(self) -> dict[int, Task]:
+    def tasks(self) -> dict[int, Task]:
+        """The task of every seed."""
         return {seed: task(Scenario.of(self.config, seed)) for seed in self.seeds}
 
 

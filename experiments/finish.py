@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from experiments.conduct import Party
@@ -30,6 +29,7 @@ from experiments.runfolder import RunFolder
 from experiments.taskmeasures import relearn_limit
 from experiments.tasks import Task
 from experiments.timeline import timeline
+from experiments.versions import versions
 from unlearning.arrays import digest, mismatch, parameters
 from unlearning.attack_roc import attack_roc
 from unlearning.cost import Cost, speedup
@@ -41,7 +41,6 @@ from unlearning.scorecard import membership_null_se, score
 __all__ = ["write_all"]
 
 _DIGITS = 6  # of a share in details.json
-_PACKAGES = ("fedunlearn", "flwr", "torch", "torchvision", "ray", "numpy", "scikit-learn")
 
 
 def write_all(
@@ -61,7 +60,7 @@ def write_all(
     requests = [{**request.to_json(), "text": request.describe()} for request in ledger.requests()]
     details = Details(
         command=shlex.join(["fedunlearn", *command[1:]]),
-        versions=_versions(),
+        versions=versions(),
         rounds={
             "learned": config.rounds,
             "recovery": config.recovery_rounds,
@@ -159,13 +158,3 @@ def _tally(party: Party) -> Tallied | None:
     if party.tally is None:
         return None
     return Tallied(strategy=party.strategy, seed=party.seed, **asdict(party.tally))
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

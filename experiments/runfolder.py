@@ -159,7 +159,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def claim(cls, path: Path, config: Mapping[str, object]) -> RunFolder:
+    def claim(cls, path: Path, config: Mapping[str, object], *, again: bool = False) -> RunFolder:
         """Make ``path`` the folder of a run of ``config``, which is written to ``config.toml``.
 
         Of two processes that claim the same path one succeeds.
@@ -170,6 +170,8 @@ class RunFolder:
             A folder that does not exist yet, or an empty one.
         config : mapping
             The resolved config, plain nested values; entries that are None are left out.
+        again : bool
+            Whether to take a folder of the same config, which nobody is at work in.
 
         Raises
         ------
@@ -182,7 +184,11 @@ class RunFolder:
         folder = cls(path)
         text = tomli_w.dumps(_without_none(config))
         if folder.config.is_file():
-            raise ConfigError(folder._taken(tomllib.loads(text)))
+            wanted, status = tomllib.loads(text), folder.read_status()
+            is_free = status is None or not status.is_running
+            if again and is_free and not differences(folder.read_config(), wanted):
+                return folder
+            raise ConfigError(folder._taken(wanted))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             if any(folder.path.iterdir()):

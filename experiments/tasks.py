@@ -285,7 +285,7 @@ class Task:
         for client in self.clients:
             labels, _ = self.task_labels(client)
             gone = np.isin(names, sorted(forgotten.omission(client).tasks))
-            rows = ~self._kept(client, forgotten)
+            rows = ~self.kept(client, forgotten)
             found[client] = (labels != NONE) & (gone | rows[:, None])
         return found
 
@@ -328,7 +328,7 @@ class Task:
             self._check_tasks(request, gone)
             if not request.tasks and not len(self.forget_set(request).y):
                 raise RequestError(f"{request.describe()}: no client holds such an example")
-            if not any(self._kept(client, gone).any() for client in self.clients):
+            if not any(self.kept(client, gone).any() for client in self.clients):
                 raise RequestError(
                     f"{request.describe()} would leave no example to train on; ask for less"
                 )
@@ -365,10 +365,17 @@ class Task:
             for place, name in enumerate(self.tasks)
         }
 
+    def kept(self, client: int, forgotten: Forgotten) -> NDArray[np.bool_]:
+        """Return which of a client's training examples stay, booleans of shape (n,)."""
+        labels, gone = self._labels[client], forgotten.omission(client)
+        if gone.everything:
+            return np.zeros(len(labels), dtype=bool)
+        return ~(_at(gone, len(labels)) | np.isin(labels, sorted(gone.classes)))
+
     def forget_set(self, request: Request) -> Examples:
         """Return the training examples that a request names, as they were trained on."""
         return self._training(
-            {client: ~self._kept(client, Forgotten((request,))) for client in self.clients}
+            {client: ~self.kept(client, Forgotten((request,))) for client in self.clients}
         )
 
     def retain_set(self, forgotten: Forgotten, limit: int | None = None) -> Examples:
@@ -381,7 +388,7 @@ class Task:
         limit : int or None
             At most so many, chosen with equal shares of every class; always the same ones.
         """
-        found = self._training({client: self._kept(client, forgotten) for client in self.clients})
+        found = self._training({client: self.kept(client, forgotten) for client in self.clients})
         if limit is None or limit >= len(found.y):
             return found
         kept = data.stratified(found.y, limit)
@@ -399,7 +406,7 @@ class Task:
         request that names classes, the examples of these classes alone.
         """
         owners = [
-            client for client in self.clients if not self._kept(client, Forgotten((request,))).all()
+            client for client in self.clients if not self.kept(client, Forgotten((request,))).all()
         ]
         parts = []
         for client in owners:
@@ -528,13 +535,6 @@ class Task:
                 f"client {client}; raise it or choose another client or label"
             )
         return {client: (train, held_out)}
-
-    def _kept(self, client: int, forgotten: Forgotten) -> NDArray[np.bool_]:
-        """Return which of a client's training examples are not forgotten."""
-        labels, gone = self._labels[client], forgotten.omission(client)
-        if gone.everything:
-            return np.zeros(len(labels), dtype=bool)
-        return ~(_at(gone, len(labels)) | np.isin(labels, sorted(gone.classes)))
 
     def _training(self, chosen: Mapping[int, NDArray[np.bool_]]) -> Examples:
         parts = []

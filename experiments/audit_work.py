@@ -1,0 +1,86 @@
+"""One job of an audit: a federation learns, strategies answer, every model leaves its trace."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments.app import client_app
+from experiments.audit_jobs import Done, Job, Model
+from experiments.audit_plan import dose_request
+from experiments.audit_store import TraceStore
+from experiments.audit_traces import Tracer
+from experiments.conduct import Conductor
+from experiments.config import Config, alias_of
+from experiments.grids import LocalGrid
+from experiments.registry import make
+from experiments.results import ORIGINAL
+from experiments.tasks import Scenario, task
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.ledger import Ledger
+
+__all__ = ["work"]
+
+
+def work(config: Config, names: Sequence[str], job: Job, root: Path | None = None) -> Done:
+    """Make the models of a job and keep their traces.
+
+    Parameters
+    ----------
+    config : Config
+        A settled one.
+    names : sequence of str
+        Strategies by alias or ``module:Class``; roles bear their aliases.
+    job : Job
+        What to make.
+    root : Path or None
+        Of the trace store; None: the usual one.
+
+    Raises
+    ------
+    FedUnlearnError
+        If a control cannot be made.
+    """
+    store, seeded = TraceStore(root), config.model_copy(update={"seed": job.seed})
+    made = task(Scenario.of(seeded))
+    requests = seeded.domain_requests(made.marked_samples)
+    tracer = Tracer(made, requests, config.train, config.device)
+    grid, keys = LocalGrid(client_app, len(made.clients)), dict(job.models)
+
+    def keep(role: str, arrays: Arrays, costs: Mapping[str, Cost]) -> None:
+        if (key := keys.get(Model(role, job.seed))) is not None:
+            times = {phase: cost.wall_s for phase, cost in costs.items()}
+            store.put(key, tracer.trace(arrays, costs), times)
+
+    with _quiet(), tempfile.TemporaryDirectory(prefix="fedunlearn-") as home:
+        conductor = Conductor(
+            seeded, made, Path(home), Ledger(), lambda _: None, lambda: False, glances=False
+        )
+        if job.strategies:
+            full = {alias_of(name): name for name in names}
+            serving = [full.get(role, role) for role in job.strategies if role != ORIGINAL]
+            strategies = {name: make(name, seeded.options_for(name)) for name in serving}
+            for party in conductor.compare(grid, strategies, onward=ORIGINAL in job.strategies):
+                keep(party.strategy, party.arrays, party.costs)
+        for percent in job.doses:
+            gone = dose_request(made, requests, percent)
+            keep(Model.dosed(percent, job.seed).role, conductor.without(grid, gone), {})
+    return Done(job, tuple((found.strategy, found.reason) for found in conductor.failures))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Flower's and our own log below errors: there are hundreds of federations."""
+    loggers = [logging.getLogger(name) for name in ("flwr", "fedunlearn")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
