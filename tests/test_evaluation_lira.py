@@ -36,13 +36,40 @@ def test_u_lira_equals_the_plain_loop():
     assert found.unlearned == pytest.approx(ours)
     assert found.retrained == pytest.approx(theirs)
     per_model = [plain_auc(left, right) for left, right in zip(ours, theirs, strict=True)]
-    assert found.per_model == pytest.approx(per_model)
+    assert found.left_out == pytest.approx(per_model)
     assert found.auc == pytest.approx(np.mean(per_model))
     assert found.advantage == pytest.approx(2 * np.mean(per_model) - 1)
     per_example = [plain_auc(ours[:, x], theirs[:, x]) for x in range(9)]
     assert found.per_example == pytest.approx(per_example)
     assert roc_auc_score(found.truths, found.scores) == pytest.approx(plain_auc(ours, theirs))
     assert found.exploratory
+
+
+def test_the_values_per_seed_are_those_of_the_jackknife():
+    found = lira.u_lira(PHI_U, PHI_R)
+    without = np.array(
+        [lira.u_lira(np.delete(PHI_U, i, 0), np.delete(PHI_R, i, 0)).auc for i in range(6)]
+    )
+    pseudo = 6 * found.auc - 5 * without
+    assert found.per_model == pytest.approx(pseudo - pseudo.mean() + found.auc)
+    assert found.per_model.mean() == pytest.approx(found.auc)
+    few = lira.u_lira(PHI_U[:3], PHI_R[:3])
+    assert few.per_model.tolist() == few.left_out.tolist()
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 1.1, 1.6), (0.7, 0.9, 1.15)])
+def test_their_standard_error_is_that_of_the_auc_or_wider(shift, least, most):
+    """Over repeated audits the AUC scatters as its intervals say; never more."""
+    generator = np.random.default_rng(8)
+    found = [
+        lira.u_lira(correlated(16, 30, generator) + shift, correlated(16, 30, generator))
+        for _ in range(150)
+    ]
+    scatter = np.std([one.auc for one in found], ddof=1)
+    claimed = np.sqrt(np.mean([one.per_model.var(ddof=1) / 16 for one in found]))
+    assert least < claimed / scatter < most
+    naive = np.sqrt(np.mean([one.left_out.var(ddof=1) / 16 for one in found]))
+    assert naive / scatter < 0.9
 
 
 def correlated(models, examples, generator):

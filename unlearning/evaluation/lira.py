@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +43,7 @@ __all__ = [
 SD_FLOOR = 1e-3  # a side on which all models agree exactly would otherwise have infinite density
 MIN_MODELS = 16  # fewer models per side: exploratory
 WORST_SHARE = 0.1
+_FEWEST = 3  # models a side: one left out, two for a standard deviation
 _HITS = 10  # non-members that a rate must let through to be more than an accident
 
 _HAYES = "Hayes et al. 2024, arXiv:2403.01218"
@@ -75,12 +77,12 @@ class Lira:
     Parameters
     ----------
     auc : float
-        0.5: an unlearned model cannot be told from a retrained one; mean of ``per_model``.
+        0.5: an unlearned model cannot be told from a retrained one; mean of ``left_out``.
     advantage : float
         ``2 auc - 1``.
-    per_model : ndarray of shape (K,)
-        AUC over the examples within each left-out seed: the values whose spread is the spread
-        over training seeds. They share the fits, so they are not independent.
+    left_out : ndarray of shape (K,)
+        AUC over the examples within each left-out seed. They share the fits: for the spread over
+        seeds take ``per_model``.
     per_example : ndarray of shape (n,)
         AUC over the models, per example; ties count half.
     scores : ndarray of shape (2 K n,)
@@ -89,25 +91,51 @@ class Lira:
         1 for scores of unlearned models, 0 for retrained: what ``roc_curve`` takes.
     exploratory : bool
         Fewer than :data:`MIN_MODELS` models per side.
+    phi_u, phi_r : ndarray of shape (K, n)
+        What was attacked.
     """
 
     auc: float
     advantage: float
-    per_model: NDArray[np.float64]
+    left_out: NDArray[np.float64]
     per_example: NDArray[np.float64]
     scores: NDArray[np.float64]
     truths: NDArray[np.int64]
     exploratory: bool
+    phi_u: NDArray[np.float64]
+    phi_r: NDArray[np.float64]
+
+    @cached_property
+    def per_model(self) -> NDArray[np.float64]:
+        """One value per training seed, shape (K,), with mean ``auc``, for intervals and tests.
+
+        Jackknife values: seed i counts for as much as the AUC changes without it, as a judged
+        model and in all the fits. Their standard error is that of the AUC; at an AUC of 0.5 it is
+        up to sqrt(2) too large, so an interval may be too wide there. That of ``left_out``, which
+        ignores the fits, is too small everywhere: equal sides are then told apart in 13 to 21 %
+        of the cases instead of 5 %. With K = 3 no model can be spared, and it is
+        ``left_out``.
+        """
+        models = len(self.left_out)
+        if models <= _FEWEST:
+            return self.left_out
+        without = np.array(
+            [
+                _left_out_aucs(np.delete(self.phi_u, i, axis=0), np.delete(self.phi_r, i, axis=0))
+                for i in range(models)
+            ]
+        ).mean(axis=1)
+        return np.asarray(self.auc - (models - 1) * (without - without.mean()))
 
     @property
     def unlearned(self) -> NDArray[np.float64]:
         """Scores of the unlearned models, (K, n)."""
-        return self.scores[: len(self.scores) // 2].reshape(len(self.per_model), -1)
+        return self.scores[: len(self.scores) // 2].reshape(len(self.left_out), -1)
 
     @property
     def retrained(self) -> NDArray[np.float64]:
         """Scores of the retrained models, (K, n)."""
-        return self.scores[len(self.scores) // 2 :].reshape(len(self.per_model), -1)
+        return self.scores[len(self.scores) // 2 :].reshape(len(self.left_out), -1)
 
 
 def _auc_rows(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -134,6 +162,23 @@ def _log_density(
     """Return the log density of a normal, without the constant that cancels in a ratio."""
     mean, deviation = fit
     return np.asarray(-0.5 * ((values - mean) / deviation) ** 2 - np.log(deviation))
+
+
+def _scores(
+    unlearned: NDArray[np.float64], retrained: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log-likelihood ratios of both sides, each (K, n), their own seed left out."""
+    fit_u, fit_r = _without_each(unlearned), _without_each(retrained)
+    score_u = _log_density(unlearned, fit_u) - _log_density(unlearned, fit_r)
+    score_r = _log_density(retrained, fit_u) - _log_density(retrained, fit_r)
+    return score_u, score_r
+
+
+def _left_out_aucs(
+    unlearned: NDArray[np.float64], retrained: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the AUC over the examples within each left-out seed, (K,)."""
+    return _auc_rows(*_scores(unlearned, retrained))
 
 
 def u_lira(phi_u: ArrayLike, phi_r: ArrayLike) -> Lira:
@@ -163,24 +208,24 @@ def u_lira(phi_u: ArrayLike, phi_r: ArrayLike) -> Lira:
         If the sides differ in shape, a value is not finite or K < 3.
     """
     unlearned, retrained = checked_sides(phi_u, phi_r)
-    if unlearned.shape != retrained.shape or len(unlearned) < 3:
+    if unlearned.shape != retrained.shape or len(unlearned) < _FEWEST:
         raise ValueError(
             f"{len(unlearned)} unlearned and {len(retrained)} retrained models; "
             "need as many of both, three or more"
         )
-    fit_u, fit_r = _without_each(unlearned), _without_each(retrained)
-    score_u = _log_density(unlearned, fit_u) - _log_density(unlearned, fit_r)
-    score_r = _log_density(retrained, fit_u) - _log_density(retrained, fit_r)
-    per_model = _auc_rows(score_u, score_r)
-    auc = float(per_model.mean())
+    score_u, score_r = _scores(unlearned, retrained)
+    left_out = _auc_rows(score_u, score_r)
+    auc = float(left_out.mean())
     return Lira(
         auc=auc,
         advantage=2 * auc - 1,
-        per_model=per_model,
+        left_out=left_out,
         per_example=_auc_rows(score_u.T, score_r.T),
         scores=np.concatenate([score_u.ravel(), score_r.ravel()]),
         truths=np.repeat(np.array([1, 0]), score_u.size),
         exploratory=len(unlearned) < MIN_MODELS,
+        phi_u=unlearned,
+        phi_r=retrained,
     )
 
 
