@@ -109,7 +109,7 @@ def data_digest(config: Config) -> str:
         if isinstance(value, np.ndarray):
             state.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
             state.update(np.ascontiguousarray(value).data)
-        else:
+        elif name != "name":  # that is in the config
             state.update(f"{name} {value!r}\n".encode())
     return state.hexdigest()
 
