@@ -38,12 +38,12 @@ def test_fresh_examples_are_covered_as_promised():
 
 
 def test_coverage_size_and_ratio_by_hand():
-    """Threshold .6 keeps labels of probability .4 and more: sets {0}, {0, 1}, {}."""
-    probabilities = [[0.7, 0.2, 0.1], [0.45, 0.45, 0.1], [0.34, 0.33, 0.33]]
-    found = conformal(probabilities, [0, 1, 2], 0.6)
-    assert (found.coverage, found.size) == (pytest.approx(2 / 3), pytest.approx(1.0))
-    assert found.ratio == pytest.approx(2 / 3)
-    wrong = conformal(probabilities, [1, 2, 0], 0.6)
+    """Threshold .75 keeps labels of probability .25 and more: sets {0}, {0, 1}, {0}."""
+    probabilities = [[0.75, 0.125, 0.125], [0.5, 0.25, 0.25 - 2**-11], [0.75, 0.125, 0.125]]
+    found = conformal(probabilities, [0, 1, 2], 0.75)
+    assert (found.coverage, found.size) == (pytest.approx(2 / 3), pytest.approx(4 / 3))
+    assert found.ratio == pytest.approx(0.5)
+    wrong = conformal(probabilities, [1, 2, 1], 0.75)
     assert wrong.coverage == 0.0
     assert conformal(probabilities, [0, 1, 2], math.inf).size == 3
     assert conformal(probabilities, [0, 1, 2], -1.0).ratio is None

@@ -17,7 +17,7 @@ def test_steps_are_read_where_the_curve_crosses_the_threshold():
 
 
 def test_a_model_that_never_forgot_needs_no_step_and_one_that_never_learns_has_none():
-    assert relearn_steps([1.05, 3.0], 1.0) == 0.0
+    assert relearn_steps([0.9, 3.0], 1.0) == relearn_steps([1.05, 3.0], 1.0) == 0.0
     assert relearn_steps([2.0, 1.9, 1.8], 1.0) is None
     assert relearn_steps([0.5, 0.0], 0.0) == 1.0
 

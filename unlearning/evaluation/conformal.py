@@ -78,7 +78,7 @@ def conformal_threshold(probabilities: ArrayLike, labels: ArrayLike, level: floa
     metrics.accuracy(probabilities, labels)
     rows, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     scores = np.sort(1 - rows[np.arange(len(rows)), truth])
-    rank = math.ceil((scores.size + 1) * (1 - level) - 1e-9)  # 0.9 * 10 is 9.000000000000002
+    rank = math.ceil((scores.size + 1) * (1 - level))
     return float(scores[rank - 1]) if rank <= scores.size else math.inf
 
 
