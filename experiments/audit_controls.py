@@ -19,10 +19,11 @@ from experiments.audit_results import CardRecord
 from experiments.audit_traces import Probes, Trace
 from experiments.results import ORIGINAL, RETRAIN
 from unlearning.evaluation.calibrated import Scale, scale
-from unlearning.evaluation.cards import Card, validity_card
+from unlearning.evaluation.cards import MIN_SEPARATION, Card, validity_card
+from unlearning.evaluation.catalogue import metrics_by_id
 from unlearning.evaluation.entry import Metric
 
-__all__ = ["NULL_RUNS", "Controls", "Gallery", "read"]
+__all__ = ["NULL_RUNS", "Controls", "Gallery", "read", "splits"]
 
 NULL_RUNS = 20
 _SPLIT = 6  # last part of the address of the draws of splits
@@ -83,10 +84,11 @@ class Controls:
     """
 
     def __init__(self, gallery: Gallery) -> None:
-        self._gallery, plan = gallery, gallery.plan
-        splits = _splits(plan)
-        self.null = [read(gallery.sides(RETRAIN, *split, repeats=1)) for split in splits]
-        self.positive = [read(gallery.sides(ORIGINAL, *split, repeats=1)) for split in splits]
+        self._cards: dict[str, CardRecord] = {}
+        plan = gallery.plan
+        draws = splits(plan)
+        self.null = [read(gallery.sides(RETRAIN, *split, repeats=1)) for split in draws]
+        self.positive = [read(gallery.sides(ORIGINAL, *split, repeats=1)) for split in draws]
         blocks = (plan.judged, plan.reference, plan.again)
         self.doses = {
             k: read(gallery.sides(Model.dosed(k, 0).role, *blocks, repeats=1))
@@ -99,7 +101,15 @@ class Controls:
         return found if len(found) == len(runs) else []
 
     def scale(self, metric: str) -> Scale | None:
-        """Return the scale on which retraining is 0 and no unlearning 1, where there is one."""
+        """Return the scale on which retraining is 0 and no unlearning 1, where there is one.
+
+        Runs share models, so that a test of their means finds differences where there are none;
+        the two controls also have to lie apart, run by run.
+        """
+        found = metrics_by_id()[metric]
+        separation = self.card(found).separation_auc
+        if separation is None or separation < MIN_SEPARATION:
+            return None
         return scale(self.values(self.null, metric), self.values(self.positive, metric))
 
     def zero(self, metric: str) -> float | None:
@@ -117,6 +127,11 @@ class Controls:
 
     def card(self, metric: Metric) -> CardRecord:
         """Return whether a metric may be trusted here."""
+        if metric.id not in self._cards:
+            self._cards[metric.id] = self._made(metric)
+        return self._cards[metric.id]
+
+    def _made(self, metric: Metric) -> CardRecord:
         if metric.id not in INSTRUMENTS:
             return CardRecord(passes=False, reason=_NOT_MADE.get(metric.id, "not measured here"))
         null = self.values(self.null, metric.id)
@@ -155,15 +170,15 @@ def read(sides: Sides) -> dict[str, Reading]:
     return {metric: reading for metric, reading in found.items() if reading is not None}
 
 
-def _splits(plan: Plan) -> list[tuple[list[int], list[int], list[int]]]:
+def splits(plan: Plan) -> list[tuple[list[int], list[int], list[int]]]:
     """Return seeds of judged, reference and original models, disjoint within each split."""
     pool = np.array([*plan.judged, *plan.reference, *plan.again])
     generator = np.random.default_rng([plan.config.seed, 0, 0, _SPLIT])
-    splits = []
+    found = []
     for _ in range(NULL_RUNS):
-        parts = generator.permutation(pool).reshape(3, -1)
-        splits.append(tuple(sorted(int(seed) for seed in part) for part in parts))
-    return splits  # type: ignore[return-value]
+        first, second, third = generator.permutation(pool).reshape(3, -1).tolist()
+        found.append((sorted(first), sorted(second), sorted(third)))
+    return found
 
 
 def _record(card: Card) -> CardRecord:

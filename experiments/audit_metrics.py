@@ -235,7 +235,7 @@ def _true(sides: Sides, trace: Trace, part: str) -> Floats:
     """Return the probability of the true label on a set, at least the smallest float32."""
     labels = getattr(sides.probes, part).y
     found = softmax(getattr(trace, part).astype(np.float64), axis=1)[np.arange(len(labels)), labels]
-    return np.maximum(found, np.finfo(np.float32).tiny)
+    return np.asarray(np.maximum(found, np.finfo(np.float32).tiny), dtype=np.float64)
 
 
 INSTRUMENTS: Mapping[str, Callable[[Sides], Reading | None]] = {

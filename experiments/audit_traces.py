@@ -306,7 +306,8 @@ class Tracer:
         noise = planted.noise.reshape(len(flat), -1).astype(np.float64)
         norms = np.linalg.norm(flat, axis=1)
         products = (flat * noise).sum(axis=1) / marker.sigma
-        return np.divide(products, norms, where=norms > 0, out=np.zeros(len(norms)))
+        found: Floats = np.divide(products, norms, where=norms > 0, out=np.zeros(len(norms)))
+        return found
 
     def _relearn(self, network: nn.Module | None) -> Floats:
         """Return the loss on the forget set while the model is trained on it alone."""
