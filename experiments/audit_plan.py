@@ -38,10 +38,16 @@ def settled(config: Config) -> Config:
     ------
     ConfigError
         If the requests are not all served after the last round, where alone models that never saw
-        the data can be made without an original.
+        the data can be made without an original; if rounds end early, which makes models of
+        unequal numbers of rounds.
     """
     if not config.requests:
         raise ConfigError("the config has no [[requests]], so there is nothing to audit; add one")
+    if config.stop.tolerance is not None:
+        raise ConfigError(
+            f"stop.tolerance = {config.stop.tolerance}; an audit compares models of equal numbers "
+            "of rounds: leave it out"
+        )
     for place, request in enumerate(config.requests):
         if request.at_round not in (None, config.rounds):
             raise ConfigError(

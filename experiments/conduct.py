@@ -349,7 +349,7 @@ class Conductor:
         """
         for held in ledger.held().values():
             raise FederationError(f"its answer is held by the guard: {held.facts['reason']}")
-        for request in self._requests:
+        for request in ledger.requests():
             if ledger.state(request.id) == "refused":
                 (event,) = (e for e in ledger.events(request.id) if _is_refusal(e, ledger.branch))
                 raise UnsupportedRequestError(str(event.facts["reason"]))

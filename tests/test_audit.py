@@ -214,6 +214,7 @@ def test_missing_controls_are_named(cache: Path, found: Audit) -> None:
     [
         ({"requests": []}, 3, "nothing to audit"),
         ({"requests": [{"scope": "client", "clients": [1], "at_round": 1}]}, 3, "leave it out"),
+        ({"stop": {"tolerance": 0.1}}, 3, "equal numbers of rounds"),
         ({}, 2, "--models is 2"),
         (
             {

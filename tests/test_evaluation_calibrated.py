@@ -33,8 +33,16 @@ def test_there_is_a_scale_only_where_the_controls_differ(gap):
     assert (calibrated(0.1, zeros.tolist(), ones.tolist()) is not None) == apart
 
 
+def test_the_two_controls_may_scatter_differently():
+    """Three wide values against twenty narrow ones: apart by Student's test, not by Welch's."""
+    zeros, ones = [-1.0, 0.0, 1.0], [0.95 + i / 200 for i in range(20)]
+    assert stats.ttest_ind(zeros, ones).pvalue < 0.001
+    assert calibrated(0.5, zeros, ones) is None
+
+
 def test_no_spread_no_scale():
     assert calibrated(0.1, [0.0], ORIGINAL) is None
+    assert calibrated(0.1, [0.0], [1.0, 1.0]) is None
     assert calibrated(0.1, [0.0, 0.0], [0.0, 0.0]) is None
     assert calibrated(0.1, [0.0, np.nan], [1.0, 1.0]) is None
     assert calibrated(0.25, [0.0, 0.0], [1.0, 1.0]) == 0.25

@@ -108,6 +108,8 @@ def test_the_left_out_limit_is_the_prediction_limit_of_the_others():
             plain.append(bool(above if side == "higher" else below))
         assert cards.leave_one_out_alarms(values, side) == plain
     assert cards.leave_one_out_alarms(values, "higher")[4]
+    # The others' mean is .2, t sd = .1685, with their own error .1846: .376 lies between.
+    assert not cards.leave_one_out_alarms([0.1, 0.3, 0.25, 0.2, 0.15, 0.376], "higher")[5]
     assert not any(cards.leave_one_out_alarms([0.1] * 5, "higher"))
     with pytest.raises(ValueError, match="2 values"):
         cards.leave_one_out_alarms([0.1, 0.2], "higher")
