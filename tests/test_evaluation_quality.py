@@ -84,11 +84,17 @@ def test_sides_told_apart_without_a_mistake_score_nothing():
     assert quality.forgetting_quality(np.zeros((8, 1)), np.zeros((8, 1))).score == 1.0
 
 
-def test_an_example_at_the_limit_counts_nothing():
-    """K = 4: the limit is ceil(ln 3) = 2, and no mistake rate of quarters reaches epsilon 2.
+def test_an_interval_may_begin_below_all_values():
+    """The narrower side holds the smallest value although its median is the larger."""
+    wide = np.array([-0.67, -0.63, -0.17, -0.04, 0.22, 0.72, 1.02, 2.61])
+    narrow = np.array([-1.33, -1.09, -1.04, -0.25, 0.45, 0.53, 1.24, 1.88])
+    found = quality.epsilons(wide[:, None], narrow[:, None], "both")
+    assert found == pytest.approx([plain_epsilon(wide, narrow, "both")])
+    assert found == pytest.approx([math.log(3)], abs=1e-4)
 
-    (1 of 4 wrong on both sides: log(.75 / .25) = 1.0986, two buckets, a quarter of a point.)
-    """
+
+def test_a_score_by_hand():
+    """1 of 4 wrong on both sides: log(.75 / .25) = 1.0986, two buckets, a quarter of a point."""
     left, right = np.array([[0.0], [3.0], [4.0], [5.0]]), np.array([[1.0], [2.0], [2.5], [3.5]])
     found = quality.forgetting_quality(left, right)
     assert found.epsilons == pytest.approx([math.log(3)], abs=1e-4)

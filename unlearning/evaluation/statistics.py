@@ -97,24 +97,23 @@ def _one_sided(numbers: NDArray[np.float64], bound: float) -> float:
 
 
 def _all_equal(numbers: NDArray[np.float64]) -> bool:
-    """Return whether values differ by no more than rounding, or too little to be squared."""
+    """Return whether values differ by no more than rounding, or too little to be cubed."""
     return bool(np.ptp(numbers) <= max(1e-12 * np.abs(numbers).max(), 1e-100))
 
 
 def _bca(numbers: NDArray[np.float64]) -> tuple[float, float]:
     """Return the BCa interval of the mean of numbers that are not all equal."""
-    scale = float(np.ptp(numbers))  # tiny numbers would vanish when they are cubed
     with warnings.catch_warnings():
         # Two or three nearly equal values make the acceleration 0/0; scipy then answers NaN.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
-            (numbers / scale,),
+            (numbers,),
             np.mean,
             n_resamples=_RESAMPLES,
             method="BCa",
             random_state=np.random.default_rng(0),  # "rng" only since SciPy 1.15
         ).confidence_interval
-    return scale * float(interval.low), scale * float(interval.high)
+    return float(interval.low), float(interval.high)
 
 
 def summarise_differences(differences: Sequence[float]) -> Paired:
