@@ -398,7 +398,7 @@ class Conductor:
             window=self._window,
             stop=self._stop,
         )
-        if roster.commitments:
+        if roster.commitments and self._folder is not None:
             self._folder.write_commitments({k: c.root for k, c in roster.commitments.items()})
         return Federation(
             seed=config.seed,

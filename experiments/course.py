@@ -116,7 +116,7 @@ class Course:
                 raise without_public_data(name)
         keepsakes(map(self._strategy, self.names))
         scheduled = len(self.config.requests) if self.kind == COMPARE else None
-        check_fits(self.config.guard, self._tasks[self.seeds[0]], scheduled)
+        check_fits(self.config.guard, self.tasks[self.seeds[0]], scheduled)
         for table in self.config.option_tables:
             resolve(table)
         for seed in self.seeds:

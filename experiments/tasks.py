@@ -396,7 +396,7 @@ class Task:
 
     def retain_owners(self, forgotten: Forgotten) -> Integers:
         """Return the client of every example of the retain set, in its order; shape (n,)."""
-        kept = {client: int(self._kept(client, forgotten).sum()) for client in self.clients}
+        kept = {client: int(self.kept(client, forgotten).sum()) for client in self.clients}
         return np.repeat(np.array(list(kept), np.int64), list(kept.values()))
 
     def held_out_set(self, request: Request) -> Examples:
