@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from flwr.serverapp import Grid
 
@@ -85,6 +86,14 @@ class Course:
         """Number of clients of every federation of the course."""
         return len(self.tasks[self.seeds[0]].clients)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config as the run folder keeps it: plain values, the strategies written out."""
+        config = self.config.to_dict()
+        if self.kind == COMPARE:
+            config["strategies"] = [n for n in self.names if n not in (RETRAIN, FINE_TUNE)]
+        return config
+
     def check(self) -> None:
         """Refuse, before anything is written, whatever can be seen to be wrong.
 
@@ -136,10 +145,7 @@ class Course:
         ConfigError
             If it holds something else.
         """
-        config = self.config.to_dict()
-        if self.kind == COMPARE:
-            config["strategies"] = [n for n in self.names if n not in (RETRAIN, FINE_TUNE)]
-        folder = RunFolder.claim(out, config)
+        folder = RunFolder.claim(out, self.settings)
         first = self.tasks[self.seeds[0]].facts()
         cls = resolve(self.names[0]) if self.kind == RUN else None
         folder.write_federation(

@@ -25,7 +25,7 @@ from experiments.course import Course
 from experiments.progress import Observer
 from unlearning.errors import ConfigError
 
-__all__ = ["compare", "on_ray", "run"]
+__all__ = ["compare", "conduct", "on_ray", "run"]
 
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
@@ -38,7 +38,7 @@ def run(config: Config, out: Path, *, observer: Observer) -> Path:
     FedUnlearnError
         If the config cannot work; nothing is written then.
     """
-    return _conduct(Course.of_run(config, observer), out)
+    return conduct(Course.of_run(config, observer), out)
 
 
 def compare(
@@ -70,10 +70,17 @@ def compare(
     FedUnlearnError
         If the config cannot work; nothing is written then.
     """
-    return _conduct(Course.of_comparison(config, observer, strategies, seeds), out)
+    return conduct(Course.of_comparison(config, observer, strategies, seeds), out)
 
 
-def _conduct(course: Course, out: Path) -> Path:
+def conduct(course: Course, out: Path) -> Path:
+    """Check a course, carry it out on the grid of its config, and return the run folder.
+
+    Raises
+    ------
+    FedUnlearnError
+        If the config cannot work; nothing is written then.
+    """
     course.check()
     folder = course.claim(out)
     engine = _in_process if course.config.engine.grid == "local" else on_ray
