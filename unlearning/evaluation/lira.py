@@ -63,8 +63,8 @@ METRICS = (
         "retain-change",
         "Exposure of the retain set, worst client",
         "advantage",
-        "the retrained model's",
-        "higher",
+        "the retrained model's; 0 where nothing was done",
+        None,
         "Carlini et al., The Privacy Onion Effect, 2022, arXiv:2206.10469",
     ),
 )
