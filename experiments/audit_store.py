@@ -29,6 +29,7 @@ __all__ = [
     "address",
     "code_digest",
     "data_digest",
+    "file_digest",
     "foundation",
     "source_digest",
 ]
@@ -61,6 +62,7 @@ def foundation(config: Config) -> dict[str, Any]:
         "code": code_digest(),
         "data": data_digest(config),
         "model": source_digest(config.model.name.partition(":")[0]) if is_own else "",
+        "trunk": file_digest(config.model.trunk.file) if config.model.trunk else "",
         "libraries": _libraries(),
         "device": models.device(config.device).type,
     }
@@ -86,6 +88,16 @@ def _code_digest(folders: tuple[Path, ...]) -> str:
             name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
             state.update(f"{name} {len(content)}\n".encode() + content)
     return state.hexdigest()
+
+
+def file_digest(path: str | None) -> str:
+    """Return the SHA-256 of a file that the config names; empty without one, or if it is missing.
+
+    That it is missing is said where it is read.
+    """
+    if path is None or not Path(path).is_file():
+        return ""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def source_digest(module: str) -> str:
