@@ -220,7 +220,7 @@ def battery(x: Floats) -> list[tuple[str, Floats]]:
             ("upper left", (2, 3)),
         ]  # fmt: skip
     for size, value, (where, axes) in itertools.product(_SIZES, _VALUES, flips):
-        if size * 2 > widest:
+        if size * 2 >= widest:  # half an image is no trigger: it hides what is there
             continue
         marker = MarkerConfig(client=0, size=size, value=value)
         turned = np.flip(x, axes) if axes else x

@@ -118,6 +118,7 @@ def test_the_battery_reaches_every_corner():
     found = dict(battery(np.zeros((1, 1, 8, 8), np.float32)))
     one = {name: np.argwhere(x[0, 0]) for name, x in found.items() if name.startswith("1 wide, 1")}
     assert {tuple(place[0]) for place in one.values()} == {(7, 7), (7, 0), (0, 7), (0, 0)}
+    assert {int(name[0]) for name in found} == {1, 2, 3}  # not half of the image
     rows = dict(battery(np.zeros((1, 5), np.float32)))
     assert rows["2 wide, 2, first"].tolist() == [[2, 2, 0, 0, 0]]
     assert rows["2 wide, 2, last"].tolist() == [[0, 0, 0, 2, 2]]
