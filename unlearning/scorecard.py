@@ -242,8 +242,8 @@ def membership_null_se(outputs: Outputs) -> float | None:
     return metrics.auc_null_se(members, others) if members and others else None
 
 
-def summarise(values: Sequence[float]) -> Spread:
-    """Return mean, standard deviation and 95 % t interval of one number over seeds.
+def summarise(values: Sequence[float], confidence: float = _CONFIDENCE) -> Spread:
+    """Return mean, standard deviation and t interval (95 % unless told) of a number over seeds.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def summarise(values: Sequence[float]) -> Spread:
     if numbers.size < 2:
         return Spread(mean, None, 1, None, None)
     sd = float(numbers.std(ddof=1))
-    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, numbers.size - 1)) * sd / numbers.size**0.5
+    half = float(stats.t.ppf((1 + confidence) / 2, numbers.size - 1)) * sd / numbers.size**0.5
     return Spread(mean, sd, numbers.size, mean - half, mean + half)
 
 

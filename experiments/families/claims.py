@@ -25,11 +25,11 @@ from enum import StrEnum
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from experiments.families.measures import Finished
 from experiments.results import FINE_TUNE, RETRAIN
 from strategies.registry import strategies as registered
+from unlearning.scorecard import summarise
 
 __all__ = [
     "ACCURACY",
@@ -250,15 +250,8 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interva
     ValueError
         If there is no value.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    if not numbers.size:
-        raise ValueError("no value to make an interval of")
-    mean = float(numbers.mean())
-    if numbers.size < 2:
-        return Interval(mean, None, None, 1)
-    spread = float(numbers.std(ddof=1)) / numbers.size**0.5
-    half = float(stats.t.ppf((1 + confidence) / 2, numbers.size - 1)) * spread
-    return Interval(mean, mean - half, mean + half, numbers.size)
+    found = summarise(values, confidence)
+    return Interval(found.mean, found.low, found.high, found.n)
 
 
 def decide(found: Interval, relation: Relation, bound: float) -> Verdict:
