@@ -324,7 +324,8 @@ FIGURES: tuple[Figure, ...] = (
         "class-pruning",
         "the same",
         "paper",
-        "the part of CIFAR-10 that was there, a ResNet of an eighth of the width that had learned little; one seed",
+        "the part of CIFAR-10 that was there, a ResNet of an eighth of the width that had learned "
+        "little; one seed",
         _pruned_images("cifar10_resnet_class"),
     ),
     Figure(
