@@ -6,11 +6,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experiments.audit_crew import Crew, crew
 from experiments.audit_jobs import Done, Prepared
-from experiments.audit_results import Audit, write_audit
+from experiments.audit_results import Audit, Findings, write_audit
 from experiments.audit_usage import Usage
 from experiments.audit_verdict import MARGINS
 from experiments.config import Config
@@ -18,9 +17,6 @@ from experiments.progress import Observer, Tick
 from experiments.runfolder import RunFolder
 from experiments.versions import versions
 from unlearning.errors import ConfigError
-
-if TYPE_CHECKING:
-    from experiments.audit_evaluation import Findings
 
 __all__ = ["ENOUGH_MODELS", "LEAST_MODELS", "audit"]
 

@@ -12,7 +12,14 @@ from experiments.audit_controls import Controls, Gallery, read
 from experiments.audit_jobs import Prepared
 from experiments.audit_metrics import Reading, Sides
 from experiments.audit_plan import Plan
-from experiments.audit_results import CardRecord, Estimate, MetricRecord, Roc, RowRecord
+from experiments.audit_results import (
+    CardRecord,
+    Estimate,
+    Findings,
+    MetricRecord,
+    Roc,
+    RowRecord,
+)
 from experiments.audit_store import TraceStore
 from experiments.audit_traces import COUNTED, PHASES, Tracer
 from experiments.audit_verdict import DECIDING, MARGINS, Opinion, decide
@@ -26,19 +33,10 @@ from unlearning.evaluation.costs import earned_speedup
 from unlearning.evaluation.statistics import holm, summarise_differences, tost, verdict
 from unlearning.scorecard import Verdict, summarise
 
-__all__ = ["AGAIN", "Findings", "evaluate"]
+__all__ = ["AGAIN", "evaluate"]
 
 AGAIN = "-again"  # behind a control's name: its second set of models
 _POINTS = 101  # of a ROC curve
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What an audit says: the parts of :class:`~experiments.audit_results.Audit`."""
-
-    metrics: tuple[MetricRecord, ...]
-    rows: tuple[RowRecord, ...]
-    roc: tuple[Roc, ...]
 
 
 @dataclass(frozen=True)

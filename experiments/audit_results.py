@@ -6,6 +6,7 @@ Frozen records that any program may read; a number that was not measured is None
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ __all__ = [
     "Audit",
     "CardRecord",
     "Estimate",
+    "Findings",
     "MetricRecord",
     "Roc",
     "RowRecord",
@@ -166,6 +168,18 @@ class Roc(_Record):
     auc: float
     null_low: float
     null_high: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an audit says, on its way from the worker that evaluated it: parts of :class:`Audit`.
+
+    It stands here so that whoever receives it need not import what it was worked out with.
+    """
+
+    metrics: tuple[MetricRecord, ...]
+    rows: tuple[RowRecord, ...]
+    roc: tuple[Roc, ...]
 
 
 class Audit(_Record):
