@@ -190,7 +190,10 @@ def audit(
             workers=workers,
             observer=observer,
         )
-    _show_audit(made, as_json=as_json)
+    from experiments.report import render  # loads matplotlib: only once the workers are gone
+
+    page = render(made)
+    _show_audit(made, page, as_json=as_json)
 
 
 @app.command()
@@ -574,7 +577,7 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
     typer.echo(f"report: {folder.report}")
 
 
-def _show_audit(run: Path, *, as_json: bool) -> None:
+def _show_audit(run: Path, page: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from experiments.audit_results import AUDIT, read_audit
@@ -589,7 +592,7 @@ def _show_audit(run: Path, *, as_json: bool) -> None:
     console.print(cards_table(found))
     console.print(rows_table(found))
     console.print(closing(found), markup=False, highlight=False)
-    typer.echo(f"findings: {run / AUDIT}")
+    typer.echo(f"findings: {run / AUDIT}\nreport: {page}")
 
 
 def _print_json(value: object) -> None:
