@@ -307,10 +307,12 @@ class UnlearningStrategy(FedAvg):
         if request.scope not in self.scopes:
             from strategies.registry import who_serves
 
+            model = self.federation.model
+            able = who_serves(request.scope, None if model is None else model.name)
             raise UnsupportedRequestError(
                 f"{type(self).__name__} does not serve requests of scope {request.scope.value!r} "
                 f"(it serves: {', '.join(sorted(self.scopes)) or 'none'}); strategies that do: "
-                f"{', '.join(who_serves(request.scope)) or 'none'}"
+                f"{', '.join(able) or 'none'}"
             )
 
     @classmethod

@@ -48,9 +48,18 @@ def strategies() -> dict[str, StrategyClass]:
     return dict(sorted(found.items()))
 
 
-def who_serves(scope: Scope) -> list[str]:
-    """Return the aliases of the strategies that serve requests of a scope."""
-    return [name for name, cls in strategies().items() if scope in cls.scopes]
+def who_serves(scope: Scope, model: str | None = None) -> list[str]:
+    """Return the aliases of the strategies that serve requests of a scope.
+
+    Parameters
+    ----------
+    scope : Scope
+        Of the request.
+    model : str or None
+        The array model that is learned, by its name; None: a network.
+    """
+    known = strategies().items()
+    return [name for name, cls in known if scope in cls.scopes and cls.works_on(model)]
 
 
 def full_name(name: str) -> str:

@@ -5,7 +5,9 @@ import pytest
 from experiments import registry
 from strategies.base import UnlearningStrategy
 from strategies.global_model.fine_tune import FineTune
+from strategies.registry import who_serves
 from unlearning.errors import ConfigError
+from unlearning.request import Scope
 
 
 @pytest.fixture
@@ -97,3 +99,11 @@ def test_the_family_folder_may_be_left_out(name: str) -> None:
 def test_a_wrong_class_of_a_shortened_name_is_named() -> None:
     with pytest.raises(ConfigError, match="FedErazer"):
         registry.resolve("strategies.fed_eraser:FedErazer")
+
+
+def test_those_that_serve_a_request_fit_the_model_that_is_learned() -> None:
+    on_networks, on_forests = who_serves(Scope.CLIENT), who_serves(Scope.CLIENT, "forest")
+    assert {"fed-eraser", "retrain"} <= set(on_networks)
+    assert "forest-deletion" not in on_networks
+    assert {"forest-deletion", "retrain"} <= set(on_forests)
+    assert "fed-eraser" not in on_forests
