@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.app import client_app
@@ -16,6 +14,7 @@ from experiments.audit_traces import Tracer
 from experiments.conduct import Conductor
 from experiments.config import Config, alias_of
 from experiments.grids import LocalGrid
+from experiments.quiet import quiet
 from experiments.registry import make
 from experiments.results import ORIGINAL
 from experiments.tasks import Scenario, task
@@ -56,7 +55,7 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
             times = {phase: cost.wall_s for phase, cost in costs.items()}
             store.put(key, tracer.trace(arrays, costs), times)
 
-    with _quiet(), tempfile.TemporaryDirectory(prefix="fedunlearn-") as home:
+    with quiet("flwr", "fedunlearn"), tempfile.TemporaryDirectory(prefix="fedunlearn-") as home:
         conductor = Conductor(
             seeded, made, Path(home), Ledger(), lambda _: None, lambda: False, glances=False
         )
@@ -70,17 +69,3 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
             gone = dose_request(made, requests, percent)
             keep(Model.dosed(percent, job.seed).role, conductor.without(grid, gone), {})
     return Done(job, tuple((found.strategy, found.reason) for found in conductor.failures))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Flower's and our own log below errors: there are hundreds of federations."""
-    loggers = [logging.getLogger(name) for name in ("flwr", "fedunlearn")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -6,6 +6,7 @@ Everything heavy is imported inside the commands, so that ``--help`` answers at 
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from experiments.kit_cli import kit
+from experiments.quiet import quiet
 from unlearning.errors import ConfigError, FedUnlearnError
 
 if TYPE_CHECKING:
@@ -450,7 +452,7 @@ def attack(
     from experiments.attacks.trial import summary, write_csv
 
     chosen = list(attacks.attacks()) if name == "all" else [name]
-    with _muted(), _spinner() as tell:
+    with quiet("flwr", "fedunlearn", level=logging.CRITICAL), _spinner() as tell:
         trials = [t for one in chosen for t in attacks.run(one, numbers, defence.value, tell)]
     if out is not None:
         write_csv(out, trials)
@@ -489,22 +491,6 @@ def resume(run: Run) -> None:
         f"{run} cannot be resumed: `resume` comes in a later version; "
         "run the config again with another --out"
     )
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    """Silence what Flower and the federation log about single rounds."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("flwr", "fedunlearn")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 from experiments.config import Config
 from experiments.course import Course
 from experiments.progress import Observer
+from experiments.quiet import quiet
 from unlearning.errors import ConfigError
 
 __all__ = ["compare", "conduct", "on_ray", "run"]
@@ -100,7 +101,7 @@ def _in_process(
     from experiments.app import client_app
     from experiments.grids import LocalGrid
 
-    with _signals(stop), _quiet():
+    with _signals(stop), quiet("flwr"):  # the progress bar tells the same
         body(LocalGrid(client_app, num_clients))
 
 
@@ -159,7 +160,7 @@ def on_ray(
         "max_restarts": -1,  # a dead worker is otherwise never replaced and swallows messages
     }
     # Ray sets its own handlers when it starts, so ours come after it.
-    with _signals(stop or threading.Event()), _quiet():
+    with _signals(stop or threading.Event()), quiet("flwr"):
         run_simulation(
             server_app,
             client_app or app.client_app,
@@ -222,15 +223,3 @@ def _signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Flower's own log below warnings: the progress bar tells the same."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
