@@ -19,7 +19,7 @@ from experiments.app import client_app
 from experiments.conduct import Conductor, Party
 from experiments.config import Config, load
 from experiments.grids import LocalGrid
-from experiments.registry import make
+from experiments.registry import make_from_text
 from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Point
 from experiments.runfolder import RunFolder
 from experiments.tasks import Scenario, task
@@ -106,11 +106,8 @@ def _strategies(config: Config, texts: Sequence[str]) -> dict[str, UnlearningStr
     """Return the strategies that ``alias`` or ``alias:option=number,...`` name, controls first."""
     found: dict[str, UnlearningStrategy] = {}
     for text in dict.fromkeys((RETRAIN, FINE_TUNE, *(texts or config.strategies))):
-        alias, _, options = text.partition(":")
-        pairs = (part.split("=") for part in options.split(",") if part)
-        given = {key: float(value) if "." in value else int(value) for key, value in pairs}
         # A colon would make a module of the name.
-        found[text.replace(":", " ")] = make(alias, {**config.options_for(alias), **given})
+        found[text.replace(":", " ")] = make_from_text(text, config)
     return found
 
 

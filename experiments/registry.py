@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from experiments.config import import_object
+from experiments.config import Config, import_object
 from strategies import registry
 from strategies.base import UnlearningStrategy
 from strategies.registry import Description, describe, options, strategies
 
-__all__ = ["Description", "describe", "make", "options", "resolve", "strategies"]
+__all__ = ["Description", "describe", "make", "make_from_text", "options", "resolve", "strategies"]
 
 
 def resolve(name: str) -> type[UnlearningStrategy]:
@@ -37,3 +37,19 @@ def make(name: str, settings: Mapping[str, object]) -> UnlearningStrategy:
     """
     resolve(name)
     return registry.make(name, settings)
+
+
+def make_from_text(text: str, config: Config) -> UnlearningStrategy:
+    """Return the strategy that ``alias`` or ``alias:option=number,...`` names.
+
+    Options that the text leaves out are those of the config.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`make`.
+    """
+    alias, _, given = text.partition(":")
+    pairs = (part.split("=") for part in given.split(",") if part)
+    numbers = {key: float(value) if "." in value else int(value) for key, value in pairs}
+    return make(alias, {**config.options_for(alias), **numbers})

@@ -21,7 +21,7 @@ from experiments.app import client_app
 from experiments.conduct import Conductor, Party
 from experiments.config import Config, load
 from experiments.grids import LocalGrid
-from experiments.registry import make
+from experiments.registry import make_from_text
 from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, TaskMeasure
 from experiments.runfolder import RunFolder
 from experiments.taskjudge import pair_predictions
@@ -157,12 +157,9 @@ def lines_of(
 
 
 def _strategy(config: Config, text: str) -> UnlearningStrategy:
-    alias, _, options = text.partition(":")
-    if alias == START_AGAIN:
+    if text.partition(":")[0] == START_AGAIN:
         return StartAgain()
-    pairs = (part.split("=") for part in options.split(",") if part)
-    given = {key: float(value) if "." in value else int(value) for key, value in pairs}
-    return make(alias, {**config.options_for(alias), **given})
+    return make_from_text(text, config)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
