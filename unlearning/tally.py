@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unlearning.evaluation.gaps import fairness_of_gaps
 from unlearning.scorecard import Predictions
 
 __all__ = ["Groups", "Remaining", "Tally", "accuracy_change", "remaining_clients", "tally"]
@@ -235,14 +236,8 @@ def remaining_clients(ours: Tally, reference: Tally, margin: float) -> Remaining
     if ours.clients != reference.clients or ours.columns != reference.columns:
         return None
     _, differences, _ = accuracy_change([ours], [reference])
-    there = np.isfinite(differences)
-    if not there.any():
+    if not np.isfinite(differences).any():
         return None
-    found, clients = differences[there], np.array(ours.clients)[there]
-    worst = int(found.argmin())
-    return Remaining(
-        client=int(clients[worst]),
-        worst=float(found[worst]),
-        sd=float(found.std(ddof=1)) if len(found) > 1 else 0.0,
-        share=float(np.mean(found < -margin)),
-    )
+    gaps = {c: float(d) for c, d in zip(ours.clients, differences, strict=True) if np.isfinite(d)}
+    found = fairness_of_gaps(gaps, margin)
+    return Remaining(found.worst_client, found.worst, found.sd or 0.0, found.share)

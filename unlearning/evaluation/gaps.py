@@ -27,6 +27,7 @@ __all__ = [
     "Gap",
     "average_gap",
     "fairness",
+    "fairness_of_gaps",
     "gap_vector",
     "marker_difference",
     "tow",
@@ -207,8 +208,22 @@ def fairness(
     """
     if not accuracies or accuracies.keys() != references.keys():
         raise ValueError(f"clients {sorted(accuracies)} and {sorted(references)}; need the same")
-    clients = sorted(accuracies)
-    gaps = np.array([accuracies[client] - references[client] for client in clients])
+    gaps = {client: accuracies[client] - references[client] for client in accuracies}
+    return fairness_of_gaps(gaps, margin)
+
+
+def fairness_of_gaps(differences: Mapping[int, float], margin: float = CLIENT_MARGIN) -> Fairness:
+    """Return the same of gaps that are known already.
+
+    Parameters
+    ----------
+    differences : mapping of int to float
+        Accuracy minus that of retraining, per remaining client; at least one.
+    margin : float
+        As for :func:`fairness`.
+    """
+    clients = sorted(differences)
+    gaps = np.array([differences[client] for client in clients])
     return Fairness(
         worst=float(gaps.min()),
         worst_client=clients[int(gaps.argmin())],
