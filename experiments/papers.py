@@ -11,7 +11,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
+
+from experiments.results import with_sd
+from unlearning.scorecard import summarise
 
 __all__ = ["FIGURES", "Figure", "main", "table"]
 
@@ -96,8 +99,7 @@ def _pairs(name: str, strategy: str, other: str = "retrain") -> Iterator[tuple[R
 
 
 def _spread(values: Sequence[float], digits: int = 3) -> str:
-    sd = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{sd}"
+    return with_sd(summarise(values), digits)
 
 
 def _accuracy(name: str) -> Measure:
