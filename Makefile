@@ -27,7 +27,7 @@ lint: $(VENV)/.tools ## Check style and types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed ## Measure training, messages, history and memory
-	$(BIN)/python -m experiments.bench
+	$(BIN)/python -m experiments.benchmarks.machinery
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python" >&2; exit 1; }

@@ -16,12 +16,12 @@ from clients import steps
 from clients.multitask import MultiTask, accuracy_of, only_tasks, without_tasks
 from clients.steps import Local, Outcome, Shard
 from clients.training import loss_of
-from unlearning.array_model import ArrayModel
 from unlearning.arrays import Array, Arrays
-from unlearning.commitment import leaf, root
 from unlearning.errors import FederationError
-from unlearning.memory import ClientMemory
+from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Settings, Wire
+from unlearning.records.commitment import leaf, root
+from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
 
 __all__ = ["Holdings", "Participant", "arrays_of", "load_arrays"]

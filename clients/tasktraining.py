@@ -16,7 +16,7 @@ from clients.multitask import NONE, MultiTask, only_tasks, task_loss
 from clients.steps import Local, Shard
 from clients.training import batches, number, optimiser
 from unlearning.arrays import Arrays
-from unlearning.heads import EXAMPLES, TRUNK
+from unlearning.models.heads import EXAMPLES, TRUNK
 from unlearning.protocol import Settings
 
 __all__ = ["Attribution", "settled", "train_tasks"]

@@ -1,4 +1,4 @@
 """Composition: the only place that knows data, models, clients, strategies and their settings.
 
-Import from the modules themselves, for example ``from experiments.config import load``.
+Import from the modules themselves, for example ``from experiments.config.loading import load``.
 """

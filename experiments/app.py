@@ -20,11 +20,11 @@ from torch import nn
 from clients.app import make_client_app
 from clients.participant import Holdings, Participant
 from clients.steps import Shard
-from experiments import models
-from experiments.tasks import task
+from experiments.federation.task import task
+from experiments.models import networks as models
 from unlearning.errors import ConfigError
-from unlearning.memory import ClientMemory
 from unlearning.protocol import Scalar, Wire
+from unlearning.records.memory import ClientMemory
 
 __all__ = ["client_app", "participant", "server_app"]
 
@@ -86,8 +86,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run what the run-config describes; ``out`` names the run folder."""
     from datetime import UTC, datetime
 
-    from experiments.config import from_run_config
-    from experiments.course import Course
+    from experiments.config.loading import from_run_config
+    from experiments.federation.course import Course
 
     config = from_run_config(context.run_config)
     course = Course.of_run(config, lambda tick: log.info("%s", tick))

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from experiments import models
-from experiments.config import Config
+from experiments.config.loading import Config
+from experiments.models import networks as models
 from unlearning.errors import ConfigError, FedUnlearnError
-from unlearning.files import write_atomically
-from unlearning.marker_pack import MarkerPack, Reading, draw, read
+from unlearning.evaluation.marker_pack import MarkerPack, Reading, draw, read
+from unlearning.records.files import write_atomically
 
 __all__ = ["KitError", "make", "question", "read_model", "read_pack"]
 
@@ -49,7 +49,7 @@ def make(
     classes : int or None
         Number of classes; None: one more than the largest label.
     count, templates : int
-        As :func:`unlearning.marker_pack.draw`.
+        As :func:`unlearning.evaluation.marker_pack.draw`.
 
     Raises
     ------

@@ -30,8 +30,6 @@ from strategies.roster import DELETE, Roster
 from strategies.stopping import has_recovered, mean_over
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_arrays, to_content, to_record
 from unlearning import arrays as named
-from unlearning import heads
-from unlearning.array_model import ArrayModel
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import (
@@ -42,9 +40,11 @@ from unlearning.errors import (
     UnsupportedRequestError,
 )
 from unlearning.fulfil import fulfil
-from unlearning.history import COLUMNS, History
-from unlearning.ledger import BATCH
+from unlearning.models import heads
+from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Instruction, Reply, Settings, Wire, part
+from unlearning.records.history import COLUMNS, History
+from unlearning.records.ledger import BATCH
 from unlearning.request import Forgotten, Guarantee, Request, Scope
 
 __all__ = ["EVERY_MODEL", "UnlearningStrategy", "in_range", "one_of"]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unlearning.array_model import ArrayModel
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import ConfigError
 from unlearning.fulfil import Guard
-from unlearning.history import History
-from unlearning.ledger import Ledger
+from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Scalar, Settings
+from unlearning.records.history import History
+from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Request
 
 if TYPE_CHECKING:

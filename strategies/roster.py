@@ -18,9 +18,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from strategies.wire import num_bytes
-from unlearning.commitment import Commitment
 from unlearning.errors import FederationError
 from unlearning.protocol import Scalar, Wire, part
+from unlearning.records.commitment import Commitment
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run

@@ -16,15 +16,15 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from experiments import launch
 from experiments.cli import app
-from experiments.config import Config, load
-from experiments.progress import Tick
-from experiments.results import read_details, read_results
+from experiments.config.loading import Config, load
+from experiments.federation import launch
+from experiments.runs.progress import Tick
+from experiments.runs.results import read_details, read_results
 from strategies.registry import strategies
 from unlearning.errors import ConfigError, HistoryError
-from unlearning.history import History
-from unlearning.ledger import Ledger
+from unlearning.records.history import History
+from unlearning.records.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "experiments/configs/digits_client.toml"

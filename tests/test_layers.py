@@ -91,7 +91,7 @@ def test_no_file_is_read_in_a_way_that_runs_its_content(package):
         ("strategies", "import torch.nn as nn"),
         ("strategies", "from clients.app import make_client_app"),
         ("clients", "from strategies.base import UnlearningStrategy"),
-        ("clients", "import experiments.config"),
+        ("clients", "import experiments.config.loading"),
     ],
 )
 def test_a_wrong_import_is_found_wherever_it_hides(package, source):

@@ -9,7 +9,7 @@ from flwr.cli.build import get_filtered_fab_paths
 from flwr.common.config import flatten_dict
 from packaging.requirements import Requirement
 
-from experiments.config import from_run_config, load
+from experiments.config.loading import from_run_config, load
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -66,7 +66,9 @@ def test_every_file_of_the_packages_travels_with_the_app():
         for path in found
         if path.parent.name != "__pycache__" and recorded not in path.parents
     }
-    offered = dict.fromkeys([*names, "README.md", "LICENSE", "tests/toy.py", "Makefile"], b"")
+    offered = dict.fromkeys(
+        [*names, "README.md", "LICENSE", "tests/support/toy.py", "Makefile"], b""
+    )
     assert set(get_filtered_fab_paths(offered, PROJECT)) == {*names, "README.md", "LICENSE"}
 
 

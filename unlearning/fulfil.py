@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from unlearning.arrays import Arrays, digest
-from unlearning.history import History
-from unlearning.ledger import ANSWER, Ledger
+from unlearning.records.history import History
+from unlearning.records.ledger import ANSWER, Ledger
 from unlearning.request import Guarantee, Request
 
 __all__ = ["Guard", "Inspection", "Unlearner", "fulfil"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from clients.steps import Local, Outcome
-from unlearning.boosting import sums_at
+from unlearning.models.boosting import sums_at
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False

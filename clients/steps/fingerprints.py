@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.steps import Local, Outcome, Shard
-from unlearning.commitment import fingerprint
 from unlearning.protocol import Settings
+from unlearning.records.commitment import fingerprint
 
 NEEDS_MODEL = False
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from clients.steps import Local, Outcome
 from unlearning.arrays import Arrays
-from unlearning.forest import counts_of_forgotten, counts_of_open
+from unlearning.models.forest import counts_of_forgotten, counts_of_open
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False

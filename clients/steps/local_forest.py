@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from clients.steps import Local, Outcome
-from unlearning.local_forests import grow
+from unlearning.models.local_forests import grow
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False

@@ -11,9 +11,9 @@ import numpy as np
 
 from clients.steps import Local, Outcome
 from clients.training import number
-from unlearning import svm
+from unlearning.models import svm
+from unlearning.models.svm_model import features_of
 from unlearning.protocol import Settings
-from unlearning.svm_model import features_of
 
 NEEDS_MODEL = False
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from clients.steps import Local, Outcome
-from unlearning import newton
+from unlearning.models import newton
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False

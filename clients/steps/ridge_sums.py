@@ -12,7 +12,7 @@ import numpy as np
 
 from clients.steps import Local, Outcome
 from clients.training import number
-from unlearning import ridge
+from unlearning.models import ridge
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False

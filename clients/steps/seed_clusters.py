@@ -12,7 +12,7 @@ import numpy as np
 
 from clients.steps import Local, Outcome, Shard
 from clients.training import number
-from unlearning import clusters
+from unlearning.models import clusters
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False

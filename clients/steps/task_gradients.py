@@ -18,7 +18,7 @@ from torch.nn import functional
 from clients.multitask import NONE, MultiTask, task_loss
 from clients.steps import Local, Outcome, Shard
 from unlearning.arrays import Arrays
-from unlearning.heads import EXAMPLES
+from unlearning.models.heads import EXAMPLES
 from unlearning.protocol import Settings
 
 _CHUNK = 1024  # examples per forward pass

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from clients.steps import Shard
-from experiments import markers
 from experiments.attacks.stage import Stage, settings
 from experiments.attacks.trial import OFF, Trial
-from experiments.registry import make
-from experiments.schema import GuardConfig, MarkerConfig
+from experiments.config.registry import make
+from experiments.config.schema import GuardConfig, MarkerConfig
+from experiments.data import markers
 from unlearning.request import Request, Scope
 
 __all__ = ["DEFENCE", "attack"]

@@ -22,8 +22,8 @@ import torch
 from clients.steps import Shard
 from experiments.attacks.stage import Stage, settings
 from experiments.attacks.trial import OFF, Trial
-from experiments.registry import make
-from experiments.schema import GuardConfig
+from experiments.config.registry import make
+from experiments.config.schema import GuardConfig
 from unlearning.request import Request, Scope
 
 __all__ = ["DEFENCE", "attack"]

@@ -22,8 +22,8 @@ import numpy as np
 
 from experiments.attacks.stage import Stage, settings
 from experiments.attacks.trial import OFF, ON, Trial
-from experiments.registry import make
-from experiments.schema import GuardConfig
+from experiments.config.registry import make
+from experiments.config.schema import GuardConfig
 from unlearning.arrays import Arrays
 from unlearning.request import Request, Scope
 

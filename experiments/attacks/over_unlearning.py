@@ -25,9 +25,9 @@ import numpy as np
 
 from experiments.attacks.stage import Answer, Stage, settings
 from experiments.attacks.trial import OFF, ON, Trial
-from experiments.registry import make
-from experiments.schema import GuardConfig
-from experiments.tasks import Examples
+from experiments.config.registry import make
+from experiments.config.schema import GuardConfig
+from experiments.federation.task import Examples
 from unlearning.request import Request, Scope
 
 __all__ = ["DEFENCE", "attack"]

@@ -18,8 +18,8 @@ from typing import Any
 
 from experiments.attacks.stage import Stage, settings
 from experiments.attacks.trial import OFF, Trial
-from experiments.registry import make
-from experiments.schema import GuardConfig
+from experiments.config.registry import make
+from experiments.config.schema import GuardConfig
 from strategies.robustness import HOW
 from unlearning import arrays as named
 from unlearning.arrays import Arrays

@@ -21,23 +21,23 @@ from numpy.typing import NDArray
 from clients.app import make_client_app
 from clients.participant import Participant
 from clients.steps import Shard
-from experiments import markers
 from experiments.app import participant
-from experiments.config import from_mapping
-from experiments.grids import LocalGrid
-from experiments.guard import canaries, robust_of, watchman_of
-from experiments.schema import Config, GuardConfig, MarkerConfig
-from experiments.tasks import Examples, Scenario, Task, task
+from experiments.config.loading import from_mapping
+from experiments.config.schema import Config, GuardConfig, MarkerConfig
+from experiments.data import markers
+from experiments.federation.grids import LocalGrid
+from experiments.federation.guard import canaries, robust_of, watchman_of
+from experiments.federation.task import Examples, Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import LAST_LOCAL, Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
-from unlearning.commitment import Commitment
-from unlearning.history import COLUMNS, History
-from unlearning.ledger import Event, Ledger
-from unlearning.metrics import accuracy, backdoor_success
+from unlearning.evaluation.metrics import accuracy, backdoor_success
 from unlearning.protocol import Scalar, Wire
+from unlearning.records.commitment import Commitment
+from unlearning.records.history import COLUMNS, History
+from unlearning.records.ledger import Event, Ledger
 from unlearning.request import Forgotten, Request
 
 __all__ = ["Answer", "Fault", "Stage", "settings"]

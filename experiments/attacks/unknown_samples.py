@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from clients.steps import Shard
-from experiments.admission import check_claim
 from experiments.attacks.stage import Stage, settings
 from experiments.attacks.trial import OFF, ON, Trial
-from experiments.registry import make
-from experiments.runfolder import FederationFacts
-from experiments.schema import GuardConfig
-from unlearning.commitment import Claim, opening
+from experiments.config.registry import make
+from experiments.config.schema import GuardConfig
+from experiments.runs.admission import check_claim
+from experiments.runs.folder import FederationFacts
 from unlearning.errors import RequestError
+from unlearning.records.commitment import Claim, opening
 from unlearning.request import Request, Scope
 
 __all__ = ["DEFENCE", "attack", "false_refusals"]

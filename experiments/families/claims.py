@@ -27,9 +27,9 @@ from typing import Literal
 import numpy as np
 
 from experiments.families.measures import Finished
-from experiments.results import FINE_TUNE, RETRAIN
+from experiments.runs.results import FINE_TUNE, RETRAIN
 from strategies.registry import strategies as registered
-from unlearning.scorecard import summarise
+from unlearning.evaluation.scorecard import summarise
 
 __all__ = [
     "ACCURACY",

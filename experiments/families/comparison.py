@@ -18,10 +18,10 @@ from experiments.families.measures import Finished, joined, read_run
 from experiments.families.page import page
 from experiments.families.plan import Plan, Scenario, is_complete, run_scenario
 from experiments.families.surveys import CLAIMS
-from experiments.progress import Observer
-from experiments.versions import versions
+from experiments.runs.progress import Observer
+from experiments.runs.versions import versions
 from unlearning.errors import ConfigError
-from unlearning.files import write_atomically
+from unlearning.records.files import write_atomically
 
 __all__ = ["carry_out", "finished_runs", "write_comparison"]
 

@@ -12,7 +12,7 @@ from experiments.families.claims import Interval, Judgement, interval
 from experiments.families.kin import CONTROL, family_of, in_order
 from experiments.families.measures import MEASURES, Finished, scopes_of
 from experiments.families.needs import NEEDS, candidates
-from experiments.results import ORIGINAL, RETRAIN
+from experiments.runs.results import ORIGINAL, RETRAIN
 
 __all__ = ["as_csv", "as_json", "as_latex", "claims_as_csv"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from experiments.config import alias_of
-from experiments.results import FINE_TUNE, ORIGINAL
+from experiments.config.loading import alias_of
+from experiments.runs.results import FINE_TUNE, ORIGINAL
 
 __all__ = ["CONTROL", "FAMILIES", "OTHER", "family_of", "in_order", "members", "title"]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.config.schema import DataConfig
 from experiments.families.kin import family_of
-from experiments.results import (
+from experiments.runs.results import (
     ORIGINAL,
     RETRAIN,
     Details,
@@ -21,11 +22,10 @@ from experiments.results import (
     read_results,
     strategies,
 )
-from experiments.schema import DataConfig
 from strategies.registry import strategies as registered
-from unlearning.ledger import Ledger
-from unlearning.recovery import descent, level_to_reach
-from unlearning.scorecard import average_gap
+from unlearning.evaluation.recovery import descent, level_to_reach
+from unlearning.evaluation.scorecard import average_gap
+from unlearning.records.ledger import Ledger
 
 __all__ = [
     "MEASURES",

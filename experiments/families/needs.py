@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.config import alias_of
+from experiments.config.loading import alias_of
 from experiments.families.claims import Interval, interval
 from experiments.families.kin import CONTROL, family_of
 from experiments.families.measures import Finished
-from experiments.results import FINE_TUNE, RETRAIN
+from experiments.runs.results import FINE_TUNE, RETRAIN
 from strategies.registry import strategies as registered
-from unlearning.scorecard import Verdict as Marker
-from unlearning.scorecard import judge_marker, paired_differences
+from unlearning.evaluation.scorecard import Verdict as Marker
+from unlearning.evaluation.scorecard import judge_marker, paired_differences
 
 __all__ = ["NEEDS", "Candidate", "Need", "candidates"]
 

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from experiments import launch
-from experiments.config import load
-from experiments.course import Course
-from experiments.progress import Observer
-from experiments.runfolder import RunFolder, differences
+from experiments.config.loading import load
+from experiments.federation import launch
+from experiments.federation.course import Course
+from experiments.runs.folder import RunFolder, differences
+from experiments.runs.progress import Observer
 from unlearning.errors import ConfigError
 
 __all__ = ["DEFAULT", "Plan", "Scenario", "is_complete", "read_plan", "run_scenario"]

@@ -17,7 +17,7 @@ from experiments.families.claims import (
     Part,
 )
 from experiments.families.kin import members
-from experiments.results import FINE_TUNE
+from experiments.runs.results import FINE_TUNE
 from strategies.base import EVERY_MODEL
 from strategies.registry import strategies as registered
 from unlearning.request import Scope

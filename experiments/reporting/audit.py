@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from experiments.reporting import pictures
 from experiments.reporting.run import Cell, interval, number
-from experiments.results import DASH, ResultsError, significant
+from experiments.runs.results import DASH, ResultsError, significant
 
 __all__ = ["AUDIT", "Audited", "Card", "Judged", "Measured", "audit"]
 

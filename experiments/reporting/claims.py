@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from experiments.reporting.origin import Entry
 from experiments.reporting.run import TITLES, Run
-from experiments.results import CONTROLS, ORIGINAL, RETRAIN
-from unlearning.scorecard import MARGINS, MARKER_MARGIN, Closeness, Verdict, closeness
+from experiments.runs.results import CONTROLS, ORIGINAL, RETRAIN
+from unlearning.evaluation.scorecard import MARGINS, MARKER_MARGIN, Closeness, Verdict, closeness
 
 __all__ = ["ALWAYS", "MEASURES", "Claim", "claims"]
 

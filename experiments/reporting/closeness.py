@@ -10,15 +10,15 @@ import numpy as np
 
 from experiments.reporting import pictures
 from experiments.reporting.run import TITLES, Cell, Run, interval, measured, number, reasons
-from experiments.results import CONTROLS, DASH, ORIGINAL, RETRAIN, by_seed, spread
-from unlearning.attack_roc import mean_found, null_band
-from unlearning.scorecard import (
+from experiments.runs.results import CONTROLS, DASH, ORIGINAL, RETRAIN, by_seed, spread
+from unlearning.evaluation.attack_roc import mean_found, null_band
+from unlearning.evaluation.scorecard import (
     ACCURACY_MARGIN,
     MARGINS,
     closeness,
     summarise,
 )
-from unlearning.tally import Tally, accuracy_change, remaining_clients
+from unlearning.evaluation.tally import Tally, accuracy_change, remaining_clients
 
 __all__ = ["Attack", "Change", "Changes", "Differences", "attack", "changes", "differences"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from experiments.reporting.pictures import Trade, trade_off
 from experiments.reporting.run import Cell, Run, mean, reasons
-from experiments.results import CONTROLS, DASH, ORIGINAL, by_seed, spread, with_sd
-from unlearning.scorecard import Spread, summarise
+from experiments.runs.results import CONTROLS, DASH, ORIGINAL, by_seed, spread, with_sd
+from unlearning.evaluation.scorecard import Spread, summarise
 
 __all__ = ["WORK", "Costs", "Work", "costs", "trades"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from experiments.reporting.audit import Audited
 from experiments.reporting.run import Run, mean, number
-from experiments.results import FINE_TUNE, ORIGINAL, RETRAIN, Details, spread, with_sd
-from unlearning.scorecard import MARKER_POWER, improves, summarise
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, Details, spread, with_sd
+from unlearning.evaluation.scorecard import MARKER_POWER, improves, summarise
 
 __all__ = [
     "Finding",

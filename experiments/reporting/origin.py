@@ -8,9 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from experiments.reporting.run import number
-from experiments.risks import residual_risks
+from experiments.runs.risks import residual_risks
 from unlearning.errors import FedUnlearnError
-from unlearning.ledger import Event, Ledger
+from unlearning.records.ledger import Event, Ledger
 from unlearning.request import Request
 
 __all__ = ["Entry", "digests", "events", "without_none"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.results import (
+from experiments.runs.results import (
     CONTROLS,
     DASH,
     FINE_TUNE,
@@ -18,8 +18,8 @@ from experiments.results import (
     by_seed,
     strategies,
 )
-from unlearning.attack_roc import AttackRoc
-from unlearning.scorecard import (
+from unlearning.evaluation.attack_roc import AttackRoc
+from unlearning.evaluation.scorecard import (
     MARKER_POWER,
     Spread,
     Verdict,
@@ -28,7 +28,7 @@ from unlearning.scorecard import (
     paired_differences,
     summarise,
 )
-from unlearning.tally import Tally
+from unlearning.evaluation.tally import Tally
 
 __all__ = ["TITLES", "Cell", "Run", "interval", "mean", "measured", "number", "reasons"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.reporting.run import TITLES, Cell, Run, mean, measured, number, reasons
-from experiments.results import CONTROLS, DASH, ORIGINAL, RETRAIN, spread
-from unlearning.scorecard import METRICS, Verdict
+from experiments.runs.results import CONTROLS, DASH, ORIGINAL, RETRAIN, spread
+from unlearning.evaluation.scorecard import METRICS, Verdict
 
 __all__ = ["Line", "Scorecard", "scorecard"]
 

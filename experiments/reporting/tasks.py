@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from experiments.reporting.run import Cell, Run, measured, reasons
-from unlearning.scorecard import summarise
+from unlearning.evaluation.scorecard import summarise
 
 __all__ = ["TaskLine", "Tasks", "task_table"]
 

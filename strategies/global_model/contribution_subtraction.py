@@ -14,8 +14,8 @@ from strategies.federation import PUBLIC, without_public_data
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.history import History
 from unlearning.protocol import Scalar
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["ContributionSubtraction", "without"]

@@ -20,7 +20,7 @@ from strategies.global_model.noise import check_drowning, noise_length, perturb
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.history import History
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["FedRecovery", "epsilon_of", "residual", "sigma_of"]

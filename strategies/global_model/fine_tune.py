@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays
-from unlearning.history import History
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["FineTune"]

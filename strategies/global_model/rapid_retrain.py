@@ -15,8 +15,8 @@ from strategies.base import UnlearningStrategy, in_range, one_of
 from strategies.federation import INITIAL
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["RapidRetrain"]

@@ -15,8 +15,8 @@ from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import INITIAL
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["Retrain"]

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 
 from strategies.global_model.fed_recovery import residual
 from unlearning import arrays as named
-from unlearning.history import History
+from unlearning.records.history import History
 
 __all__ = ["RULES", "bound", "delta_of", "increment", "sigma_of", "threshold"]
 

@@ -20,8 +20,8 @@ from strategies.global_model.sensitivity import RULES, delta_of, increment, thre
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, HistoryError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["Sifu"]

@@ -22,8 +22,8 @@ from strategies.local_model.fed_eraser import calibrate
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import HistoryError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["Crab", "change", "kinship", "top"]

@@ -21,8 +21,8 @@ from strategies.local_model.gradient_ascent import project
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["EwcAscent", "normalise"]

@@ -16,8 +16,8 @@ from strategies.base import UnlearningStrategy, in_range
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
-from unlearning.history import History
 from unlearning.protocol import Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["FedAccum", "rebase"]

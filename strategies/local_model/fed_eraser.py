@@ -17,8 +17,8 @@ from strategies.base import UnlearningStrategy, in_range, one_of
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["FedEraser", "calibrate"]

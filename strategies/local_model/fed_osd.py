@@ -21,8 +21,8 @@ from strategies.local_model.rows import Rows, flat, project_out, shaped
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["FedOsd", "conflict_free", "without_return"]

@@ -21,8 +21,8 @@ from strategies.local_model.lbfgs import coefficients, gram, linear
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["FedRecover", "exact_rounds", "largest_usual"]

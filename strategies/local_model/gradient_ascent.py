@@ -14,8 +14,8 @@ from strategies.base import UnlearningStrategy, in_range
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["GradientAscent", "project"]

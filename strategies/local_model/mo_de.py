@@ -15,8 +15,8 @@ from strategies.federation import INITIAL
 from strategies.local_model.statistics import has_statistics, with_statistics
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["MoDe", "degrade"]

@@ -17,8 +17,8 @@ from strategies.local_model.statistics import has_statistics, with_statistics
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, unknown
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["NoT", "layers_to_negate", "negate"]

@@ -14,8 +14,8 @@ from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.gradient_ascent import project
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
-from unlearning.history import History
 from unlearning.protocol import Instruction, Reply, Scalar, Settings
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["QuickDrop"]

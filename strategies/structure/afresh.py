@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from strategies.base import UnlearningStrategy
-from unlearning.history import History
+from unlearning.records.history import History
 
 __all__ = ["record_afresh"]
 

@@ -15,12 +15,12 @@ import numpy as np
 from strategies.base import UnlearningStrategy
 from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
-from unlearning.boosting import Boosting, Sums, replayed, rests_on
 from unlearning.errors import ConfigError
-from unlearning.history import History
+from unlearning.models.boosting import Boosting, Sums, replayed, rests_on
+from unlearning.models.trees import OPEN, closed_by_depth
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
-from unlearning.trees import OPEN, closed_by_depth
 
 __all__ = ["BoostingReplay"]
 

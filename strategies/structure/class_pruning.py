@@ -16,9 +16,9 @@ import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from unlearning.arrays import Array, Arrays
-from unlearning.history import History
+from unlearning.models.pruning import class_scores, masked, prune_highest
 from unlearning.protocol import MASK, Instruction, Reply
-from unlearning.pruning import class_scores, masked, prune_highest
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["ClassPruning", "masks_of"]

@@ -15,11 +15,11 @@ from strategies.base import UnlearningStrategy
 from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.forest import Forest, remove
-from unlearning.history import History
+from unlearning.models.forest import Forest, remove
+from unlearning.models.trees import structure
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
-from unlearning.trees import structure
 
 __all__ = ["ForestDeletion"]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays
-from unlearning.heads import reset
-from unlearning.history import History
+from unlearning.models.heads import reset
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["HeadDrop", "without_heads"]

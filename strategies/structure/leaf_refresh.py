@@ -19,11 +19,11 @@ from strategies.base import in_range
 from strategies.structure.afresh import record_afresh
 from strategies.structure.boosting_replay import BoostingReplay
 from unlearning.arrays import Arrays
-from unlearning.boosting import Sums, idle_splits, rests_on
-from unlearning.history import History
+from unlearning.models.boosting import Sums, idle_splits, rests_on
+from unlearning.models.trees import LEAF
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request
-from unlearning.trees import LEAF
 
 __all__ = ["LeafRefresh"]
 

@@ -14,9 +14,9 @@ from strategies.base import UnlearningStrategy
 from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.history import History
-from unlearning.local_forests import LocalForests
+from unlearning.models.local_forests import LocalForests
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["LocalForestRemoval"]

@@ -15,12 +15,12 @@ from typing import ClassVar, cast
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
-from unlearning import newton
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
-from unlearning.history import History
-from unlearning.logistic_model import LogisticModel
+from unlearning.models import newton
+from unlearning.models.logistic_model import LogisticModel
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["Newton"]

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
 
 from strategies.base import UnlearningStrategy
-from unlearning import parts
 from unlearning.arrays import Arrays
-from unlearning.history import History
-from unlearning.parts import PartModel
+from unlearning.models import parts
+from unlearning.models.parts import PartModel
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__: list[str] = []

@@ -13,8 +13,8 @@ import numpy as np
 from strategies.base import UnlearningStrategy
 from strategies.structure.head_drop import without_heads
 from unlearning.arrays import Arrays
-from unlearning.heads import tasks_of, trunk
-from unlearning.history import History
+from unlearning.models.heads import tasks_of, trunk
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["TaskNegation"]

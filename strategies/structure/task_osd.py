@@ -18,9 +18,9 @@ from strategies.base import UnlearningStrategy, in_range
 from strategies.structure.head_drop import without_heads
 from strategies.structure.task_subtraction import guarded
 from unlearning.arrays import Arrays
-from unlearning.heads import EXAMPLES, tasks_of, trunk
-from unlearning.history import History
+from unlearning.models.heads import EXAMPLES, tasks_of, trunk
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["TaskOsd", "conflict_free"]

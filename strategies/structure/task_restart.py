@@ -14,8 +14,8 @@ from strategies.base import UnlearningStrategy, in_range
 from strategies.federation import INITIAL
 from strategies.structure.head_drop import without_heads
 from unlearning.arrays import Arrays
-from unlearning.heads import TRUNK, task_of, tasks_of
-from unlearning.history import History
+from unlearning.models.heads import TRUNK, task_of, tasks_of
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["TaskRestart", "upper_layers"]

@@ -21,9 +21,9 @@ from strategies.structure.head_drop import without_heads
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.heads import tasks_of, trunk, without_return
-from unlearning.history import History
+from unlearning.models.heads import tasks_of, trunk, without_return
 from unlearning.protocol import Instruction, Reply
+from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["TaskSubtraction", "subtract_contribution"]

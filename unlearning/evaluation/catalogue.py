@@ -25,6 +25,8 @@ def metrics_by_id() -> dict[str, Metric]:
     for module in pkgutil.iter_modules(unlearning.evaluation.__path__):
         full = f"{unlearning.evaluation.__name__}.{module.name}"
         for entry in getattr(importlib.import_module(full), "METRICS", ()):
+            if not isinstance(entry, Metric):
+                continue  # the scorecard's columns go by another kind
             if entry.id in found:
                 raise ValueError(f"{full} declares {entry.id}, which another module has")
             found[entry.id] = entry

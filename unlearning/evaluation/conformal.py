@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from unlearning import metrics
+from unlearning.evaluation import metrics
 from unlearning.evaluation.entry import Metric
 
 __all__ = ["LEVEL", "METRICS", "Conformal", "conformal", "conformal_threshold"]
@@ -71,7 +71,7 @@ def conformal_threshold(probabilities: ArrayLike, labels: ArrayLike, level: floa
     Raises
     ------
     ValueError
-        As :func:`unlearning.metrics.accuracy`, or if ``level`` is out of range.
+        As :func:`unlearning.evaluation.metrics.accuracy`, or if ``level`` is out of range.
     """
     if not 0 < level < 1:
         raise ValueError(f"level {level}; need a number between 0 and 1")
@@ -97,7 +97,7 @@ def conformal(probabilities: ArrayLike, labels: ArrayLike, threshold: float) -> 
     Raises
     ------
     ValueError
-        As :func:`unlearning.metrics.accuracy`.
+        As :func:`unlearning.evaluation.metrics.accuracy`.
     """
     metrics.accuracy(probabilities, labels)
     rows, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)

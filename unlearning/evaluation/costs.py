@@ -9,7 +9,7 @@ import numpy as np
 
 from unlearning.cost import Cost, speedup
 from unlearning.evaluation.entry import Metric
-from unlearning.scorecard import Verdict
+from unlearning.evaluation.scorecard import Verdict
 
 __all__ = ["METRICS", "Bill", "earned_speedup"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unlearning.evaluation.entry import Metric
-from unlearning.metrics import js_divergence
+from unlearning.evaluation.metrics import js_divergence
 
 __all__ = ["METRICS", "activation_distance", "js_divergence", "linear_cka"]
 

@@ -241,6 +241,7 @@ def marker_difference(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     Parameters
     ----------
     ours, theirs : sequence of float
-        :func:`unlearning.metrics.backdoor_success` per seed, of the strategy and of retraining.
+        :func:`unlearning.evaluation.metrics.backdoor_success` per seed, of the strategy and of
+        retraining.
     """
     return paired(ours, theirs)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
 
-from unlearning import metrics
+from unlearning.evaluation import metrics
 
 __all__ = [
     "FLOOR",
@@ -69,7 +69,7 @@ def logit_confidence(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
     Raises
     ------
     ValueError
-        As :func:`unlearning.metrics.accuracy`.
+        As :func:`unlearning.evaluation.metrics.accuracy`.
     """
     metrics.accuracy(probabilities, labels)  # its checks are the ones needed here
     rows = np.array(probabilities, dtype=np.float64)
@@ -134,7 +134,7 @@ def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
     Raises
     ------
     ValueError
-        As :func:`unlearning.metrics.accuracy`.
+        As :func:`unlearning.evaluation.metrics.accuracy`.
     """
     metrics.accuracy(probabilities, labels)
     rows = np.asarray(probabilities, dtype=np.float64)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from unlearning.scorecard import Verdict, summarise
+from unlearning.evaluation.scorecard import Verdict, summarise
 
 __all__ = [
     "MOST_SEEDS",

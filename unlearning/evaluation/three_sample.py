@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist, pdist
 
 from unlearning.evaluation.entry import Metric
+from unlearning.evaluation.scorecard import Verdict
 from unlearning.evaluation.signals import checked_sides
-from unlearning.scorecard import Verdict
 
 __all__ = ["METRICS", "ThreeSample", "median_width", "mmd2", "three_sample"]
 

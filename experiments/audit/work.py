@@ -1,0 +1,71 @@
+"""One job of an audit: a federation learns, strategies answer, every model leaves its trace."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.app import client_app
+from experiments.audit.jobs import Done, Job, Model
+from experiments.audit.plan import dose_request
+from experiments.audit.store import TraceStore
+from experiments.audit.traces import Tracer
+from experiments.config.loading import Config, alias_of
+from experiments.config.registry import make
+from experiments.federation.conduct import Conductor
+from experiments.federation.grids import LocalGrid
+from experiments.federation.quiet import quiet
+from experiments.federation.task import Scenario, task
+from experiments.runs.results import ORIGINAL
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.records.ledger import Ledger
+
+__all__ = ["work"]
+
+
+def work(config: Config, names: Sequence[str], job: Job, root: Path | None = None) -> Done:
+    """Make the models of a job and keep their traces.
+
+    Parameters
+    ----------
+    config : Config
+        A settled one.
+    names : sequence of str
+        Strategies by alias or ``module:Class``; roles bear their aliases.
+    job : Job
+        What to make.
+    root : Path or None
+        Of the trace store; None: the usual one.
+
+    Raises
+    ------
+    FedUnlearnError
+        If a control cannot be made.
+    """
+    store, seeded = TraceStore(root), config.model_copy(update={"seed": job.seed})
+    made = task(Scenario.of(seeded))
+    requests = seeded.domain_requests(made.marked_samples)
+    tracer = Tracer(made, requests, config.train, config.device)
+    grid, keys = LocalGrid(client_app, len(made.clients)), dict(job.models)
+
+    def keep(role: str, arrays: Arrays, costs: Mapping[str, Cost]) -> None:
+        if (key := keys.get(Model(role, job.seed))) is not None:
+            times = {phase: cost.wall_s for phase, cost in costs.items()}
+            store.put(key, tracer.trace(arrays, costs), times)
+
+    with quiet("flwr", "fedunlearn"), tempfile.TemporaryDirectory(prefix="fedunlearn-") as home:
+        conductor = Conductor(
+            seeded, made, Path(home), Ledger(), lambda _: None, lambda: False, glances=False
+        )
+        if job.strategies:
+            full = {alias_of(name): name for name in names}
+            serving = [full.get(role, role) for role in job.strategies if role != ORIGINAL]
+            strategies = {name: make(name, seeded.options_for(name)) for name in serving}
+            for party in conductor.compare(grid, strategies, onward=ORIGINAL in job.strategies):
+                keep(party.strategy, party.arrays, party.costs)
+        for percent in job.doses:
+            gone = dose_request(made, requests, percent)
+            keep(Model.dosed(percent, job.seed).role, conductor.without(grid, gone), {})
+    return Done(job, tuple((found.strategy, found.reason) for found in conductor.failures))

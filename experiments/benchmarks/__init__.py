@@ -1,0 +1,1 @@
+"""Measurements that nothing imports: each is run by ``python -m experiments.benchmarks.NAME``."""

@@ -1,0 +1,1 @@
+"""Settings: their schema, their files, and the names that they may use."""

@@ -1,0 +1,1 @@
+"""What a federation is made of and how a run goes: task, grid, rounds, requests, judgement."""

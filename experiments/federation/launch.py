@@ -1,0 +1,225 @@
+"""Start a federation: on Flower's Ray simulation, or in this process.
+
+One ServerApp and one Ray start serve a whole comparison. Ray listens on the loopback interface
+only, its workers restart when they die, and an interrupt ends the run cleanly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from experiments.config.loading import Config
+from experiments.federation.course import Course
+from experiments.federation.quiet import quiet
+from experiments.runs.progress import Observer
+from unlearning.errors import ConfigError
+
+__all__ = ["compare", "conduct", "on_ray", "run"]
+
+_INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
+
+
+def run(config: Config, out: Path, *, observer: Observer) -> Path:
+    """Learn, serve the configured and any arriving requests, recover; return the run folder.
+
+    Raises
+    ------
+    FedUnlearnError
+        If the config cannot work; nothing is written then.
+    """
+    return conduct(Course.of_run(config, observer), out)
+
+
+def compare(
+    config: Config,
+    out: Path,
+    *,
+    strategies: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    observer: Observer,
+) -> Path:
+    """Learn once per seed, then let every strategy answer from the same history.
+
+    Parameters
+    ----------
+    config : Config
+        Needs at least one request.
+    out : Path
+        The run folder to make.
+    strategies : sequence of str, optional
+        Aliases or ``module:Class``; default: those of the config. The controls ``retrain`` and
+        ``fine-tune`` are always there.
+    seeds : sequence of int, optional
+        Default: the config's.
+    observer : Observer
+        Told of every round.
+
+    Raises
+    ------
+    FedUnlearnError
+        If the config cannot work; nothing is written then.
+    """
+    return conduct(Course.of_comparison(config, observer, strategies, seeds), out)
+
+
+def conduct(course: Course, out: Path) -> Path:
+    """Check a course, carry it out on the grid of its config, and return the run folder.
+
+    Raises
+    ------
+    FedUnlearnError
+        If the config cannot work; nothing is written then.
+    """
+    course.check()
+    folder = course.claim(out)
+    engine = _in_process if course.config.engine.grid == "local" else on_ray
+    stop = threading.Event()
+    with course.tracked(folder) as tell:
+
+        def body(grid: Grid) -> None:
+            course.conduct(grid, folder, tell, stop.is_set)
+
+        engine(course.config, course.num_clients, body, stop)
+    return folder.path
+
+
+def _in_process(
+    config: Config, num_clients: int, body: Callable[[Grid], None], stop: threading.Event
+) -> None:
+    from experiments.app import client_app
+    from experiments.federation.grids import LocalGrid
+
+    with _signals(stop), quiet("flwr"):  # the progress bar tells the same
+        body(LocalGrid(client_app, num_clients))
+
+
+def on_ray(
+    config: Config,
+    num_clients: int,
+    body: Callable[[Grid], None],
+    stop: threading.Event | None = None,
+    *,
+    client_app: ClientApp | None = None,
+) -> None:
+    """Call ``body`` with the grid of a Ray simulation, and end the simulation when it returns.
+
+    Parameters
+    ----------
+    config : Config
+        Its ``engine`` and ``device`` are read.
+    num_clients : int
+        Number of simulated nodes.
+    body : callable
+        Runs in a thread of this process; what it raises is raised here.
+    stop : threading.Event, optional
+        Set by SIGINT and SIGTERM.
+    client_app : ClientApp, optional
+        Must live in an importable module; default: that of :mod:`experiments.app`.
+
+    Raises
+    ------
+    ConfigError
+        If Ray does not start.
+    """
+    _environment()
+    import ray
+    from flwr.simulation import run_simulation
+
+    from experiments import app
+
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        body(grid)
+
+    gpus = _gpus_per_worker(config)
+    try:
+        ray.init(**_ray_settings(config, gpus))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = config.engine.ray_address or "this machine"
+        raise ConfigError(
+            f"Ray does not start on {where} ({str(error).splitlines()[0]}); check "
+            "engine.ray_address, or leave it out to start one here"
+        ) from error
+    resources: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": gpus,
+        "max_restarts": -1,  # a dead worker is otherwise never replaced and swallows messages
+    }
+    # Ray sets its own handlers when it starts, so ours come after it.
+    with _signals(stop or threading.Event()), quiet("flwr"):
+        run_simulation(
+            server_app,
+            client_app or app.client_app,
+            num_supernodes=num_clients,
+            backend_config={"client_resources": resources},
+        )
+
+
+def _environment() -> None:
+    """Set what Flower and Ray read when they are imported; what the user set stays."""
+    defaults = {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # bind to loopback, not to every interface
+        "RAY_max_direct_call_object_size": str(_INLINE_BYTES),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    for key, value in defaults.items():
+        os.environ.setdefault(key, value)
+
+
+def _ray_settings(config: Config, gpus: float) -> dict[str, Any]:
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    settings: dict[str, Any] = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+    }
+    if config.engine.ray_address is not None:
+        settings.pop("include_dashboard")
+        return {**settings, "address": config.engine.ray_address}
+    return {**settings, "num_cpus": config.engine.workers, **({"num_gpus": 1} if gpus else {})}
+
+
+def _gpus_per_worker(config: Config) -> float:
+    """Return the share of a GPU that each worker takes: set, or one GPU split between them."""
+    if config.engine.gpus_per_worker is not None:
+        return config.engine.gpus_per_worker
+    if config.device == "cpu":
+        return 0.0
+    import torch
+
+    return 1 / config.engine.workers if torch.cuda.is_available() else 0.0
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a request to stop, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    chosen = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in chosen}
+    for number in chosen:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

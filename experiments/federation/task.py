@@ -1,0 +1,587 @@
+"""A task: model, shared-out data with its marker, and the sets by which forgetting is judged.
+
+A :class:`Scenario` says in plain values what a task is made of; every process that receives it
+builds the same task, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from clients.multitask import NONE, MultiTask
+from experiments.config.schema import Config, DataConfig, MarkerConfig, ModelConfig
+from experiments.data import datasets as data
+from experiments.data import markers
+from experiments.data.partition import partition
+from experiments.models import networks as models
+from experiments.models.trunk import Trunk
+from experiments.runs import admission
+from experiments.runs.folder import FederationFacts
+from unlearning.arrays import Array, Arrays
+from unlearning.errors import ConfigError, RequestError
+from unlearning.models.array_model import ArrayModel
+from unlearning.records.ledger import Ledger
+from unlearning.request import Forgotten, Omission, Request
+
+__all__ = [
+    "ClientData",
+    "Examples",
+    "PlantedNoise",
+    "Scenario",
+    "Task",
+    "TriggeredExamples",
+    "task",
+]
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+_TRAIN, _HELD_OUT = 0, 1  # last part of the address of a marker's randomness
+_PUBLIC = 3  # last part of the address of the draw that sets public examples aside
+_CHUNK = 1024  # examples per forward pass
+
+
+class Examples(NamedTuple):
+    """Examples ``x`` of shape (n, ...) and labels ``y`` of shape (n,); n may be 0."""
+
+    x: Floats
+    y: Integers
+
+
+class TriggeredExamples(NamedTuple):
+    """Test examples with the backdoor's patch, their true labels, and the label it leads to."""
+
+    x: Floats
+    y: Integers
+    target: int
+
+
+class PlantedNoise(NamedTuple):
+    """Training examples as they were before noise was added, their labels, and that noise."""
+
+    x: Floats
+    y: Integers
+    noise: Floats
+
+
+class ClientData(NamedTuple):
+    """What one client trains on and what it never trains on."""
+
+    train_x: Floats
+    train_y: Integers
+    held_x: Floats
+    held_y: Integers
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a task is made of."""
+
+    seed: int
+    data: DataConfig
+    model: ModelConfig
+    marker: MarkerConfig | None
+
+    @property
+    def data_seed(self) -> int:
+        """Root of the randomness of the data: who holds what, what is public, what is marked."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    @staticmethod
+    def of(config: Config, seed: int | None = None) -> Scenario:
+        """Return the scenario of a config, with absolute paths; ``seed`` replaces the config's."""
+        changes: dict[str, Any] = {}
+        if config.data.root is not None:
+            changes["root"] = str(Path(config.data.root).expanduser().absolute())
+        elif config.data.name.startswith("npz:"):
+            path = Path(config.data.name.removeprefix("npz:")).expanduser().absolute()
+            changes["name"] = f"npz:{path}"
+        placed = config.data.model_copy(update=changes)
+        chosen = config.seed if seed is None else seed
+        return Scenario(chosen, placed, _with_absolute_file(config.model), config.marker)
+
+    def to_json(self) -> str:
+        """Return one line that :meth:`from_json` reads; equal scenarios give equal text."""
+        parts = {"data": self.data, "model": self.model, "marker": self.marker}
+        plain = {key: part and part.model_dump(mode="json") for key, part in parts.items()}
+        return json.dumps({"seed": self.seed, **plain}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Scenario:
+        """Return the scenario that :meth:`to_json` wrote."""
+        value = json.loads(text)
+        marker = value["marker"]
+        return Scenario(
+            int(value["seed"]),
+            DataConfig.model_validate(value["data"]),
+            ModelConfig.model_validate(value["model"]),
+            None if marker is None else MarkerConfig.model_validate(marker),
+        )
+
+
+@lru_cache(maxsize=4)
+def _of_text(text: str) -> Task:
+    return Task(Scenario.from_json(text))
+
+
+def task(scenario: Scenario | str) -> Task:
+    """Return the task of a scenario, or of its JSON; the last four stay in memory.
+
+    Raises
+    ------
+    ConfigError
+        If the scenario cannot be built.
+    """
+    return _of_text(scenario if isinstance(scenario, str) else scenario.to_json())
+
+
+class Task:
+    """Model and data of one federation; see :func:`task`.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What it is made of.
+
+    Raises
+    ------
+    ConfigError
+        If data, partition, model or marker cannot be built as asked.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        chosen = scenario.data
+        self._data = data.load(
+            chosen.name,
+            chosen.root,
+            limit=chosen.limit,
+            test_limit=chosen.test_limit,
+            download=chosen.download,
+        )
+        self._public, shared = _set_aside(
+            len(self._data.train_y), chosen.public, scenario.data_seed
+        )
+        owner = self._data.owner
+        self._partition = partition(
+            self._data.train_y[shared],
+            None if owner is None else owner[shared],
+            chosen.clients,
+            chosen.partitioner,
+            chosen.params,
+            scenario.data_seed,
+            chosen.held_out,
+        ).among(shared)
+        takes = bool(self._data.tasks) and models.takes_tasks(scenario.model.name)
+        self.tasks: dict[str, int] = dict(self._data.tasks) if takes else {}
+        if chosen.tasks_per_client and not self.tasks:
+            raise ConfigError(
+                f"data.tasks_per_client = {chosen.tasks_per_client}, but data set {chosen.name!r} "
+                f"and model {scenario.model.name!r} have no tasks; take digit-pairs and "
+                "multi-task, or leave it out"
+            )
+        self.num_classes = self._data.num_classes
+        self.input_shape = self._data.input_shape
+        self._trunk = self._frozen()
+        self.array_model: ArrayModel | None = models.array_model(
+            scenario.model.name,
+            self.input_shape if self._trunk is None else (self._trunk.width,),
+            self.num_classes,
+            scenario.model.params,
+            scenario.seed,
+        )
+        if self._trunk is not None and self.array_model is None:
+            raise ConfigError(
+                f"model.trunk is for models that are no network, {scenario.model.name!r} is "
+                "one; leave it out, or take ridge, logistic, svm or k-means"
+            )
+        self._workbench = None if self.array_model else self.fresh_model(scenario.seed)
+        self._marked = self._plant()
+        self._labels = {client: self.client(client).train_y for client in self.clients}
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The stable client ids, 0 to K-1."""
+        return tuple(self._partition.train)
+
+    def fresh_model(self, seed: int) -> nn.Module:
+        """Return a newly initialised network on the CPU.
+
+        Raises
+        ------
+        ConfigError
+            If the model is none.
+        """
+        chosen = self.scenario.model
+        if self.array_model is not None:
+            raise ConfigError(f"model.name = {chosen.name!r} is no network; choose one that is")
+        params = {**chosen.params, **({"tasks": self.tasks} if self.tasks else {})}
+        return models.build(chosen.name, self.input_shape, self.num_classes, params, seed)
+
+    def initial(self) -> Arrays:
+        """Return the model before the first round."""
+        if self.array_model is not None:
+            return self.array_model.initial()
+        return models.to_arrays(self.fresh_model(self.scenario.seed))
+
+    def client(self, client: int) -> ClientData:
+        """Return one client's data, marker planted; a fresh copy.
+
+        Its held-out data carry the marker too: members and non-members have to come from the same
+        source, or an attack tells marked from clean instead of seen from unseen.
+
+        Raises
+        ------
+        RequestError
+            If there is no such client.
+        """
+        if client not in self._partition.train:
+            raise RequestError(f"unknown client {client} (known: 0 to {len(self.clients) - 1})")
+        if client in self._marked:
+            train, held_out = self._marked[client]
+            return ClientData(train.x.copy(), train.y.copy(), held_out.x.copy(), held_out.y.copy())
+        return ClientData(
+            *self._rows(self._partition.train[client]),
+            *self._rows(self._partition.held_out[client]),
+        )
+
+    def seen(self, x: Floats) -> NDArray[np.floating[Any]]:
+        """Return what the model is given of examples: themselves, or what a frozen trunk reads."""
+        return x if self._trunk is None else self._trunk(x)
+
+    def task_labels(self, client: int) -> tuple[Integers, Integers]:
+        """Return the labels of a client's training and held-out data for every task.
+
+        Shape (n, number of tasks), -1 where an example has none or the client does not hold the
+        task. Client k holds the tasks k, k+1, ... in their order, ``data.tasks_per_client`` of
+        them.
+        """
+        found = self._data.train_tasks
+        if found is None:
+            return np.empty((0, 0), np.int64), np.empty((0, 0), np.int64)
+        count = len(self.tasks)
+        held = [(client + i) % count for i in range(self.scenario.data.tasks_per_client or count)]
+        keeps = np.isin(np.arange(count), held)
+        parts = (self._partition.train[client], self._partition.held_out[client])
+        train, held_out = (np.where(keeps, found[rows], NONE) for rows in parts)
+        return train, held_out
+
+    def test_task_labels(self) -> Integers:
+        """Return the labels of the test examples for every task, as :meth:`task_labels` does."""
+        found = self._data.test_tasks
+        return np.empty((0, 0), np.int64) if found is None else found
+
+    def pairs(self, forgotten: Forgotten) -> dict[int, NDArray[np.bool_]]:
+        """Return which training labels of every client are forgotten, shape (n, tasks)."""
+        names = list(self.tasks)
+        found = {}
+        for client in self.clients:
+            labels, _ = self.task_labels(client)
+            gone = np.isin(names, sorted(forgotten.omission(client).tasks))
+            rows = ~self.kept(client, forgotten)
+            found[client] = (labels != NONE) & (gone | rows[:, None])
+        return found
+
+    def marked(self, client: int) -> tuple[int, ...]:
+        """Return the positions of the training samples of ``client`` that carry the marker."""
+        found = self._marked.get(client)
+        return tuple(found[0].positions.tolist()) if found else ()
+
+    @property
+    def marked_samples(self) -> dict[int, tuple[int, ...]]:
+        """Every client with a marker and the positions it was planted at."""
+        return {client: self.marked(client) for client in self._marked}
+
+    def requests(self, config: Config) -> tuple[Request, ...]:
+        """Return the scheduled requests of ``config``, checked; ``marked`` becomes positions.
+
+        Raises
+        ------
+        RequestError
+            If one names what is not there, or nothing would be left to train on.
+        """
+        found = config.domain_requests(self.marked_samples)
+        self.check(*found)
+        return found
+
+    def check(self, *requests: Request) -> None:
+        """Refuse requests, served one after the other, that make no sense for this task.
+
+        Raises
+        ------
+        RequestError
+            For an unknown client, sample, class or task; for one that forgets nothing, or nothing
+            that is still there; if no client or no example would be left.
+        """
+        ledger, gone = Ledger(), Forgotten()
+        for request in requests:
+            admission.check(request, self.facts(), ledger)
+            ledger.receive(request)
+            gone = gone | request
+            self._check_tasks(request, gone)
+            if not request.tasks and not len(self.forget_set(request).y):
+                raise RequestError(f"{request.describe()}: no client holds such an example")
+            if not any(self.kept(client, gone).any() for client in self.clients):
+                raise RequestError(
+                    f"{request.describe()} would leave no example to train on; ask for less"
+                )
+
+    def _check_tasks(self, request: Request, gone: Forgotten) -> None:
+        """Refuse what makes no sense where there are several tasks."""
+        if not self.tasks:
+            return
+        if not any(found.any() for found in self.pairs(Forgotten((request,))).values()):
+            raise RequestError(f"{request.describe()}: no client holds such an example")
+        held = {client: self.task_labels(client)[0] != NONE for client in self.clients}
+        after = self.pairs(gone)
+        if not any((held[client] & ~after[client]).any() for client in self.clients):
+            raise RequestError(
+                f"{request.describe()} would leave no example to train on; ask for less"
+            )
+
+    def facts(self) -> FederationFacts:
+        """Return who takes part and what can be forgotten."""
+        return FederationFacts(
+            clients={client: len(labels) for client, labels in self._labels.items()},
+            classes=tuple(range(self.num_classes)),
+            tasks=tuple(self.tasks),
+            holders=self.holders(),
+        )
+
+    def holders(self) -> dict[str, tuple[int, ...]]:
+        """Return the clients that hold training examples of every task."""
+        held = {
+            client: (self.task_labels(client)[0] != NONE).any(axis=0) for client in self.clients
+        }
+        return {
+            name: tuple(client for client in self.clients if held[client][place])
+            for place, name in enumerate(self.tasks)
+        }
+
+    def kept(self, client: int, forgotten: Forgotten) -> NDArray[np.bool_]:
+        """Return which of a client's training examples stay, booleans of shape (n,)."""
+        labels, gone = self._labels[client], forgotten.omission(client)
+        if gone.everything:
+            return np.zeros(len(labels), dtype=bool)
+        return ~(_at(gone, len(labels)) | np.isin(labels, sorted(gone.classes)))
+
+    def forget_set(self, request: Request) -> Examples:
+        """Return the training examples that a request names, as they were trained on."""
+        return self._training(
+            {client: ~self.kept(client, Forgotten((request,))) for client in self.clients}
+        )
+
+    def retain_set(self, forgotten: Forgotten, limit: int | None = None) -> Examples:
+        """Return all training examples that are not forgotten.
+
+        Parameters
+        ----------
+        forgotten : Forgotten
+            What must not be trained on any more.
+        limit : int or None
+            At most so many, chosen with equal shares of every class; always the same ones.
+        """
+        found = self._training({client: self.kept(client, forgotten) for client in self.clients})
+        if limit is None or limit >= len(found.y):
+            return found
+        kept = data.stratified(found.y, limit)
+        return Examples(found.x[kept], found.y[kept])
+
+    def retain_owners(self, forgotten: Forgotten) -> Integers:
+        """Return the client of every example of the retain set, in its order; shape (n,)."""
+        kept = {client: int(self.kept(client, forgotten).sum()) for client in self.clients}
+        return np.repeat(np.array(list(kept), np.int64), list(kept.values()))
+
+    def held_out_set(self, request: Request) -> Examples:
+        """Return examples never trained on, from the source of the request's forget set.
+
+        Those are the held-out data of the clients that hold something of the forget set; for a
+        request that names classes, the examples of these classes alone.
+        """
+        owners = [
+            client for client in self.clients if not self.kept(client, Forgotten((request,))).all()
+        ]
+        parts = []
+        for client in owners:
+            _, _, x, y = self.client(client)
+            fits = np.isin(y, request.classes) if request.classes else np.ones(len(y), bool)
+            parts.append(Examples(x[fits], y[fits]))
+        return self._joined(parts)
+
+    def public_set(self) -> Floats:
+        """Return what the server has to train on: examples no client holds, without labels.
+
+        Shape (n, ...); n is 0 unless ``data.public`` sets some aside.
+        """
+        return self._data.train_x[self._public]
+
+    def test_set(self) -> Examples:
+        """Return the test examples, without marker."""
+        return Examples(self._data.test_x, self._data.test_y)
+
+    def triggered_test(self) -> TriggeredExamples | None:
+        """Return the test examples of other labels with the backdoor's patch; None without one."""
+        marker = self.scenario.marker
+        if marker is None or marker.kind != "backdoor":
+            return None
+        others = self._data.test_y != marker.label
+        x = markers.trigger(self._data.test_x[others], marker)
+        return TriggeredExamples(x, self._data.test_y[others], marker.label)
+
+    def predict(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
+        """Return softmax probabilities of a model, shape (n, num_classes); n may be 0.
+
+        Those of several tasks stand side by side, each adding up to 1.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            The model.
+        x : array of float32, shape (n, ...)
+            Examples.
+        device : str
+            Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises
+        ------
+        FederationError
+            If the arrays do not fit the model.
+        """
+        if self._workbench is None:
+            return self._predict_arrays(arrays, x)
+        place = models.device(device)
+        model = models.load(self._workbench, arrays).to(place).eval()
+        parts = [np.empty((0, sum(self.tasks.values()) or self.num_classes), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(x), _CHUNK):
+                chunk = torch.from_numpy(np.ascontiguousarray(x[start : start + _CHUNK])).to(place)
+                parts.append(_softmax(model, chunk).cpu().numpy())
+        model.cpu()
+        return np.concatenate(parts)
+
+    def _predict_arrays(self, arrays: Mapping[str, Array], x: Floats) -> Floats:
+        if self.array_model is None or not len(x):
+            return np.empty((0, self.num_classes), np.float32)
+        seen = self.seen(x).reshape(len(x), -1)
+        return self.array_model.predict(arrays, seen).astype(np.float32)
+
+    def losses(
+        self, arrays: Mapping[str, Array], examples: Examples, device: str = "cpu"
+    ) -> NDArray[np.float64]:
+        """Return the cross-entropy of a model on each example, shape (n,).
+
+        Probabilities below the smallest float32 count as that, so that every loss is finite.
+        """
+        probabilities = self.predict(arrays, examples.x, device)
+        true = probabilities[np.arange(len(examples.y)), examples.y].astype(np.float64)
+        return -np.log(np.maximum(true, np.finfo(np.float32).tiny))
+
+    def _frozen(self) -> Trunk | None:
+        chosen = self.scenario.model.trunk
+        return None if chosen is None else Trunk(chosen, self.input_shape, self.num_classes)
+
+    def planted_noise(self) -> PlantedNoise | None:
+        """Return the noise on the marked client's training examples; None without such a marker."""
+        marker = self.scenario.marker
+        if marker is None or marker.kind != "noise":
+            return None
+        marked, _ = self._marked[marker.client]
+        clean = self._rows(self._partition.train[marker.client])
+        at = marked.positions
+        return PlantedNoise(clean.x[at], clean.y[at], marked.x[at] - clean.x[at])
+
+    def _rows(self, positions: Integers) -> Examples:
+        return Examples(self._data.train_x[positions], self._data.train_y[positions])
+
+    def _plant(self) -> dict[int, tuple[markers.Marked, markers.Marked]]:
+        """Return the marked client's training and held-out data."""
+        marker = self.scenario.marker
+        if marker is None:
+            return {}
+        if self.tasks:
+            raise ConfigError(
+                f"[marker] changes the labels of one task, and this model learns several "
+                f"({', '.join(self.tasks)}); leave [marker] out, or learn one task with another "
+                "model.name"
+            )
+        client = marker.client
+        if client not in self._partition.train:
+            raise ConfigError(
+                f"marker.client = {client} does not exist; the clients are 0 to "
+                f"{len(self.clients) - 1}"
+            )
+        train, held_out = (
+            markers.plant(
+                *self._rows(part[client]),
+                marker,
+                self.num_classes,
+                [self.scenario.data_seed, client, address],
+            )
+            for part, address in (
+                (self._partition.train, _TRAIN),
+                (self._partition.held_out, _HELD_OUT),
+            )
+        )
+        if not len(train.positions):
+            raise ConfigError(
+                f"marker.fraction = {marker.fraction} marks none of the {len(train.y)} examples of "
+                f"client {client}; raise it or choose another client or label"
+            )
+        return {client: (train, held_out)}
+
+    def _training(self, chosen: Mapping[int, NDArray[np.bool_]]) -> Examples:
+        parts = []
+        for client, wanted in chosen.items():
+            if wanted.any():
+                x, y, _, _ = self.client(client)
+                parts.append(Examples(x[wanted], y[wanted]))
+        return self._joined(parts)
+
+    def _joined(self, parts: Iterable[Examples]) -> Examples:
+        none = Examples(np.empty((0, *self.input_shape), np.float32), np.empty(0, dtype=np.int64))
+        xs, ys = zip(none, *parts, strict=True)
+        return Examples(np.concatenate(xs), np.concatenate(ys))
+
+
+def _with_absolute_file(model: ModelConfig) -> ModelConfig:
+    if model.trunk is None or model.trunk.file is None:
+        return model
+    path = str(Path(model.trunk.file).expanduser().absolute())
+    return model.model_copy(update={"trunk": model.trunk.model_copy(update={"file": path})})
+
+
+def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(x)
+    if not isinstance(model, MultiTask):
+        return logits.softmax(1)
+    return torch.cat([part.softmax(1) for part in model.split(logits).values()], dim=1)
+
+
+def _at(omission: Omission, count: int) -> NDArray[np.bool_]:
+    """Return which of ``count`` positions an omission names one by one."""
+    return np.isin(np.arange(count), sorted(omission.samples))
+
+
+def _set_aside(size: int, share: float, seed: int) -> tuple[Integers, Integers]:
+    """Return which of ``size`` training examples are public, and which the clients share.
+
+    The draw looks at no label: the server knows none.
+    """
+    count = round(share * size)
+    if share and not 0 < count < size:
+        raise ConfigError(
+            f"data.public = {share} sets aside {count} of {size} training examples; choose a share "
+            "that leaves some for the server and some for the clients"
+        )
+    order = np.random.default_rng([seed, 0, 0, _PUBLIC]).permutation(size)
+    return np.sort(order[:count]), np.sort(order[count:])

@@ -1,0 +1,1 @@
+"""Networks, models that are none, and frozen trunks in front of them."""

@@ -1,0 +1,202 @@
+"""One self-contained page per run: what was forgotten, at what cost, and how far the claim goes.
+
+Reads ``results.json``, ``details.json``, ``ledger.sqlite`` and ``audit.json`` of the run folder and
+nothing else. The parts stand in :mod:`experiments.reporting`, which chooses the words and rounds
+the numbers; statistics and verdicts come from :mod:`unlearning`, what a page looks like stands in
+:mod:`experiments.reporting.template`. The same content goes to ``report.json`` and,
+as tables, to ``table.tex``.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel
+
+from experiments.reporting import claims, closeness, cost, findings, latex, origin
+from experiments.reporting.audit import Audited, audit
+from experiments.reporting.look import SCRIPT, STYLE
+from experiments.reporting.run import TITLES, Run
+from experiments.reporting.scorecard import scorecard
+from experiments.reporting.svg import inline
+from experiments.reporting.tasks import task_table
+from experiments.reporting.template import TEMPLATE
+from experiments.reporting.timeline import timeline
+from experiments.runs.folder import RunFolder
+from experiments.runs.results import DASH, Row, read_details, read_results, with_sd
+from unlearning.evaluation.scorecard import METRICS, summarise
+from unlearning.records.files import write_atomically
+
+__all__ = ["render"]
+
+_SHORT = 12  # characters of a digest that are shown
+_LONG_LEDGER = 30  # events beyond which the table is folded
+_ALTERNATIVES = {
+    "timeline": "Accuracy on test, retain and forget data and backdoor success over the rounds of "
+    "learning, unlearning and recovery, one panel per strategy",
+    "trade_off": "Average gap to retraining against cost, per strategy; scorecard and cost table "
+    "hold the numbers",
+    "differences": "Paired differences to retraining with 95 % intervals and margins, one panel "
+    "per measure, one line per strategy; the table below holds the numbers",
+    "attack": "Share of the forget set found against share of false alarms, one panel per "
+    "strategy, each with the band of an attack that finds nothing; the table below holds the areas",
+    "changes": "Change in accuracy per remaining client and class, one map per strategy; the "
+    "folded tables below hold the numbers",
+    "audit": "Curves of the likelihood-ratio attack with the band of chance, one panel per "
+    "strategy; the tables below hold the numbers",
+}
+
+
+def _content(run_dir: Path) -> dict[str, object]:
+    """Return all that the page shows, numbers as numbers and words as words."""
+    audited = audit(run_dir)
+    config, rows = _results(run_dir, audited)
+    run = Run(rows, read_details(run_dir))
+    details = run.details
+    ledger, broken = origin.events(run_dir / "ledger.sqlite", details.ledger_head)
+    if not rows:
+        broken = ""  # an audit serves no request of its own
+    asked = findings.asked(details) or (audited.asked if audited else "")
+    limits = [*(findings.warnings(run) if rows else ()), *findings.audit_warnings(audited)]
+    return {
+        "title": f"Forgetting {asked}" if asked else f"Unlearning {'report' if rows else 'audit'}",
+        "summary": findings.summary(run) if rows else findings.audit_summary(audited),
+        "findings": [*findings.audit_findings(audited), *findings.findings(run)],
+        "warnings": [broken, *limits] if broken else limits,
+        "num_seeds": len(run.seeds),
+        "num_strategies": len(run.strategies),
+        "has_reference": run.has_reference,
+        "scorecard": scorecard(run),
+        "audit": audited,
+        "differences": closeness.differences(run),
+        "timeline": timeline(details.timeline),
+        "course": details.timeline,
+        "cost": cost.costs(run),
+        "trade_off": cost.trades(run),
+        "attack": closeness.attack(run),
+        "changes": closeness.changes(run),
+        "tasks": task_table(run),
+        "claims": claims.claims(run, ledger),
+        "always": claims.ALWAYS,
+        "refused": details.refused,
+        "notes": [(e.strategy, e.seed, note) for e in details.extra for note in e.notes],
+        "measures": claims.MEASURES,
+        "distances": _distances(run),
+        "events": ledger,
+        "ledger_head": details.ledger_head,
+        "ledger_broken": broken,
+        "command": details.command,
+        "versions": details.versions,
+        "digests": origin.digests(run_dir),
+        "rows": rows,
+        "config": tomli_w.dumps(origin.without_none(config)),  # type: ignore[arg-type]
+    }
+
+
+def _results(run_dir: Path, audited: Audited | None) -> tuple[dict[str, Any], tuple[Row, ...]]:
+    """Return configuration and rows; of an audit alone, which makes no rows, none."""
+    if audited is not None and not (run_dir / "results.json").exists():
+        folder = RunFolder(run_dir)
+        return (dict(folder.read_config()) if folder.config.is_file() else {}), ()
+    return read_results(run_dir)
+
+
+def _distances(run: Run) -> dict[str, str]:
+    """Return the distance of parameters to the retrained model's, in words."""
+    found: dict[str, list[float]] = {}
+    for extra in run.details.extra:
+        if extra.array_distance is not None:
+            found.setdefault(extra.strategy, []).append(extra.array_distance)
+    names = [name for name in run.strategies if name in found]
+    return {name: with_sd(summarise(found[name]), 3) for name in names}
+
+
+def _page(content: Mapping[str, object]) -> str:
+    """Return the content as a page; only its own script may run, and nothing may be asked for."""
+    allowed = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        f"form-action 'none'; script-src 'sha256-{allowed}'"
+    )
+    templates = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    events = content["events"]
+    return templates.from_string(TEMPLATE).render(
+        {
+            **content,
+            "picture": _picture,
+            "metric_titles": [TITLES[name] for name in METRICS],
+            "work": cost.WORK,
+            "fold_events": isinstance(events, list) and len(events) > _LONG_LEDGER,
+            "short": _SHORT,
+            "dash": DASH,
+            "policy": policy,
+            "style": Markup(STYLE),
+            "script": Markup(SCRIPT),
+        }
+    )
+
+
+def _picture(svg: str, name: str) -> Markup:
+    return Markup(inline(svg, name, escape(_ALTERNATIVES[name])))
+
+
+def _plain(value: object) -> object:
+    """Return content as JSON has it; pictures are left out, their numbers are in."""
+    if isinstance(value, Row):
+        return value.to_json()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value):
+        names = (entry.name for entry in fields(value))
+        return {name: _plain(getattr(value, name)) for name in names if name != "picture"}
+    if isinstance(value, Mapping):
+        pictures = ("timeline", "trade_off")
+        return {str(k): _plain(item) for k, item in value.items() if k not in pictures}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def render(run_dir: Path) -> Path:
+    """Write ``report.html``, ``report.json`` and ``table.tex``; return the path of the page.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Holds ``results.json`` or ``audit.json`` or both; ``details.json`` and ``ledger.sqlite``
+        are told of if they are there.
+
+    Raises
+    ------
+    ResultsError
+        If ``results.json`` and ``audit.json`` are missing, or a file is damaged.
+    """
+    content = _content(run_dir)
+    page = run_dir / "report.html"
+    text = json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+    tables = latex.tables(
+        content["scorecard"],  # type: ignore[arg-type]
+        content["differences"],  # type: ignore[arg-type]
+        content["cost"],  # type: ignore[arg-type]
+        seeds=content["num_seeds"],  # type: ignore[arg-type]
+        command=str(content["command"]),
+    )
+    write_atomically(page, _page(content).encode())
+    write_atomically(run_dir / "report.json", f"{text}\n".encode())
+    write_atomically(run_dir / "table.tex", tables.encode())
+    return page

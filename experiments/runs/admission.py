@@ -1,0 +1,291 @@
+"""Whether a request may enter the ledger of a running federation.
+
+Everything is judged from the run folder alone, without Flower and PyTorch, so that asking takes a
+moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
+from unlearning.errors import RequestError, UnsupportedRequestError, unknown
+from unlearning.records.commitment import Claim, Commitment, Opening
+from unlearning.records.files import write_atomically
+from unlearning.records.ledger import Ledger
+from unlearning.request import Forgotten, Request, Scope
+
+__all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
+
+
+def compose(
+    clients: Sequence[int] = (),
+    samples: Sequence[tuple[int, ...]] = (),
+    classes: Sequence[int] = (),
+    tasks: Sequence[str] = (),
+    **rest: Any,
+) -> Request:
+    """Return the request that options of a command line mean; its scope follows from them.
+
+    Parameters
+    ----------
+    clients : sequence of int
+        Clients alone leave for good; with ``classes`` or ``tasks`` they own what is named.
+    samples : sequence of tuple of int
+        One for each of ``clients``, in the same order: positions of that client's samples.
+    classes, tasks : sequence
+        What is forgotten, at ``clients`` if any are named, everywhere otherwise.
+    **rest
+        Further fields of :class:`~unlearning.request.Request`.
+
+    Raises
+    ------
+    RequestError
+        If nothing is named, or the options do not go together.
+    """
+    if samples and len(samples) != len(clients):
+        raise RequestError(
+            f"{len(clients)} client(s) but {len(samples)} list(s) of samples; give one --samples "
+            "for each --client, in the same order"
+        )
+    if len([given for given in (samples, classes, tasks) if given]) > 1:
+        raise RequestError(
+            "samples, classes and tasks are separate requests; ask for one at a time"
+        )
+    if tasks:
+        return Request(Scope.TASK, clients=tuple(clients), tasks=tuple(tasks), **rest)
+    if samples:
+        owned: dict[int, tuple[int, ...]] = {}
+        for client, chosen in zip(clients, samples, strict=True):
+            owned[client] = (*owned.get(client, ()), *chosen)
+        return Request(Scope.SAMPLE, samples=owned, **rest)
+    if classes:
+        scope = Scope.SAMPLE if clients else Scope.CLASS
+        return Request(scope, clients=tuple(clients), classes=tuple(classes), **rest)
+    if clients:
+        return Request(Scope.CLIENT, clients=tuple(clients), **rest)
+    raise RequestError("nothing to forget is named; give --client, --class or --task")
+
+
+def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bool:
+    """Check a request against a run and append it to the run's ledger.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The run.
+    request : Request
+        What is asked.
+    claim : Claim or None
+        The opened samples; needed where the clients committed themselves to theirs.
+
+    Returns
+    -------
+    bool
+        False if the ledger knows this request id already: nothing is changed then.
+
+    Raises
+    ------
+    RequestError
+        If the run cannot be asked this; the ledger is left as it was.
+    """
+    federation = folder.read_federation()
+    if federation.kind == COMPARE:
+        raise RequestError(
+            f"{folder.path} is a comparison, in which all strategies answer the same scheduled "
+            "requests; put it under [[requests]] in the config, or ask a folder of `fedunlearn run`"
+        )
+    ledger = Ledger(folder.ledger)
+    if request.id in {known.id for known in ledger.requests()}:
+        return False
+    check(request, federation, ledger)
+    check_claim(request, federation, claim)
+    rounds = folder.read_config().get("rounds")
+    if request.at_round is not None and isinstance(rounds, int) and request.at_round > rounds:
+        raise RequestError(
+            f"round {request.at_round} lies after the last of the {rounds} rounds of {folder.path};"
+            f" give --at-round 1 to {rounds}, or leave it out"
+        )
+    return ledger.receive(request)
+
+
+def release(folder: RunFolder, request_id: str, released_by: str) -> None:
+    """Let a held request go: it is served next time, whatever the guard says.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger does not know it, or it is not held.
+    RequestError
+        In a comparison, which is over when it can be looked at.
+    """
+    if folder.read_federation().kind == COMPARE:
+        raise RequestError(
+            f"{folder.path} is a comparison; nothing is released there: raise the limit under "
+            "[guard] and compare again"
+        )
+    Ledger(folder.ledger).add(request_id, "released", released_by=released_by)
+
+
+def check_claim(request: Request, federation: FederationFacts, claim: Claim | None) -> None:
+    """Refuse samples that are not those the clients committed themselves to.
+
+    Raises
+    ------
+    RequestError
+        If the run has commitments and a named sample is not opened, or opened to something else.
+    """
+    if not federation.commitments or not request.samples:
+        return
+    if claim is None:
+        raise RequestError(
+            "this run takes requests for samples with a claim only; the client makes one with "
+            "`fedunlearn claim RUN --client ID --samples ... --out FILE`, give it with --claim FILE"
+        )
+    for client, positions in request.samples.items():
+        known = Commitment(federation.commitments[client], federation.clients[client])
+        known.check_opened(client, positions, claim)
+
+
+def read_claim(path: Path) -> Claim:
+    """Return the claim that a file holds.
+
+    Raises
+    ------
+    RequestError
+        If it holds none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            int(client): {int(place): Opening.from_json(one) for place, one in opened.items()}
+            for client, opened in found.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"{path} is no claim ({error}); make one with `fedunlearn claim`"
+        ) from error
+
+
+def write_claim(path: Path, claim: Claim) -> None:
+    """Write a claim that :func:`read_claim` reads."""
+    plain = {
+        str(client): {str(place): one.to_json() for place, one in opened.items()}
+        for client, opened in claim.items()
+    }
+    write_atomically(path, json.dumps(plain, indent=1).encode())
+
+
+def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse a request that names what does not exist, or must not or need not be forgotten.
+
+    Raises
+    ------
+    RequestError
+        For an unknown client, sample, class or task; for a class where there are several tasks;
+        for a task at clients that do not hold it, or at all that do; for what is forgotten already
+        or waits to be; for the only clients left.
+    UnsupportedRequestError
+        If the strategy of the run does not serve the scope.
+    """
+    if federation.scopes and request.scope.value not in federation.scopes:
+        raise UnsupportedRequestError(
+            f"strategy {federation.strategy!r} does not serve requests of scope "
+            f"{request.scope.value!r} (it serves: {', '.join(federation.scopes)}); "
+            "`fedunlearn list strategies` shows which do"
+        )
+    _check_names(request, federation)
+    _check_holders(request, federation, ledger)
+    _check_not_asked(request, federation, ledger)
+    _check_someone_stays(request, federation, ledger)
+
+
+def _check_names(request: Request, federation: FederationFacts) -> None:
+    clients = federation.clients
+    for client in (*request.clients, *request.samples):
+        if client not in clients:
+            raise RequestError(_unknown("client", client, clients))
+    for client, samples in request.samples.items():
+        if odd := [sample for sample in samples if not 0 <= sample < clients[client]]:
+            raise RequestError(
+                f"unknown sample {odd[0]} of client {client}: "
+                f"its training samples are counted from 0 to {clients[client] - 1}"
+            )
+    if request.classes and federation.tasks:
+        raise RequestError(
+            f"{request.describe()}: this federation learns several tasks "
+            f"({', '.join(federation.tasks)}), and a label means another thing in each; ask for a "
+            "task, for samples or for a client instead, or learn one task with another model.name"
+        )
+    for label in request.classes:
+        if label not in federation.classes:
+            raise RequestError(_unknown("class", label, federation.classes))
+    for task in request.tasks:
+        if task not in federation.tasks:
+            raise RequestError(unknown("task", task, federation.tasks))
+
+
+def _check_holders(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse a task at clients that do not hold it, or at all that do: that is the whole task."""
+    if not (request.tasks and request.clients and federation.holders):
+        return
+    asked = _asked(ledger)
+    for task in request.tasks:
+        holders = {
+            client
+            for client in federation.holders.get(task, ())
+            if not (gone := asked.omission(client)).everything and task not in gone.tasks
+        }
+        if holders and not holders - set(request.clients):
+            raise RequestError(
+                f"{request.describe()}: nobody else holds task {task!r}, so that its head would "
+                "rest on what is to be forgotten; leave the clients out to forget the task itself"
+            )
+    held = {client for task in request.tasks for client in federation.holders.get(task, ())}
+    if odd := [client for client in request.clients if client not in held]:
+        raise RequestError(
+            f"{request.describe()}: client {odd[0]} holds no example of it (clients that do: "
+            f"{', '.join(map(str, sorted(held))) or 'none'})"
+        )
+
+
+def _asked(ledger: Ledger) -> Forgotten:
+    """Return all that was asked for so far; requests that were refused do not count."""
+    known = ledger.requests()
+    return Forgotten(tuple(one for one in known if ledger.state(one.id) != "refused"))
+
+
+def _unknown(kind: str, value: int, known: Iterable[int]) -> str:
+    """Return that a number is unknown; many known numbers in a row are named by their ends."""
+    ids = sorted(known)
+    if len(ids) > 2 and ids == list(range(ids[0], ids[-1] + 1)):
+        return f"unknown {kind} {value} (known: {ids[0]} to {ids[-1]})"
+    return unknown(kind, value, ids)
+
+
+def _check_not_asked(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse what earlier requests ask for in full; those refused do not count."""
+    asked = _asked(ledger)
+    owners = request.owners(federation.clients)
+    if all(asked.omission(k).covers(request.omission(k)) for k in owners):
+        part = next(known for known in asked.requests if set(known.owners(owners)))
+        raise RequestError(
+            f"{request.describe()} is forgotten already or waits to be "
+            f"(request {part.id}, {ledger.state(part.id)}); nothing is left to ask for"
+        )
+
+
+def _check_someone_stays(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
+    """Refuse a request that would leave no client to train."""
+    gone = ledger.forgotten().clients
+    leaving = frozenset[int]().union(*(known.leavers for known in ledger.waiting()))
+    if request.leavers and not set(federation.clients) - gone - leaving - request.leavers:
+        before = sorted(gone | leaving)
+        others = f" (clients {', '.join(map(str, before))} have left or wait to)" if before else ""
+        raise RequestError(
+            f"{request.describe()} would leave no client to train{others}; "
+            "a federation needs at least one"
+        )

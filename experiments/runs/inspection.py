@@ -1,0 +1,220 @@
+"""What a run folder tells: how far the run is, what became of each request, what is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from experiments.runs.folder import RunFolder
+from experiments.runs.risks import residual_risks
+from experiments.runs.status import Status
+from unlearning.errors import FedUnlearnError, HistoryError
+from unlearning.records.ledger import Ledger
+
+__all__ = ["Overview", "RequestState", "Verdict", "overview", "verify"]
+
+
+@dataclass(frozen=True)
+class RequestState:
+    """What became of one request.
+
+    Parameters
+    ----------
+    id, text : str
+        The request, and what it asks in words.
+    at_round : int or None
+        When it is to be served.
+    states : dict of str to str
+        Last event by branch; a comparison has a branch for each strategy and seed, a run has one
+        with an empty name.
+    reasons : dict of str to str
+        Why it is held, by branch.
+    risks : tuple of str
+        What serving it left open, as far as the guard saw.
+    """
+
+    id: str
+    text: str
+    at_round: int | None
+    states: dict[str, str]
+    reasons: dict[str, str] = field(default_factory=dict)
+    risks: tuple[str, ...] = ()
+
+    def line(self, run: str = "RUN") -> str:
+        """Return the request on one line, with what to do about it in this run folder."""
+        fates = [f"{branch}: {event}" if branch else event for branch, event in self.states.items()]
+        when = f" after round {self.at_round}" if self.at_round else ""
+        said = f"request {self.id}: forget {self.text}{when}: {', '.join(fates)}"
+        for why in dict.fromkeys(self.reasons.values()):
+            said += (
+                f"; held because {why}; the model before stays in force and the data stay out of "
+                f"training; let it go with `fedunlearn release {run} {self.id}`"
+            )
+        return "; but ".join([said, *self.risks])
+
+
+@dataclass(frozen=True)
+class Overview:
+    """How far a run is; ``status`` is None before it began."""
+
+    run: str
+    status: Status | None
+    requests: tuple[RequestState, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values."""
+        return {
+            "run": self.run,
+            "status": None if self.status is None else asdict(self.status),
+            "requests": [asdict(request) for request in self.requests],
+        }
+
+    def lines(self) -> list[str]:
+        """Return the same in words."""
+        found = self.status
+        if found is None:
+            return [f"{self.run}: not begun"]
+        head = f"{self.run}: {found.state}"
+        if found.is_running:
+            head += f" (process {found.pid} on {found.host})"
+        if found.error:
+            head += f": {found.error}"
+        parts = [
+            f"{found.strategy}, {found.phase}, round {found.server_round}"
+            if found.strategy
+            else "",
+            f"{found.rounds_done} of {found.rounds_total} rounds done"
+            if found.rounds_total
+            else "",
+            "" if found.accuracy is None else f"accuracy {found.accuracy:.3f}",
+            f"updated {found.updated}",
+        ]
+        return [
+            head,
+            "; ".join(part for part in parts if part),
+            *(request.line(self.run) for request in self.requests),
+        ]
+
+
+def overview(folder: RunFolder) -> Overview:
+    """Return how far a run is and what became of each request; nothing is changed.
+
+    Raises
+    ------
+    ConfigError, LedgerError
+        If the status or the ledger cannot be read.
+    """
+    states: list[RequestState] = []
+    if folder.ledger.is_file():
+        with Ledger(folder.ledger) as ledger:
+            for request in ledger.requests():
+                fates = {event.branch: event.event for event in ledger.events(request.id)}
+                if len(fates) > 1 and fates.get("") == "received":
+                    del fates[""]  # received once for all branches; the branches tell more
+                text = request.describe()
+                why = {
+                    event.branch: str(event.facts["reason"])
+                    for event in ledger.events(request.id)
+                    if event.event == "held" and fates.get(event.branch) == "held"
+                }
+                risks = {
+                    risk: None
+                    for event in ledger.events(request.id)
+                    if event.event == "fulfilled"
+                    for risk in residual_risks(event.facts)
+                }
+                states.append(
+                    RequestState(request.id, text, request.at_round, fates, why, tuple(risks))
+                )
+    return Overview(str(folder.path), folder.read_status(), tuple(states))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was checked, and every problem found, in words."""
+
+    checked: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values."""
+        return {"sound": not self.problems, **asdict(self)}
+
+
+def verify(folder: RunFolder) -> Verdict:
+    """Check the chain of the ledger, every stored file of the history, and the final model."""
+    checked: list[str] = []
+    problems: list[str] = []
+    for check in (_check_ledger, _check_histories, _check_model):
+        said, wrong = check(folder)
+        checked += said
+        problems += wrong
+    return Verdict(tuple(checked), tuple(problems))
+
+
+Findings = tuple[list[str], list[str]]
+
+
+def _check_ledger(folder: RunFolder) -> Findings:
+    from experiments.runs.results import read_details
+
+    if not folder.ledger.is_file():
+        return [], [f"{folder.ledger} is missing; restore it from a backup"]
+    try:
+        with Ledger(folder.ledger) as ledger:
+            ledger.verify(read_details(folder.path).ledger_head or None)
+            events = len(ledger.events())
+    except FedUnlearnError as error:
+        return ["ledger: broken"], [str(error)]
+    return [f"ledger: the chain of {events} event(s) is sound"], []
+
+
+def _check_histories(folder: RunFolder) -> Findings:
+    from unlearning.records.history import History
+    from unlearning.records.store import INDEX
+
+    said: list[str] = []
+    problems: list[str] = []
+    indexes = sorted(folder.histories.rglob(INDEX))
+    for root in [index.parent for index in indexes] or _empty_folders(folder.histories):
+        name = root.relative_to(folder.path)
+        try:
+            with History.open(root) as history:
+                wrong = history.verify()
+                rounds, size = len(history.rounds), history.nbytes
+        except HistoryError as error:
+            said.append(f"{name}: cannot be read")
+            problems.append(str(error))
+            continue
+        problems += wrong
+        verdict = f"{len(wrong)} problem(s)" if wrong else "every stored file is sound"
+        said.append(f"{name}: {rounds} round(s), {size} bytes, {verdict}")
+    return said, problems
+
+
+def _empty_folders(histories: Path) -> list[Path]:
+    """Return the histories without an index: what they hold cannot be trusted."""
+    return sorted(path for path in histories.glob("seed-*") if path.is_dir())
+
+
+def _check_model(folder: RunFolder) -> Findings:
+    """Compare the saved model with the digest among the results."""
+    from experiments.runs.results import read_results
+    from unlearning.arrays import digest
+
+    if not (folder.model.is_file() and folder.results.is_file()):
+        return [], []
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        _, rows = read_results(folder.path)
+        found = digest(load_file(folder.model))
+    except (FedUnlearnError, OSError, SafetensorError) as error:
+        return ["model: cannot be checked"], [f"{folder.model}: {error}"]
+    if any((row.model_digest or "").endswith(found) for row in rows):
+        return ["model: it is the one the results speak of"], []
+    return ["model: not the one the results speak of"], [
+        f"{folder.model} has sha256 {found}, which no row of {folder.results} names; "
+        "restore it from a backup or run the config again"
+    ]

@@ -1,0 +1,121 @@
+"""Support vector machines: the solution, and unlearning from it (oracle 23)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unlearning.models import svm
+from unlearning.models.svm import Machine, decrement, fit, fourier, kernel, violation
+
+
+def _problem(size: int = 50, *, overlap: float = 1.0, seed: int = 4):
+    generator = np.random.default_rng(seed)
+    signs = np.where(np.arange(size) % 2, 1.0, -1.0)
+    rows = generator.normal(scale=overlap, size=(size, 3)) + 0.7 * signs[:, None]
+    return kernel(fourier(rows, 200, 0.3, 0)), signs
+
+
+def _same(found: Machine, expected: Machine, products, signs, left) -> None:
+    ours = products[:, left] @ (signs[left] * found.alpha) + found.bias
+    theirs = products[:, left] @ (signs[left] * expected.alpha) + expected.bias
+    np.testing.assert_allclose(ours, theirs, atol=1e-8)
+
+
+def test_two_points_by_hand():
+    """K = diag(1, 1), signs (1, -1), C = 5: a = (1, 1), b = 0 (maximise 2a - a^2)."""
+    found = fit(np.eye(2), np.array([1.0, -1.0]), 5.0)
+    np.testing.assert_allclose(found.alpha, [1, 1], atol=1e-9)
+    assert abs(found.bias) < 1e-9
+
+
+@pytest.mark.parametrize("ceiling", [0.05, 1.0, 100.0])
+@pytest.mark.parametrize("overlap", [0.3, 1.0])
+def test_every_leave_one_out_equals_a_new_solution(ceiling, overlap):
+    products, signs = _problem(overlap=overlap)
+    whole = fit(products, signs, ceiling)
+    assert violation(products, signs, ceiling, whole) < 1e-8
+    for gone in range(len(signs)):
+        left = np.delete(np.arange(len(signs)), gone)
+        found, _ = decrement(products, signs, ceiling, whole, np.array([gone]))
+        assert violation(products[np.ix_(left, left)], signs[left], ceiling, found) < 1e-8
+        again = fit(products[np.ix_(left, left)], signs[left], ceiling)
+        _same(found, again, products, signs, left)
+
+
+def test_a_reserve_example_costs_nothing():
+    products, signs = _problem(overlap=0.3)
+    whole = fit(products, signs, 10.0)
+    reserve = np.flatnonzero(whole.alpha == 0)
+    found, events = decrement(products, signs, 10.0, whole, reserve[:5])
+    assert events == 0
+    np.testing.assert_array_equal(found.alpha, np.delete(whole.alpha, reserve[:5]))
+    assert found.bias == whole.bias
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(40)), st.integers(1, 36), st.sampled_from([0.1, 1.0, 30.0]))
+def test_deleting_in_any_order_equals_retraining(order, number, ceiling):
+    products, signs = _problem(40)
+    machine, there = fit(products, signs, ceiling), np.arange(40)
+    for gone in order[:number]:
+        place = np.flatnonzero(there == gone)
+        block = products[np.ix_(there, there)]
+        machine, _ = decrement(block, signs[there], ceiling, machine, place)
+        there = np.delete(there, place)
+        if len(set(signs[there])) == 2:
+            block = products[np.ix_(there, there)]
+            assert violation(block, signs[there], ceiling, machine) < 1e-8
+    again = fit(products[np.ix_(there, there)], signs[there], ceiling)
+    _same(machine, again, products, signs, there)
+
+
+@pytest.mark.parametrize("ceiling", [0.3, 5.0])
+def test_the_path_itself_ends_at_the_solution(ceiling):
+    """Before anything is solved directly: the steps alone keep the conditions."""
+    products, signs = _problem()
+    for gone in range(0, 50, 3):
+        path = svm._Path(products, signs, ceiling, fit(products, signs, ceiling))
+        path.remove(gone)
+        left = np.delete(np.arange(50), gone)
+        found = Machine(path.alpha[left], path.bias)
+        assert violation(products[np.ix_(left, left)], signs[left], ceiling, found) < 1e-7
+
+
+def test_several_at_once_equal_one_after_the_other():
+    products, signs = _problem()
+    left = np.arange(20, 50)
+    found, events = decrement(products, signs, 1.0, fit(products, signs, 1.0), np.arange(20))
+    assert events > 0
+    _same(found, fit(products[20:, 20:], signs[20:], 1.0), products, signs, left)
+
+
+def test_the_last_example_of_a_label_leaves_a_constant():
+    products, signs = _problem(6)
+    whole = fit(products, signs, 1.0)
+    found, events = decrement(products, signs, 1.0, whole, np.array([1, 3, 5]))
+    assert events == 0
+    assert not found.alpha.any()
+    assert found.bias == -1
+    assert fit(products[:0, :0], signs[:0], 1.0).bias == 0
+
+
+def test_coinciding_examples():
+    rows = np.repeat(np.random.default_rng(0).normal(size=(10, 3)), 3, axis=0)
+    signs = np.where(rows[:, 0] > 0, 1.0, -1.0)
+    products = kernel(rows)
+    whole = fit(products, signs, 1.0)
+    for gone in range(0, 30, 4):
+        left = np.delete(np.arange(30), gone)
+        found, _ = decrement(products, signs, 1.0, whole, np.array([gone]))
+        again = fit(products[np.ix_(left, left)], signs[left], 1.0)
+        _same(found, again, products, signs, left)
+
+
+def test_fourier_features_approximate_the_kernel():
+    rows = np.random.default_rng(1).normal(size=(20, 4))
+    features = fourier(rows, 20_000, 0.2, 3)
+    squared = np.square(rows[:, None] - rows[None]).sum(2)
+    np.testing.assert_allclose(features @ features.T, np.exp(-0.2 * squared), atol=0.04)

@@ -1,0 +1,1 @@
+"""Models whose state is arrays: trees, kernels, clusters, linear systems, heads and parts."""

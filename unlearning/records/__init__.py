@@ -1,0 +1,1 @@
+"""What is kept: the ledger of requests, the history of training, what clients remember."""

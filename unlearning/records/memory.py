@@ -1,0 +1,134 @@
+"""What a client remembers on its own disk between messages: tombstones, and what training left.
+
+Tombstones name what the client has deleted and must never train on again; they survive a restart.
+Its last local model, and whatever else it made of its data, is kept only when a strategy needs it
+and is deleted with the data.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from unlearning.arrays import Arrays
+from unlearning.errors import HistoryError
+from unlearning.records.files import write_atomically
+from unlearning.request import Omission
+
+__all__ = ["ClientMemory"]
+
+
+class ClientMemory:
+    """Files of one client below ``home``.
+
+    Parameters
+    ----------
+    home : Path or None
+        Folder for all clients of one federation; None: nothing is remembered.
+    client : int
+        Stable client id.
+    """
+
+    def __init__(self, home: Path | None, client: int) -> None:
+        self._folder = None if home is None else home / f"client-{client:05d}"
+
+    @property
+    def tombstones(self) -> Omission:
+        """What this client has deleted for good."""
+        path = self._path("tombstones.json")
+        if path is None or not path.exists():
+            return Omission()
+        try:
+            return Omission.from_json(json.loads(path.read_text()))
+        except (ValueError, AttributeError) as error:
+            raise HistoryError(
+                f"tombstones {path} cannot be read ({error}); restore the file from a backup: "
+                "without it deleted data could be trained on again"
+            ) from error
+
+    @property
+    def has_salt(self) -> bool:
+        """Whether the secret of :attr:`salt` is there."""
+        path = self._path("salt")
+        return path is not None and path.exists()
+
+    @property
+    def salt(self) -> bytes:
+        """The secret that this client's samples are hashed with, 32 bytes; drawn when first asked.
+
+        It goes when the whole client is forgotten.
+
+        Raises
+        ------
+        HistoryError
+            If the client has no folder to keep it in.
+        """
+        path = self._path("salt")
+        if path is None:
+            raise HistoryError(
+                "client cannot commit itself to its samples: no folder was given for its salt; set "
+                "'home' in the node config"
+            )
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, secrets.token_bytes(32))
+        return path.read_bytes()
+
+    def bury(self, omission: Omission) -> None:
+        """Add to the tombstones, durably, and delete everything derived from training.
+
+        Where tasks alone are forgotten, what is kept per task (``...-<task>``) of other tasks
+        stays.
+        """
+        if self._folder is None:
+            return
+        total = (self.tombstones | omission).to_json()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / "tombstones.json", json.dumps(total).encode())
+        if omission.everything:
+            (self._folder / "salt").unlink(missing_ok=True)
+        tasks_alone = bool(omission.tasks) and omission == Omission(tasks=omission.tasks)
+        for derived in self._folder.glob("*.safetensors"):
+            _, per_task, task = derived.stem.partition("-")
+            if not (tasks_alone and per_task and task not in omission.tasks):
+                derived.unlink()
+
+    def remember(self, name: str, arrays: Arrays, facts: Mapping[str, int]) -> None:
+        """Keep named arrays under ``name``, with a few integers beside them.
+
+        Raises
+        ------
+        HistoryError
+            If the client has no folder to keep them in.
+        """
+        path = self._path(f"{name}.safetensors")
+        if path is None:
+            raise HistoryError(
+                f"client cannot keep {name!r}: no folder was given; set 'home' in the node config"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texts = {key: str(value) for key, value in facts.items()}
+        path_bytes = save(dict(arrays), {"facts": json.dumps(texts)})
+        write_atomically(path, path_bytes, durable=False)
+
+    def recall(self, name: str) -> tuple[Arrays, dict[str, int]] | None:
+        """Return what :meth:`remember` kept, or None if there is nothing (or it is damaged)."""
+        path = self._path(f"{name}.safetensors")
+        if path is None or not path.exists():
+            return None
+        raw = path.read_bytes()
+        try:
+            arrays = dict(load(raw))
+            size = int.from_bytes(raw[:8], "little")
+            facts = json.loads(json.loads(raw[8 : 8 + size])["__metadata__"]["facts"])
+        except (SafetensorError, KeyError, ValueError):
+            return None
+        return arrays, {key: int(value) for key, value in facts.items()}
+
+    def _path(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / name

@@ -1,0 +1,411 @@
+"""Where the history lies: immutable safetensors blobs and an SQLite index that names them.
+
+A batch of blobs is published first and then named by the index, in one transaction. Readers trust
+the index alone: whatever it does not name is a leftover of a crash and is removed at the next
+opening. Without a folder the same blobs and the same index live in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearning.errors import HistoryError
+from unlearning.records.blobs import Blobs, in_folder, in_memory
+
+__all__ = ["INDEX", "Blob", "Store"]
+
+INDEX = "index.sqlite"
+_LOCK = "index.lock"
+_VERSION = 1
+_SCHEMA = (
+    "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE rounds (round INTEGER PRIMARY KEY, erased TEXT)",
+    "CREATE TABLE participants (round INTEGER, client INTEGER, num_examples INTEGER NOT NULL,"
+    " weight REAL NOT NULL, distance REAL, norms TEXT, PRIMARY KEY (round, client)) WITHOUT ROWID",
+    "CREATE TABLE blobs (path TEXT PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL,"
+    " client INTEGER, sha256 TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX blobs_by_kind ON blobs (kind, round, client)",
+)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A row of the index: one file, what it holds and what its bytes must be.
+
+    Parameters
+    ----------
+    path : str
+        ``batch/name``, with forward slashes.
+    kind : str
+        ``initial``, ``global``, ``update``, ``contribution`` or ``state``.
+    server_round : int
+        The round it belongs to; 0 for the initial model and the state of a strategy; for a
+        contribution the last round in it.
+    client : int or None
+        Whose it is.
+    sha256 : str
+        Hex digest of the bytes.
+    size : int
+        In bytes.
+    """
+
+    path: str
+    kind: str
+    server_round: int
+    client: int | None
+    sha256: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The name inside a batch that holds one round."""
+        return {
+            "initial": "initial.safetensors",
+            "global": "global.safetensors",
+            "update": f"client-{self.client or 0:05d}.safetensors",
+            "contribution": f"contribution-{self.client or 0:05d}.safetensors",
+            "state": "state.safetensors",
+        }[self.kind]
+
+    @property
+    def moved_name(self) -> str:
+        """The name inside a batch that holds a whole history."""
+        return f"round-{self.server_round:05d}/{self.name}"
+
+
+def _close(*connections: sqlite3.Connection | None) -> None:
+    for connection in connections:
+        if connection is not None:
+            connection.close()
+
+
+class Store:
+    """Blobs and their index, in a folder or in memory.
+
+    One process writes at a time; it holds a lock until it closes the store or ends. Others may
+    read meanwhile.
+
+    Parameters
+    ----------
+    root : Path or None
+        Folder, made if missing; None: in memory.
+    durable : bool
+        What is committed survives a loss of power; False for copies that are thrown away.
+
+    Raises
+    ------
+    HistoryError
+        If the folder holds batches without an index, or an index that cannot be read.
+    """
+
+    def __init__(self, root: Path | None, *, durable: bool = True) -> None:
+        self.root, self.durable = root, durable
+        self._lock: sqlite3.Connection | None = None
+        if root is None:
+            self.blobs = in_memory()
+            self.db = self._connect(":memory:")
+        else:
+            self.blobs = self._folder(root, durable=durable)
+            self._lock = _acquire(root / _LOCK)
+            self.db = self._connect(root / INDEX)
+        self._finalizer = weakref.finalize(self, _close, self.db, self._lock)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process may write: in memory, or with the lock in hand."""
+        return self.root is None or self._lock is not None
+
+    @staticmethod
+    def _folder(root: Path, *, durable: bool) -> Blobs:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            blobs = in_folder(root, durable=durable)
+            leftovers = blobs.paths()
+        except OSError as error:
+            raise HistoryError(
+                f"cannot use {root} for the history: {error.strerror}; choose another folder"
+            ) from error
+        if leftovers and not (root / INDEX).exists():
+            raise HistoryError(
+                f"{root / INDEX} is missing but {root} holds recorded files; restore the index "
+                "from a backup or choose an empty folder"
+            )
+        return blobs
+
+    @staticmethod
+    def _connect(path: Path | str) -> sqlite3.Connection:
+        # Flower runs its server in a thread of its own; calls still come one after the other.
+        return sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+
+    def _prepare(self) -> None:
+        try:
+            # A rollback journal leaves no deleted bytes behind, as a write-ahead log does.
+            synchronous = "synchronous=EXTRA" if self.durable else "synchronous=OFF"
+            for pragma in ("temp_store=MEMORY", "secure_delete=ON", synchronous):
+                self.db.execute(f"PRAGMA {pragma}")
+            version = self.db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and self.writable:
+                with self.transaction():
+                    for statement in _SCHEMA:
+                        self.db.execute(statement)
+                    self.db.execute(f"PRAGMA user_version={_VERSION}")
+                version = _VERSION
+        except sqlite3.Error as error:
+            raise HistoryError(
+                f"{self.place(INDEX)} cannot be read ({error}); restore it from a backup or "
+                "choose an empty folder"
+            ) from error
+        if version != _VERSION:
+            raise HistoryError(
+                f"{self.place(INDEX)} has format {version}, this version reads {_VERSION}; "
+                "choose an empty folder"
+            )
+        if self.writable:
+            self.sweep()
+
+    def place(self, path: str) -> str:
+        """Return a path as a user can find it."""
+        return f"{path} (in memory)" if self.root is None else str(self.root / path)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run statements as one transaction, undone on any exception.
+
+        Raises
+        ------
+        HistoryError
+            If another process holds the store.
+        """
+        self.check_writable()
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
+        except sqlite3.OperationalError as error:  # a full disk, for example
+            raise HistoryError(
+                f"cannot write {self.place(INDEX)}: {error}; remove the cause and run it again"
+            ) from error
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+
+    def check_writable(self) -> None:
+        """Raise HistoryError if another process holds the store or the folder is read-only."""
+        if not self.writable:
+            raise HistoryError(
+                f"the history in {self.root} is being written by another process, or its folder is "
+                "read-only; wait until that process ends or choose another folder"
+            )
+
+    @contextmanager
+    def commit(self, batch: str) -> Iterator[None]:
+        """Publish a staged batch, then run the statements that name it, as one transaction."""
+        self.check_writable()
+        try:
+            self.blobs.publish(batch)
+            with self.transaction():
+                yield
+        except BaseException as error:
+            self.blobs.discard(batch)
+            with suppress(HistoryError):  # what cannot be removed now is removed when next opened
+                self.sweep()
+            if isinstance(error, OSError):
+                raise HistoryError(
+                    f"cannot write {self.place(batch)}: {error.strerror}; remove the cause and run "
+                    "it again"
+                ) from error
+            raise
+
+    def stage(
+        self, batch: str, kind: str, server_round: int, client: int | None, data: bytes,
+        *, name: str | None = None,
+    ) -> Blob:  # fmt: skip
+        """Stage bytes and return the row that will name them."""
+        row = Blob("", kind, server_round, client, hashlib.sha256(data).hexdigest(), len(data))
+        name = name or row.name
+        self.blobs.write(batch, name, data)
+        return Blob(f"{batch}/{name}", kind, server_round, client, row.sha256, row.size)
+
+    def insert(self, rows: Iterable[Blob]) -> None:
+        """Name blobs in the index (inside a transaction)."""
+        self.db.executemany(
+            "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?)",
+            [(b.path, b.kind, b.server_round, b.client, b.sha256, b.size) for b in rows],
+        )
+
+    def forget(self, rows: Iterable[Blob]) -> None:
+        """Take blobs out of the index (inside a transaction)."""
+        self.db.executemany("DELETE FROM blobs WHERE path = ?", [(blob.path,) for blob in rows])
+
+    def select(self, where: str = "1", values: tuple[object, ...] = ()) -> list[Blob]:
+        """Return the rows of the index that fulfil a condition, in order of their paths."""
+        found = self.db.execute(f"SELECT * FROM blobs WHERE {where} ORDER BY path", values)
+        return [Blob(*row) for row in found]
+
+    def read(self, blob: Blob) -> bytes:
+        """Return the bytes of a blob, checked.
+
+        Raises
+        ------
+        HistoryError
+            If they are missing or not the bytes that were written.
+        """
+        problem = None
+        try:
+            data = self.blobs.read(blob.path)
+        except FileNotFoundError:
+            problem = "is missing"
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        else:
+            if hashlib.sha256(data).hexdigest() != blob.sha256:
+                problem = "is damaged (its sha256 is not the one recorded)"
+        if problem:
+            raise HistoryError(
+                f"{self.place(blob.path)} {problem}; restore it from a backup or run the "
+                "federation again in another folder"
+            )
+        return data
+
+    def next_batch(self) -> str:
+        """Return a name for a batch that rewrites history, never used before."""
+        number = int(str(self.settings().get("rewrites", 0))) + 1
+        with self.transaction():
+            self.configure({"rewrites": number})
+        return f"rewrite-{number:05d}"
+
+    def settings(self) -> dict[str, object]:
+        """Return the settings recorded with the store."""
+        rows = self.db.execute("SELECT key, value FROM settings")
+        return {key: json.loads(value) for key, value in rows}
+
+    def configure(self, settings: dict[str, object]) -> None:
+        """Record settings (inside a transaction)."""
+        self.db.executemany(
+            "INSERT OR REPLACE INTO settings VALUES (?, ?)",
+            [(key, json.dumps(value)) for key, value in settings.items()],
+        )
+
+    def copy_tables(self, other: Store) -> None:
+        """Replace rounds and participants by those of another store (inside a transaction)."""
+        for table, columns in (("rounds", 2), ("participants", 6)):
+            self.db.execute(f"DELETE FROM {table}")
+            self.db.executemany(
+                f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",
+                other.db.execute(f"SELECT * FROM {table}").fetchall(),
+            )
+
+    def orphans(self) -> list[str]:
+        """Return what lies in the store without being named by the index."""
+        known = {row[0] for row in self.db.execute("SELECT path FROM blobs")}
+        return [path for path in self.blobs.paths() if path not in known]
+
+    def sweep(self) -> None:
+        """Remove what the index does not name.
+
+        Raises
+        ------
+        HistoryError
+            If something cannot be removed.
+        """
+        try:
+            self.blobs.remove(self.orphans())
+        except OSError as error:
+            raise HistoryError(
+                f"cannot delete {error.filename or self.place('leftovers')}: {error.strerror}; "
+                "remove the cause and open the history again, which deletes it"
+            ) from error
+
+    def check(self) -> list[str]:
+        """Return every problem in words: the index, each blob, leftovers."""
+        problems = [
+            f"{self.place(INDEX)}: {row[0]}"
+            for row in self.db.execute("PRAGMA integrity_check")
+            if row[0] != "ok"
+        ]
+        for blob in self.select():
+            try:
+                self.read(blob)
+            except HistoryError as error:
+                problems.append(str(error))
+        if self.writable:  # the other process's unfinished round is not a fault
+            problems += [f"{self.place(path)} is not in the index" for path in self.orphans()]
+        return problems
+
+    def vacuum(self) -> None:
+        """Rewrite the index, so that no deleted value is left in it."""
+        self.db.execute("VACUUM")
+
+    def copy_to(self, root: Path | None, *, durable: bool = True) -> Store:
+        """Return an independent copy in ``root``, which appears whole or not at all.
+
+        Raises
+        ------
+        HistoryError
+            If ``root`` exists and is not empty, or cannot be written.
+        """
+        if root is None:
+            twin = Store(None)
+            self.db.backup(twin.db)
+            self._copy_blobs(twin.blobs)
+            return twin
+        if root.exists() and any(root.iterdir()):
+            raise HistoryError(f"{root} is not empty; choose another folder for the copy")
+        building = root.with_name(f"{root.name}.tmp")
+        shutil.rmtree(building, ignore_errors=True)
+        try:
+            building.mkdir(parents=True)
+            self._copy_blobs(in_folder(building, durable=durable))
+            index = self._connect(building / INDEX)
+            try:
+                index.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+                self.db.backup(index)
+            finally:
+                index.close()
+            if root.exists():
+                root.rmdir()
+            building.replace(root)
+        except OSError as error:
+            shutil.rmtree(building, ignore_errors=True)
+            raise HistoryError(
+                f"cannot copy the history to {root}: {error.strerror}; choose another folder"
+            ) from error
+        return Store(root, durable=durable)
+
+    def _copy_blobs(self, target: Blobs) -> None:
+        batches: set[str] = set()
+        for blob in self.select():
+            batch, _, name = blob.path.partition("/")
+            target.take(batch, name, self.blobs, blob.path)
+            batches.add(batch)
+        for batch in sorted(batches):
+            target.publish(batch)
+
+    def close(self) -> None:
+        """Close the index and let other processes write."""
+        self._finalizer()
+
+
+def _acquire(path: Path) -> sqlite3.Connection | None:
+    """Return a connection that holds ``path`` alone until it is closed; None if another does."""
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:  # held by another process, or a read-only folder
+        _close(connection)
+        return None
+    return connection
