@@ -23,6 +23,7 @@ from types import TracebackType
 import numpy as np
 
 from unlearning.errors import LedgerError, unknown
+from unlearning.records.database import connect, create, transaction, version_of
 from unlearning.request import Forgotten, Request
 
 __all__ = ["ANSWER", "BATCH", "EVENTS", "GENESIS", "Event", "Ledger"]
@@ -84,11 +85,7 @@ class _Book:
         self.place = "the ledger in memory" if path is None else str(path)
         self.turn = threading.RLock()
         try:
-            # Flower runs its server in a thread of its own; the lock above keeps turns apart.
-            self.db = sqlite3.connect(
-                ":memory:" if path is None else path,
-                timeout=30.0, isolation_level=None, check_same_thread=False,
-            )  # fmt: skip
+            self.db = connect(path)
         except sqlite3.Error as error:
             raise LedgerError(
                 f"cannot open {self.place}: {error}; check that its folder exists and is writable"
@@ -104,11 +101,11 @@ class _Book:
         try:
             self.db.execute("PRAGMA journal_mode=DELETE")
             self.db.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder after the journal
-            if self._version() == 0:
+            if version_of(self.db) == 0:
                 with self.transaction():
-                    if self._version() == 0:  # another process may have been first
+                    if version_of(self.db) == 0:  # another process may have been first
                         self._create()
-            version = self._version()
+            version = version_of(self.db)
         except sqlite3.Error as error:
             raise LedgerError(
                 f"{self.place} cannot be read as a ledger: {error}; restore it from a backup or "
@@ -123,28 +120,13 @@ class _Book:
     def _create(self) -> None:
         if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
             raise LedgerError(f"{self.place} is another program's database; choose another path")
-        for statement in _SCHEMA:
-            self.db.execute(statement)
-        self.db.execute(f"PRAGMA user_version={_VERSION}")
-
-    def _version(self) -> int:
-        return int(self.db.execute("PRAGMA user_version").fetchone()[0])
+        create(self.db, _SCHEMA, _VERSION)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Keep everyone else from writing until the block ends; undo it on an exception."""
-        with self.turn:
-            try:
-                self.db.execute("BEGIN IMMEDIATE")
-                yield
-                self.db.execute("COMMIT")
-            except sqlite3.OperationalError as error:  # locked for too long, disk full, read-only
-                raise LedgerError(
-                    f"cannot write {self.place}: {error}; remove the cause and run it again"
-                ) from error
-            finally:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
+        with self.turn, transaction(self.db, self.place, LedgerError):
+            yield
 
     def rows(self, where: str = "1", values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """Return the rows that fulfil a condition, in order."""

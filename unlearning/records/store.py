@@ -19,6 +19,7 @@ from pathlib import Path
 
 from unlearning.errors import HistoryError
 from unlearning.records.blobs import Blobs, in_folder, in_memory
+from unlearning.records.database import connect, create, transaction, version_of
 
 __all__ = ["INDEX", "Blob", "Store"]
 
@@ -111,11 +112,11 @@ class Store:
         self._lock: sqlite3.Connection | None = None
         if root is None:
             self.blobs = in_memory()
-            self.db = self._connect(":memory:")
+            self.db = connect(None)
         else:
             self.blobs = self._folder(root, durable=durable)
             self._lock = _acquire(root / _LOCK)
-            self.db = self._connect(root / INDEX)
+            self.db = connect(root / INDEX)
         self._finalizer = weakref.finalize(self, _close, self.db, self._lock)
         try:
             self._prepare()
@@ -145,23 +146,16 @@ class Store:
             )
         return blobs
 
-    @staticmethod
-    def _connect(path: Path | str) -> sqlite3.Connection:
-        # Flower runs its server in a thread of its own; calls still come one after the other.
-        return sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-
     def _prepare(self) -> None:
         try:
             # A rollback journal leaves no deleted bytes behind, as a write-ahead log does.
             synchronous = "synchronous=EXTRA" if self.durable else "synchronous=OFF"
             for pragma in ("temp_store=MEMORY", "secure_delete=ON", synchronous):
                 self.db.execute(f"PRAGMA {pragma}")
-            version = self.db.execute("PRAGMA user_version").fetchone()[0]
+            version = version_of(self.db)
             if version == 0 and self.writable:
                 with self.transaction():
-                    for statement in _SCHEMA:
-                        self.db.execute(statement)
-                    self.db.execute(f"PRAGMA user_version={_VERSION}")
+                    create(self.db, _SCHEMA, _VERSION)
                 version = _VERSION
         except sqlite3.Error as error:
             raise HistoryError(
@@ -190,17 +184,8 @@ class Store:
             If another process holds the store.
         """
         self.check_writable()
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
+        with transaction(self.db, self.place(INDEX), HistoryError):
             yield
-            self.db.execute("COMMIT")
-        except sqlite3.OperationalError as error:  # a full disk, for example
-            raise HistoryError(
-                f"cannot write {self.place(INDEX)}: {error}; remove the cause and run it again"
-            ) from error
-        finally:
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
 
     def check_writable(self) -> None:
         """Raise HistoryError if another process holds the store or the folder is read-only."""
@@ -369,7 +354,7 @@ class Store:
         try:
             building.mkdir(parents=True)
             self._copy_blobs(in_folder(building, durable=durable))
-            index = self._connect(building / INDEX)
+            index = connect(building / INDEX)
             try:
                 index.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
                 self.db.backup(index)

@@ -1,0 +1,343 @@
+"""Reading what training left behind: who took part, models, updates, contributions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearning.arrays import Arrays
+from unlearning.errors import ConfigError, HistoryError, unknown
+from unlearning.records.blobs import decode
+from unlearning.records.store import INDEX, Blob, Store
+from unlearning.request import Request
+
+__all__ = ["COLUMNS", "DTYPES", "Kept", "Past"]
+
+COLUMNS = frozenset({"globals", "updates", "contributions", "sensitivities"})
+DTYPES = ("float32", "float16")
+
+_MEANING = {
+    "globals": "the model at the start of each round",
+    "updates": "every client's update of each round",
+    "contributions": "the summed contribution of each client",
+    "sensitivities": "each update's weight and distance from the mean",
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a history keeps, of which rounds, and how; the parameters are those of ``History``.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is unknown or out of range.
+    """
+
+    keep: frozenset[str]
+    interval: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if strange := sorted(self.keep - COLUMNS):
+            raise ConfigError(unknown("history column", strange[0], sorted(COLUMNS)))
+        if self.interval < 1:
+            raise ConfigError(f"history.interval is {self.interval}; expected 1 or more rounds")
+        if self.dtype not in DTYPES:
+            raise ConfigError(unknown("history.dtype", self.dtype, DTYPES))
+
+    @staticmethod
+    def from_settings(settings: Mapping[str, object]) -> Kept:
+        """Return what a store was recorded with."""
+        names = settings.get("keep", [])
+        keep = frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+        return Kept(keep, int(str(settings["interval"])), str(settings["dtype"]))
+
+    def to_settings(self) -> dict[str, object]:
+        """Return plain values to record."""
+        return {"keep": sorted(self.keep), "interval": int(self.interval), "dtype": self.dtype}
+
+    def holds(self, server_round: int) -> bool:
+        """Return whether globals and updates of a round are kept, if they are kept at all."""
+        return (server_round - 1) % self.interval == 0
+
+
+class Past:
+    """A recorded history that can be read; ``History`` also writes one.
+
+    Parameters
+    ----------
+    store : Store
+        Where it lies; its settings say what was kept.
+
+    Attributes
+    ----------
+    store, kept
+        What it was made from, for the pieces that write a history.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.kept = Kept.from_settings(store.settings())
+        self._read_bytes = 0
+
+    # --- settings ------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Path | None:
+        """The folder; None: in memory."""
+        return self.store.root
+
+    @property
+    def keep(self) -> frozenset[str]:
+        """What is kept, a subset of ``COLUMNS``."""
+        return self.kept.keep
+
+    @property
+    def interval(self) -> int:
+        """Globals and updates are kept every so many rounds."""
+        return self.kept.interval
+
+    @property
+    def dtype(self) -> str:
+        """How updates are stored: ``float32`` (as they are) or ``float16``."""
+        return self.kept.dtype
+
+    # --- rounds, models and updates ------------------------------------------------------------
+
+    @property
+    def initial(self) -> Arrays:
+        """The model that learning started from.
+
+        Raises
+        ------
+        HistoryError
+            If nothing was recorded yet.
+        """
+        found = self.store.select("kind = 'initial'")
+        if not found:
+            raise HistoryError(
+                f"{self.store.place(INDEX)} holds no initial model; nothing was recorded yet"
+            )
+        return self._load(found[0])
+
+    @property
+    def state(self) -> Arrays:
+        """What a strategy last left with :meth:`keep_state`; empty if nothing."""
+        found = self.store.select("kind = 'state'")
+        return self._load(found[0]) if found else {}
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """All recorded rounds, ascending."""
+        rows = self.store.db.execute("SELECT round FROM rounds ORDER BY round")
+        return tuple(row[0] for row in rows)
+
+    @property
+    def stored_rounds(self) -> tuple[int, ...]:
+        """The rounds whose globals and updates can be read, as far as these are kept at all."""
+        if not self.kept.keep & {"globals", "updates"}:
+            return ()
+        if "globals" in self.kept.keep:
+            return self.stored_globals
+        return tuple(t for t in self.rounds if self.kept.holds(t))
+
+    @property
+    def stored_globals(self) -> tuple[int, ...]:
+        """The rounds whose model at the start can be read; none if globals are not kept."""
+        rows = self.store.db.execute("SELECT round FROM blobs WHERE kind = 'global' ORDER BY round")
+        return tuple(row[0] for row in rows)
+
+    def participants(self, server_round: int) -> dict[int, int]:
+        """Return client id -> number of examples of those who took part, in order of id.
+
+        Raises
+        ------
+        HistoryError
+            If the round is not recorded.
+        """
+        self._check_recorded(server_round)
+        rows = self.store.db.execute(
+            "SELECT client, num_examples FROM participants WHERE round = ? ORDER BY client",
+            (int(server_round),),
+        )
+        return dict(rows.fetchall())
+
+    def weights(self, server_round: int, without: Collection[int] = ()) -> dict[int, float]:
+        """Return client id -> share of the examples, among those not in ``without``.
+
+        The shares sum to 1. Empty if nobody is left, or nobody left has an example.
+
+        Raises
+        ------
+        HistoryError
+            If the round is not recorded.
+        """
+        left = {k: n for k, n in self.participants(server_round).items() if k not in without}
+        total = sum(left.values())
+        return {client: n / total for client, n in left.items()} if total else {}
+
+    def arrays(self, server_round: int) -> Arrays:
+        """Return the global model at the start of a round, in its own dtypes.
+
+        Raises
+        ------
+        HistoryError
+            If it was not kept, was erased, or is damaged.
+        """
+        return self._load(self.find("globals", "global", server_round, None))
+
+    def update(self, server_round: int, client: int) -> Arrays:
+        """Return what a client changed in a round, in the dtypes it was recorded with.
+
+        Raises
+        ------
+        HistoryError
+            If it was not kept, the client did not take part, or the file is damaged.
+        """
+        return self._load(self.find("updates", "update", server_round, client))
+
+    def norms(self, server_round: int, client: int) -> dict[str, float]:
+        """Return parameter name -> L2 norm of an update before any narrowing to float16.
+
+        Raises
+        ------
+        HistoryError
+            As for :meth:`update`.
+        """
+        self.find("updates", "update", server_round, client)
+        row = self.store.db.execute(
+            "SELECT norms FROM participants WHERE round = ? AND client = ?",
+            (int(server_round), int(client)),
+        ).fetchone()
+        return {str(name): float(value) for name, value in json.loads(row[0]).items()}
+
+    def contribution(self, client: int) -> Arrays:
+        """Return the sum over rounds of weight times update of a client, in float64.
+
+        Integer buffers are those of its last update.
+
+        Raises
+        ------
+        HistoryError
+            If contributions were not kept or the client never took part.
+        """
+        self.require(("contributions",), "reading contributions")
+        found = self.store.select("kind = 'contribution' AND client = ?", (int(client),))
+        if client in self.incomplete:
+            raise HistoryError(
+                f"the contribution of client {client} cannot be told: rounds were dropped and not "
+                "every update was kept; run the federation again with updates kept and "
+                "history.interval = 1"
+            )
+        if not found:
+            raise HistoryError(f"client {client} took part in no recorded round")
+        return self._load(found[0])
+
+    def sensitivities(self, server_round: int) -> dict[int, tuple[float, float]]:
+        """Return client id -> (weight p, L2 distance of its update from the weighted mean).
+
+        The distance runs over parameters. With it, leaving out one client would have moved the
+        round's update by ``p / (1 - p) * distance``.
+
+        Raises
+        ------
+        HistoryError
+            If sensitivities were not kept or the round is not recorded.
+        """
+        self.require(("sensitivities",), "reading sensitivities")
+        self._check_recorded(server_round)
+        rows = self.store.db.execute(
+            "SELECT client, weight, distance FROM participants WHERE round = ? ORDER BY client",
+            (int(server_round),),
+        )
+        return {client: (weight, distance) for client, weight, distance in rows}
+
+    def first_round(self, request: Request) -> int | None:
+        """Return the first recorded round in which an owner of the request took part, or None."""
+        rows = self.store.db.execute("SELECT client, MIN(round) FROM participants GROUP BY client")
+        firsts = dict(rows.fetchall())
+        return min((firsts[client] for client in request.owners(firsts)), default=None)
+
+    def require(self, needs: Collection[str], strategy: str) -> None:
+        """Check that what a strategy needs is kept; names outside ``COLUMNS`` are not looked at.
+
+        Raises
+        ------
+        HistoryError
+            Naming what is missing and how to record it.
+        """
+        if missing := sorted(set(needs) & COLUMNS - self.kept.keep):
+            words = " and ".join(f"{name!r} ({_MEANING[name]})" for name in missing)
+            raise HistoryError(
+                f"{strategy} needs {words}, which {self.store.place(INDEX)} was not recorded "
+                "with; run the federation again with this strategy named in its config "
+                f"(strategy = {strategy!r}, or in compare --strategies)"
+            )
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of everything stored, without the index."""
+        row = self.store.db.execute("SELECT COALESCE(SUM(size), 0) FROM blobs").fetchone()
+        return int(row[0])
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read through this object so far."""
+        return self._read_bytes
+
+    def _check_recorded(self, server_round: int) -> None:
+        if not self.store.db.execute(
+            "SELECT 1 FROM rounds WHERE round = ?", (int(server_round),)
+        ).fetchone():
+            raise HistoryError(f"round {server_round} is not recorded ({self.span()})")
+
+    def span(self) -> str:
+        """Return in words which rounds are recorded."""
+        rounds = self.rounds
+        return f"recorded: {rounds[0]} to {rounds[-1]}" if rounds else "nothing was recorded yet"
+
+    def find(self, column: str, kind: str, server_round: int, client: int | None) -> Blob:
+        """Return where a model or an update lies.
+
+        Raises
+        ------
+        HistoryError
+            In words, if it is not there.
+        """
+        self.require((column,), f"reading {column}")
+        values = (kind, int(server_round), None if client is None else int(client))
+        if found := self.store.select("kind = ? AND round = ? AND client IS ?", values):
+            return found[0]
+        self._check_recorded(server_round)
+        if not self.kept.holds(int(server_round)):
+            raise HistoryError(
+                f"round {server_round} was recorded without {column} (history.interval = "
+                f"{self.kept.interval}); the next earlier round with them is "
+                f"{server_round - (server_round - 1) % self.kept.interval}"
+            )
+        if client is None:
+            row = self.store.db.execute(
+                "SELECT erased FROM rounds WHERE round = ?", (int(server_round),)
+            ).fetchone()
+            raise HistoryError(
+                f"the model of round {server_round} was erased with request {row[0]}; start from "
+                "an earlier round or from the initial model"
+            )
+        raise HistoryError(
+            f"client {client} has no update in round {server_round} (took part: "
+            f"{', '.join(map(str, self.participants(server_round))) or 'nobody'})"
+        )
+
+    def _load(self, blob: Blob) -> Arrays:
+        data = self.store.read(blob)
+        self._read_bytes += len(data)
+        return decode(data)
+
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """The clients whose contribution cannot be told since rounds were dropped."""
+        found = self.store.settings().get("incomplete", [])
+        return frozenset(map(int, found)) if isinstance(found, list) else frozenset()

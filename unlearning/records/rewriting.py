@@ -1,0 +1,132 @@
+"""Deleting from a history, and replacing what it holds; a crash leaves the old or the new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from unlearning.arrays import Arrays, weighted_sum
+from unlearning.errors import HistoryError
+from unlearning.records.blobs import decode, encode
+from unlearning.records.past import Past
+from unlearning.records.store import Blob
+from unlearning.request import Request
+
+__all__ = ["Purged", "adopt", "purge", "truncate"]
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What a purge removed.
+
+    Parameters
+    ----------
+    files : int
+        Stored files deleted.
+    bytes : int
+        Their size.
+    """
+
+    files: int = 0
+    bytes: int = 0
+
+
+def purge(past: Past, request: Request) -> Purged:
+    """Delete everything that holds what a request wants forgotten; see ``History.purge``."""
+    first = past.first_round(request)
+    if first is None:
+        return Purged()
+    rows = past.store.db.execute("SELECT DISTINCT client FROM participants")
+    owners = set(request.owners(row[0] for row in rows))
+    gone = [
+        blob
+        for blob in past.store.select("kind != 'initial'")
+        if (blob.server_round > first if blob.kind == "global" else blob.client in owners)
+    ]
+    with past.store.transaction():
+        past.store.forget(gone)
+        past.store.db.executemany(
+            "DELETE FROM participants WHERE client = ?", [(client,) for client in owners]
+        )
+        past.store.db.execute(
+            "UPDATE rounds SET erased = ? WHERE round > ? AND erased IS NULL",
+            (request.id, first),
+        )
+        # Whoever comes back starts from nothing, which is complete.
+        past.store.configure({"incomplete": sorted(past.incomplete - owners)})
+    past.store.sweep()
+    past.store.vacuum()
+    return Purged(len(gone), sum(blob.size for blob in gone))
+
+
+def adopt(past: Past, other: Past) -> None:
+    """Replace all content by that of another history; see ``History.adopt``."""
+    if other is past:
+        return
+    for name in ("keep", "interval", "dtype"):
+        mine, theirs = getattr(past, name), getattr(other, name)
+        if mine != theirs:
+            raise HistoryError(
+                f"a history recorded with history.{name} = {mine!r} cannot take over one with "
+                f"{theirs!r}; rewrite it with the same settings, for example in a fork"
+            )
+    batch = past.store.next_batch()
+    rows: list[Blob] = []
+    try:
+        for blob in other.store.select():
+            name = blob.moved_name
+            past.store.blobs.take(batch, name, other.store.blobs, blob.path)
+            rows.append(replace(blob, path=f"{batch}/{name}"))
+        with past.store.commit(batch):
+            past.store.forget(past.store.select())
+            past.store.insert(rows)
+            past.store.copy_tables(other.store)
+            past.store.configure({"incomplete": sorted(other.incomplete)})
+    finally:
+        past.store.blobs.discard(batch)
+    past.store.sweep()
+    past.store.vacuum()
+
+
+def truncate(past: Past, after_round: int) -> None:
+    """Drop every round later than ``after_round``; see ``History.truncate``."""
+    gone = past.store.select("round > ?", (int(after_round),))
+    if not any(server_round > after_round for server_round in past.rounds):
+        return
+    batch = past.store.next_batch()
+    incomplete = {k for k in past.incomplete if _attendance(past, k, after_round)}
+    fresh: list[Blob] = []
+    try:
+        for blob in gone:
+            if blob.kind != "contribution" or blob.client is None:
+                continue
+            rows = _attendance(past, blob.client, after_round)
+            if rows and ("updates" not in past.keep or past.interval > 1):
+                incomplete.add(blob.client)
+            elif rows:
+                total = _recount(past, blob.client, rows)
+                data, last = encode(total), rows[-1][0]
+                fresh.append(past.store.stage(batch, "contribution", last, blob.client, data))
+        with past.store.commit(batch):
+            past.store.forget(gone)
+            for table in ("rounds", "participants"):
+                past.store.db.execute(f"DELETE FROM {table} WHERE round > ?", (int(after_round),))
+            past.store.insert(fresh)
+            past.store.configure({"incomplete": sorted(incomplete)})
+    finally:
+        past.store.blobs.discard(batch)
+    past.store.sweep()
+
+
+def _attendance(past: Past, client: int, until: int) -> list[tuple[int, float]]:
+    """Return (round, weight) of a client, up to a round."""
+    return past.store.db.execute(
+        "SELECT round, weight FROM participants WHERE client = ? AND round <= ? ORDER BY round",
+        (client, int(until)),
+    ).fetchall()
+
+
+def _recount(past: Past, client: int, rows: list[tuple[int, float]]) -> Arrays:
+    return weighted_sum(
+        (weight, decode(past.store.read(past.find("updates", "update", t, client))))
+        for t, weight in rows
+    )
