@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
+from experiments.config.fields import (
+    Count,
+    Decay,
+    Ids,
+    LearningRate,
+    Momentum,
+    Names,
+    OpenTable,
+    Positive,
+    Samples,
+    Share,
+    Table,
+    listed,
+)
 from unlearning.errors import RequestError
 from unlearning.request import Request, Scope
 
@@ -38,74 +44,8 @@ __all__ = [
     "alias_of",
 ]
 
-Samples = tuple[int, ...] | dict[int, tuple[int, ...]] | Literal["marked"]
 
-
-def _items(value: object) -> object:
-    """Return a list as a tuple, and text as its comma-separated parts (Flower knows no lists)."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _integers(value: object) -> object:
-    """Return a list of integers as a tuple; comma-separated digits are accepted as text."""
-    items = _items(value)
-    if isinstance(value, str) and isinstance(items, tuple):
-        return tuple(int(part) if part.lstrip("-").isdigit() else part for part in items)
-    return items
-
-
-def _positions(value: object) -> tuple[int, ...]:
-    items = _integers(value)
-    if not isinstance(items, tuple) or any(type(i) is not int or i < 0 for i in items):
-        raise ValueError("should be a list of positions counted from 0, for example [4, 8, 15]")
-    return items
-
-
-def _samples(value: object) -> Samples:
-    """Return positions of one client, positions per client, or the word ``marked``."""
-    if value == "marked":
-        return "marked"
-    if not isinstance(value, Mapping):
-        return _positions(value)
-    if odd := [key for key in value if not str(key).isdigit()]:
-        raise ValueError(f"should name clients by number; {str(odd[0])!r} is none")
-    return {int(key): _positions(positions) for key, positions in value.items()}
-
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Ids = Annotated[tuple[Count, ...], BeforeValidator(_integers)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
-LearningRate = Annotated[float, Field(gt=0)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
-Decay = Annotated[float, Field(ge=0)]
-
-
-class _Table(BaseModel):
-    """A table whose keys are all known."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
-    )
-
-
-class _OpenTable(BaseModel):
-    """A table whose further keys are parameters of the thing that it names."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="allow", strict=True, allow_inf_nan=False, validate_default=True
-    )
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The keys that are not the table's own."""
-        return dict(self.model_extra or {})
-
-
-class DataConfig(_OpenTable):
+class DataConfig(OpenTable):
     """Which data, and how the clients share it; further keys are the partitioner's parameters."""
 
     name: str = Field(default="digits", description="a data set, npz:PATH or module:function")
@@ -141,7 +81,7 @@ class DataConfig(_OpenTable):
         return raw
 
 
-class TrunkConfig(_OpenTable):
+class TrunkConfig(OpenTable):
     """A frozen network whose last hidden layer is what a model sees; further keys: its parameters.
 
     It must have been made without the data that may have to be forgotten.
@@ -154,7 +94,7 @@ class TrunkConfig(_OpenTable):
     seed: int = Field(default=0, ge=0, lt=2**63, description="of its random values")
 
 
-class ModelConfig(_OpenTable):
+class ModelConfig(OpenTable):
     """Which model; further keys are its parameters."""
 
     name: str = Field(default="mlp", description="a model or module:function")
@@ -163,7 +103,7 @@ class ModelConfig(_OpenTable):
     )
 
 
-class TrainConfig(_Table):
+class TrainConfig(Table):
     """How a client trains in a learning round."""
 
     local_epochs: Positive = Field(default=1, description="passes over the client's data per round")
@@ -175,7 +115,7 @@ class TrainConfig(_Table):
     fraction: Share = Field(default=1.0, description="the share of clients that train in a round")
 
 
-class RecoveryConfig(_Table):
+class RecoveryConfig(Table):
     """What differs from ``[train]`` in recovery rounds."""
 
     local_epochs: Positive | None = Field(default=None, description="passes over the client's data")
@@ -189,7 +129,7 @@ class RecoveryConfig(_Table):
     fraction: Share | None = Field(default=None, description="the share of clients that train")
 
 
-class MarkerConfig(_Table):
+class MarkerConfig(Table):
     """Evidence planted in one client's data before learning, to see whether it is forgotten."""
 
     kind: Literal["backdoor", "label-flip", "noise"] = Field(
@@ -205,16 +145,16 @@ class MarkerConfig(_Table):
     )
 
 
-class RequestConfig(_Table):
+class RequestConfig(Table):
     """What is to be forgotten, and when."""
 
     scope: Literal["client", "sample", "class", "task"] = Field(
         description="client, sample, class or task"
     )
     clients: Ids = Field(default=(), description="a list of client ids")
-    samples: Annotated[
-        Samples, PlainValidator(_samples), PlainSerializer(lambda value: value, return_type=Any)
-    ] = Field(default=(), description="a list of positions, a table of client to list, or 'marked'")
+    samples: Samples = Field(
+        default=(), description="a list of positions, a table of client to list, or 'marked'"
+    )
     classes: Ids = Field(default=(), description="a list of labels")
     tasks: Names = Field(default=(), description="a list of task names")
     at_round: Count | None = Field(
@@ -263,7 +203,7 @@ class RequestConfig(_Table):
         )
 
 
-class EngineConfig(_Table):
+class EngineConfig(Table):
     """How the federation is carried out; no setting here changes a result."""
 
     grid: Literal["ray", "local"] = Field(
@@ -284,7 +224,7 @@ class EngineConfig(_Table):
     )
 
 
-class HistoryConfig(_Table):
+class HistoryConfig(Table):
     """How the history of learning is kept."""
 
     interval: Positive = Field(default=1, description="keep models and updates of every n-th round")
@@ -293,7 +233,7 @@ class HistoryConfig(_Table):
     )
 
 
-class StopConfig(_Table):
+class StopConfig(Table):
     """When retraining and recovery end before their budget of rounds is spent."""
 
     tolerance: float | None = Field(
@@ -303,7 +243,7 @@ class StopConfig(_Table):
     )
 
 
-class GuardConfig(_Table):
+class GuardConfig(Table):
     """What stands between requests, answers and everyone else; off unless asked for."""
 
     commitment: bool = Field(
@@ -339,7 +279,7 @@ class GuardConfig(_Table):
     )
 
 
-class StartConfig(_Table):
+class StartConfig(Table):
     """A model that was trained elsewhere; a run then begins from it, without a history."""
 
     model: str | None = Field(
@@ -347,7 +287,7 @@ class StartConfig(_Table):
     )
 
 
-class Config(_Table):
+class Config(Table):
     """All settings of one experiment."""
 
     seed: int = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
@@ -368,7 +308,7 @@ class Config(_Table):
     recovery: RecoveryConfig = RecoveryConfig()
     stop: StopConfig = StopConfig()
     marker: MarkerConfig | None = Field(default=None, description="a table")
-    requests: Annotated[tuple[RequestConfig, ...], BeforeValidator(_items)] = Field(
+    requests: Annotated[tuple[RequestConfig, ...], BeforeValidator(listed)] = Field(
         default=(), description="a list of tables"
     )
     engine: EngineConfig = EngineConfig()

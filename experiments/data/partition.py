@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.schema import DataConfig
-from experiments.data.datasets import cache_folder
+from experiments.data.places import cache_folder
 from unlearning.errors import ConfigError, unknown
 
 __all__ = ["Partition", "names", "partition"]

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.data.dataset import Dataset, ranged, split
+from experiments.data.places import folder_of
 from unlearning.errors import ConfigError
 
 __all__ = ["adult", "location30"]
@@ -46,6 +48,24 @@ _ADULT = {
 _INCOMES = ("<=50K", ">50K")
 _PLACES = 446
 _KINDS = 30
+
+
+def read_adult(root: str | None, download: bool) -> Dataset:
+    """Return UCI's Adult table: 32,561 and 16,281 people, 108 columns, income above 50,000 or not.
+
+    The official files and parts; see :func:`adult` for categories and
+    missing values. Numbers are scaled so that the training rows span [0, 1]; the ranges are taken
+    as public. ``root`` is the folder of the files, or of a folder ``adult`` that has them.
+    """
+    return ranged(Dataset(*adult(folder_of("adult", root)), num_classes=2))
+
+
+def read_location30(root: str | None, download: bool) -> Dataset:
+    """Return the check-ins called Location-30: 5,010 visitors, 446 places, 30 kinds, 80 to 20.
+
+    ``root`` is the folder of the official archive, or of a folder ``location30`` that has it.
+    """
+    return split(*location30(folder_of("location30", root)))
 
 
 def adult(folder: Path) -> tuple[Floats, Integers, Floats, Integers]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.data import datasets as data
+from experiments.data import embedded
 from experiments.data.datasets import Dataset, load, names, stratified
 from unlearning.errors import ConfigError
 
@@ -368,7 +369,7 @@ def test_missing_cifar_names_archive_and_root(tmp_path: Path) -> None:
 def test_dataset_is_checked_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = np.ones((4, 3), np.float32), np.array([0, 1, 0, 1])
     broken = Dataset(x, y, x, y, num_classes=2, owner=np.array([1]))
-    monkeypatch.setattr(data, "read_digits", lambda root, download: broken)
+    monkeypatch.setattr(embedded, "read_digits", lambda root, download: broken)
     with pytest.raises(ConfigError, match="1 owners for 4"):
         load("digits")
 

@@ -1,0 +1,70 @@
+"""Data sets that come with scikit-learn: nothing is fetched, nothing lies on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.data.dataset import Dataset, ranged, scaled, split
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+_PAIRINGS = 3  # how often an image stands on each side of a pair
+
+
+def read_digits(root: str | None, download: bool) -> Dataset:
+    """Return scikit-learn's 1,797 handwritten digits, 8x8, split 80 to 20."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return split(images.reshape(-1, 1, 8, 8) / 16.0, labels)
+
+
+def read_digit_pairs(root: str | None, download: bool) -> Dataset:
+    """Return pairs of scikit-learn's digits side by side, 8x16, with three tasks.
+
+    ``left`` and ``right`` ask for a digit each, ``parity`` whether their sum is odd. Every image
+    stands on the left and on the right three times; no image is in both training and test pairs.
+    """
+    single = read_digits(root, download)
+    generator = np.random.default_rng(0)
+    parts: list[tuple[Floats, Integers]] = []
+    for x, y in ((single.train_x, single.train_y), (single.test_x, single.test_y)):
+        left, right = (
+            np.concatenate([generator.permutation(len(y)) for _ in range(_PAIRINGS)])
+            for _ in range(2)
+        )
+        labels = np.stack([y[left], y[right], (y[left] + y[right]) % 2], axis=1)
+        parts.append((scaled(np.concatenate([x[left], x[right]], axis=3)), labels))
+    (train_x, train), (test_x, test) = parts
+    return Dataset(
+        train_x,
+        train[:, 0],
+        test_x,
+        test[:, 0],
+        num_classes=10,
+        tasks=(("left", 10), ("right", 10), ("parity", 2)),
+        train_tasks=train,
+        test_tasks=test,
+    )
+
+
+def read_breast_cancer(root: str | None, download: bool) -> Dataset:
+    """Return scikit-learn's table of 569 tumours, 30 columns, split 80 to 20.
+
+    Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    return ranged(split(*load_breast_cancer(return_X_y=True)))
+
+
+def read_wine(root: str | None, download: bool) -> Dataset:
+    """Return scikit-learn's table of 178 wines from 3 growers, 13 columns, split 80 to 20.
+
+    Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
+    """
+    from sklearn.datasets import load_wine
+
+    return ranged(split(*load_wine(return_X_y=True)))
