@@ -1,15 +1,41 @@
-"""What a config can name, as plain entries for a table or for JSON."""
+"""The command ``fedunlearn list``: what a config can name, as a table or as JSON."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
 
-from unlearning.request import Scope
+import typer
 
-__all__ = ["entries"]
+from experiments.cli.answers import print_json, print_table
+from experiments.cli.options import Json
+
+__all__ = ["Kind", "entries", "list_"]
 
 Entry = dict[str, object]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    STRATEGIES = "strategies"
+    DATASETS = "datasets"
+    MODELS = "models"
+    PARTITIONERS = "partitioners"
+    ATTACKS = "attacks"
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False
+) -> None:
+    """List what a config can name."""
+    found = entries(kind.value)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(found)
 
 
 def entries(kind: str) -> list[Entry]:
@@ -62,6 +88,7 @@ def _datasets() -> list[Entry]:
 def _models() -> list[Entry]:
     from experiments.config.registry import describe, strategies
     from experiments.models import networks as models
+    from unlearning.request import Scope
 
     families = {found.alias: found.family for found in describe()}
 

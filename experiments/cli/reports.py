@@ -1,0 +1,95 @@
+"""The commands ``fedunlearn report | families``; heavy imports are inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.answers import show_page, watched
+from experiments.cli.options import Json, Overrides, words
+
+__all__ = ["families", "report"]
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="A run folder; several make one page across them."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The page across several runs to write."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+) -> None:
+    """Make the report again from what the run left on disk: as a page, as JSON, as LaTeX.
+
+    Several runs make one page across them.
+    """
+    from experiments.runs.folder import RunFolder
+
+    if len(runs) == 1 and out is None:
+        folder = RunFolder.open(runs[0])
+        from experiments.reporting.report import render
+
+        page = render(folder.path)
+    else:
+        from experiments.families.across import render_across
+
+        page = render_across(runs, out)
+    typer.echo(f"report: {page}")
+    if show:
+        show_page(page)
+
+
+def families(
+    plan: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PLAN]",
+            help="The TOML file; default: experiments/plans/digits.toml, or with --from none.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Default: runs/families-PLAN."),
+    ] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="RUN", help="A finished comparison to add; repeatable."),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Run these scenarios now; default: all.")
+    ] = None,
+    overrides: Overrides = None,
+    show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the families of strategies over many scenarios, and test the surveys' claims.
+
+    Scenarios that are in the folder already are kept, so an interrupted comparison goes on.
+    """
+    from experiments.families.plan import DEFAULT, Plan, read_plan
+
+    path = plan or (None if runs else DEFAULT)
+    wanted = (read_plan(path) if path else Plan()).with_runs(runs or ())
+    names = () if only is None else words(only, "--only")
+    folder = out or Path("runs") / f"families-{path.stem if path else 'runs'}"
+    from experiments.families.comparison import carry_out, write_comparison
+
+    def tell(text: str) -> None:
+        typer.echo(text, err=True)
+
+    with watched() as observer:
+        carry_out(
+            wanted, folder, only=names, overrides=overrides or (), observer=observer, tell=tell
+        )
+    page = write_comparison(wanted, folder)
+    if as_json:
+        typer.echo((folder / "families.json").read_text(encoding="utf-8"))
+    else:
+        typer.echo(f"page: {page}")
+    if show:
+        show_page(page)

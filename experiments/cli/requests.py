@@ -1,0 +1,115 @@
+"""The commands ``fedunlearn request | claim | release``; heavy imports are inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.answers import print_json
+from experiments.cli.options import Json, Run, numbers
+
+__all__ = ["claim", "release", "request"]
+
+
+def request(
+    run: Run,
+    clients: Annotated[
+        list[str] | None,
+        typer.Option("--client", metavar="ID", help="A client; may be repeated."),
+    ] = None,
+    samples: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--samples",
+            metavar="4,8,15",
+            help="Positions in the training set of a client: one list for each --client, in the "
+            "same order.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="LABEL", help="A class, at --client if given; repeatable."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME", help="A task, at --client if given; repeatable."),
+    ] = None,
+    at_round: Annotated[
+        int | None,
+        typer.Option(min=1, help="Serve after this round; default: as soon as possible."),
+    ] = None,
+    asked_by: Annotated[str, typer.Option(help="Who asks, for the ledger.")] = "operator",
+    request_id: Annotated[
+        str | None,
+        typer.Option("--id", help="A name of its own: the same id twice is one request."),
+    ] = None,
+    claim: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The opened samples, where the run asks for them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a run to forget a client, samples, classes or a task, while it goes on."""
+    from experiments.runs.admission import admit, compose, read_claim
+    from experiments.runs.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    asked = compose(
+        clients=[number for text in clients or () for number in numbers(text, "--client")],
+        samples=[numbers(text, "--samples") for text in samples or ()],
+        classes=[number for text in classes or () for number in numbers(text, "--class")],
+        tasks=tasks or (),
+        at_round=at_round,
+        asked_by=asked_by,
+        **({"id": request_id} if request_id else {}),
+    )
+    is_new = admit(folder, asked, None if claim is None else read_claim(claim))
+    status = folder.read_status()
+    is_running = status is not None and status.is_running
+    if is_running:
+        when = f"after round {at_round}" if at_round else "before the next round"
+        fate = f"it will be served {when}"
+    else:
+        state = "not begun" if status is None else status.state
+        fate = f"the run has {state}, so the request waits until it is resumed"
+    if as_json:
+        answer = {"id": asked.id, "text": asked.describe(), "new": is_new, "running": is_running}
+        print_json({**answer, "request": asked.to_json()})
+        return
+    typer.echo(
+        f"recorded request {asked.id}: forget {asked.describe()}; {fate}"
+        if is_new
+        else f"request {asked.id} was recorded before; nothing is changed"
+    )
+
+
+def claim(
+    run: Run,
+    client: Annotated[int, typer.Option(min=0, metavar="ID", help="Whose samples.")],
+    samples: Annotated[str, typer.Option(metavar="4,8,15", help="Their positions.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to make.")],
+) -> None:
+    """Open samples a client committed itself to, for `request --claim`; the client's own part."""
+    from experiments.runs.admission import write_claim
+    from experiments.runs.folder import RunFolder
+
+    folder, positions = RunFolder.open(run), numbers(samples, "--samples")
+    from experiments.federation.claims import claim_of
+
+    write_claim(out, claim_of(folder, client, positions))
+    typer.echo(f"claim: {out}")
+
+
+def release(
+    run: Run,
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The held request.")],
+    released_by: Annotated[str, typer.Option(help="Who says so, for the ledger.")] = "operator",
+) -> None:
+    """Let a request go that a guard holds: it is served next time, whatever the guard says."""
+    from experiments.runs.admission import release as let_go
+    from experiments.runs.folder import RunFolder
+
+    let_go(RunFolder.open(run), request_id, released_by)
+    typer.echo(f"released request {request_id}; it is served as soon as the run goes on")

@@ -1,0 +1,131 @@
+"""The commands ``fedunlearn run | compare | status | verify | resume``: one federation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.cli.answers import USER_ERROR, complain, print_json, watched
+from experiments.cli.options import ConfigFile, Json, Out, Overrides, Run, numbers, words
+from unlearning.errors import FedUnlearnError
+
+if TYPE_CHECKING:
+    from experiments.runs.folder import RunFolder
+
+__all__ = ["compare", "resume", "run", "status", "verify"]
+
+
+def run(
+    config: ConfigFile,
+    out: Out = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Learn, serve the requests with the configured strategy, recover, report."""
+    from experiments.config.loading import load
+    from experiments.runs.folder import RunFolder, default_out
+
+    settings = load(config, overrides or ())
+    from experiments.federation import launch
+
+    with watched() as observer:
+        made = launch.run(settings, out or default_out(config), observer=observer)
+    _show_results(RunFolder.open(made), as_json=as_json)
+
+
+def compare(
+    config: ConfigFile,
+    strategies: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Strategies to compare; default: those of the config."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Seeds; default: that of the config.")
+    ] = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Learn once, then let every strategy answer the same requests from the same history."""
+    from experiments.config.loading import load
+    from experiments.runs.folder import RunFolder, default_out
+
+    settings = load(config, overrides or ())
+    names = None if strategies is None else words(strategies, "--strategies")
+    chosen = None if seeds is None else numbers(seeds, "--seeds")
+    from experiments.federation import launch
+
+    with watched() as observer:
+        made = launch.compare(
+            settings,
+            out or default_out(config),
+            strategies=names,
+            seeds=chosen,
+            observer=observer,
+        )
+    _show_results(RunFolder.open(made), as_json=as_json)
+
+
+def status(run: Run, as_json: Json = False) -> None:
+    """Say how far a run is and what became of each request."""
+    from experiments.runs.folder import RunFolder
+    from experiments.runs.inspection import overview
+
+    found = overview(RunFolder.open(run))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        typer.echo("\n".join(found.lines()))
+
+
+def verify(run: Run, as_json: Json = False) -> None:
+    """Check the ledger's chain, every file of the history, and the model."""
+    from experiments.runs.folder import RunFolder
+    from experiments.runs.inspection import verify as examine
+
+    found = examine(RunFolder.open(run))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        for line in found.checked:
+            typer.echo(line)
+    for problem in found.problems:
+        complain(FedUnlearnError(problem))
+    if found.problems:
+        raise typer.Exit(USER_ERROR)
+
+
+def resume(run: Run) -> None:
+    """Go on with a run that was interrupted (comes later)."""
+    from experiments.runs.folder import RunFolder
+
+    RunFolder.open(run)
+    raise FedUnlearnError(
+        f"{run} cannot be resumed: `resume` comes in a later version; "
+        "run the config again with another --out"
+    )
+
+
+def _show_results(folder: RunFolder, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from experiments.cli.task_table import plain_task_table, task_table
+    from experiments.runs.results import plain_table, read_details, read_results, table
+
+    if as_json:
+        typer.echo(folder.results.read_text(encoding="utf-8"))
+        return
+    _, rows = read_results(folder.path)
+    details = read_details(folder.path)
+    tasks = (details.task_measures, details.rounds.get("relearn"))
+    console = Console()
+    if console.is_terminal:
+        console.print(table(rows))
+        if details.task_measures:
+            console.print(task_table(*tasks))
+    else:
+        typer.echo(plain_table(rows))
+        if details.task_measures:
+            typer.echo(f"\n{plain_task_table(*tasks)}")
+    typer.echo(f"report: {folder.report}")
