@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from experiments.cli import app
 from experiments.config.loading import Config, load
 from experiments.federation import launch
+from experiments.runs.details import read_details
 from experiments.runs.progress import Tick
-from experiments.runs.results import read_details, read_results
+from experiments.runs.results import read_results
 from strategies.registry import strategies
 from unlearning.errors import ConfigError, HistoryError
 from unlearning.records.history import History

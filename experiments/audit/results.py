@@ -5,14 +5,13 @@ Frozen records that any program may read; a number that was not measured is None
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from experiments.runs.results import ResultsError
+from experiments.runs.record import Record
 from unlearning.evaluation.scorecard import Verdict
 from unlearning.records.files import write_atomically
 
@@ -32,13 +31,7 @@ __all__ = [
 AUDIT = "audit.json"
 
 
-class _Record(BaseModel):
-    """A part of ``audit.json``; unknown entries are kept, since the file may grow."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-
-class CardRecord(_Record):
+class CardRecord(Record):
     """Whether a metric may be trusted in this scenario, by what its controls showed.
 
     Parameters
@@ -68,7 +61,7 @@ class CardRecord(_Record):
     dose: tuple[tuple[float, float | None], ...] = ()
 
 
-class MetricRecord(_Record):
+class MetricRecord(Record):
     """One metric: what it is, and its card in this scenario.
 
     Parameters
@@ -100,7 +93,7 @@ class MetricRecord(_Record):
     decides: bool = False
 
 
-class Estimate(_Record):
+class Estimate(Record):
     """One metric of one row.
 
     Parameters
@@ -130,7 +123,7 @@ class Estimate(_Record):
     equivalent: bool | None = None
 
 
-class RowRecord(_Record):
+class RowRecord(Record):
     """A strategy or a control.
 
     Parameters
@@ -156,10 +149,10 @@ class RowRecord(_Record):
     verdict: Verdict | None
     why: str
     more_seeds: int | None = None
-    work: dict[str, float] = {}
+    work: dict[str, float] = Field(default_factory=dict)
 
 
-class Roc(_Record):
+class Roc(Record):
     """ROC curve of the likelihood-ratio attack (M3) on one row, with the band of chance."""
 
     strategy: str
@@ -182,7 +175,7 @@ class Findings:
     roc: tuple[Roc, ...]
 
 
-class Audit(_Record):
+class Audit(Record):
     """Everything an audit found.
 
     Parameters
@@ -229,7 +222,7 @@ class Audit(_Record):
     rows: tuple[RowRecord, ...]
     roc: tuple[Roc, ...] = ()
     refused: tuple[dict[str, str], ...] = ()
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 def write_audit(run_dir: Path, audit: Audit) -> Path:
@@ -247,19 +240,8 @@ def read_audit(run_dir: Path) -> Audit:
     ResultsError
         If ``audit.json`` is missing, damaged or of another shape.
     """
-    path = run_dir / AUDIT
-    try:
-        return Audit.model_validate(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise ResultsError(
-            f"{path} does not exist; `fedunlearn audit CONFIG --out {run_dir}` writes it"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ResultsError(
-            f"{path} has another shape than this version writes ({place}: {first['msg']}); "
-            "run the audit again"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read ({error}); run the audit again") from error
+    return Audit.read(
+        run_dir / AUDIT,
+        missing=f"`fedunlearn audit CONFIG --out {run_dir}` writes it",
+        again="run the audit again",
+    )

@@ -23,8 +23,9 @@ from experiments.config.registry import make_from_text
 from experiments.federation.conduct import Conductor, Party
 from experiments.federation.grids import LocalGrid
 from experiments.federation.task import Scenario, task
+from experiments.runs.details import Point
 from experiments.runs.folder import RunFolder
-from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, Point
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from unlearning.cost import Cost, speedup
 from unlearning.records.ledger import Ledger

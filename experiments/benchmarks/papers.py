@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from experiments.runs.results import with_sd
+from experiments.runs.table import with_sd
 from unlearning.evaluation.scorecard import summarise
 
 __all__ = ["FIGURES", "Figure", "main", "table"]

@@ -10,16 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runs.results import (
-    COSTS,
-    FINE_TUNE,
-    ORIGINAL,
-    RETRAIN,
-    Row,
-    spread,
-    strategies,
-    with_sd,
-)
+from experiments.runs.results import COSTS, FINE_TUNE, ORIGINAL, RETRAIN, Row, spread, strategies
+from experiments.runs.table import with_sd
 from unlearning.evaluation.scorecard import (
     METRICS,
     average_gap,

@@ -27,8 +27,9 @@ from experiments.federation.grids import LocalGrid
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_judge import pair_predictions
 from experiments.federation.task_measures import measure
+from experiments.runs.details import TaskMeasure
 from experiments.runs.folder import RunFolder
-from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, TaskMeasure
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays, digest
 from unlearning.evaluation.metrics import accuracy

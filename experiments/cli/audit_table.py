@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.audit.results import Audit, Estimate, MetricRecord, RowRecord
-from experiments.runs.results import DASH, significant
+from experiments.runs.table import DASH, significant
 
 __all__ = ["cards_table", "closing", "rows_table"]
 

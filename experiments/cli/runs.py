@@ -111,7 +111,9 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
     from rich.console import Console
 
     from experiments.cli.task_table import plain_task_table, task_table
-    from experiments.runs.results import plain_table, read_details, read_results, table
+    from experiments.runs.details import read_details
+    from experiments.runs.results import read_results
+    from experiments.runs.table import plain_table, table
 
     if as_json:
         typer.echo(folder.results.read_text(encoding="utf-8"))

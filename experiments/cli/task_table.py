@@ -9,7 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from experiments.runs.results import CONTROLS, DASH, TaskMeasure, with_sd
+from experiments.runs.details import TaskMeasure
+from experiments.runs.results import CONTROLS
+from experiments.runs.table import DASH, with_sd
 from unlearning.evaluation.scorecard import Spread, summarise
 
 __all__ = ["plain_task_table", "task_table"]

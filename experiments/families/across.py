@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.families.measures import joined, read_run
+from experiments.families.measures import joined
 from experiments.families.page import page
 from experiments.families.plan import Plan
+from experiments.families.reading import read_run
 from experiments.runs.folder import RunFolder
 from unlearning.errors import ConfigError
 from unlearning.records.files import write_atomically

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from experiments.families.claims import judge
 from experiments.families.files import as_csv, as_json, as_latex, claims_as_csv
-from experiments.families.measures import Finished, joined, read_run
+from experiments.families.measures import Finished, joined
 from experiments.families.page import page
 from experiments.families.plan import Plan, Scenario, is_complete, run_scenario
+from experiments.families.reading import read_run
 from experiments.families.surveys import CLAIMS
 from experiments.runs.progress import Observer
 from experiments.runs.versions import versions

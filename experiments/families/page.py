@@ -20,7 +20,8 @@ from experiments.families.needs import NEEDS, candidates
 from experiments.families.tables import COLUMNS, Shown, by_family, overview, scenario, shown
 from experiments.families.template import TEMPLATE
 from experiments.reporting.look import SCRIPT
-from experiments.runs.results import DASH, RETRAIN
+from experiments.runs.results import RETRAIN
+from experiments.runs.table import DASH
 from strategies.registry import describe
 
 __all__ = ["page"]

@@ -12,7 +12,8 @@ from experiments.families import sparks
 from experiments.families.claims import Interval, balanced, interval
 from experiments.families.kin import CONTROL, FAMILIES, family_of, in_order, title
 from experiments.families.measures import Cell, Finished, scopes_of
-from experiments.runs.results import DASH, ORIGINAL, RETRAIN, significant
+from experiments.runs.results import ORIGINAL, RETRAIN
+from experiments.runs.table import DASH, significant
 from unlearning.evaluation.scorecard import judge_marker
 
 __all__ = ["COLUMNS", "Shown", "by_family", "number", "overview", "scenario", "shown"]

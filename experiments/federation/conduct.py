@@ -20,9 +20,10 @@ from experiments.federation.guard import robust_of, watchman_of
 from experiments.federation.judge import Judge
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
+from experiments.runs.details import Point, Refused
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Observer, Tick
-from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, Point, Refused
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import ATTRIBUTION, LAST_LOCAL, Federation
 from strategies.roster import Roster

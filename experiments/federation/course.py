@@ -20,9 +20,10 @@ from experiments.federation.finish import write_all
 from experiments.federation.guard import check_fits
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_measures import measure
+from experiments.runs.details import Refused, TaskMeasure
 from experiments.runs.folder import COMPARE, RUN, RunFolder
 from experiments.runs.progress import Observer, Tick
-from experiments.runs.results import FINE_TUNE, RETRAIN, Refused, TaskMeasure
+from experiments.runs.results import FINE_TUNE, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import PUBLIC, without_public_data
 from unlearning.errors import ConfigError, UnsupportedRequestError

@@ -13,22 +13,19 @@ from experiments.federation.task import Task
 from experiments.federation.task_measures import relearn_limit
 from experiments.reporting.report import render
 from experiments.reporting.timeline import timeline
-from experiments.runs.folder import RunFolder
-from experiments.runs.results import (
-    ORIGINAL,
-    RETRAIN,
+from experiments.runs.details import (
     Details,
     Extra,
     Phases,
     Refused,
     Roc,
-    Row,
     Tallied,
     TaskMeasure,
     Work,
     write_details,
-    write_results,
 )
+from experiments.runs.folder import RunFolder
+from experiments.runs.results import ORIGINAL, RETRAIN, Row, write_results
 from experiments.runs.versions import versions
 from unlearning.arrays import digest, mismatch, parameters
 from unlearning.cost import Cost, speedup

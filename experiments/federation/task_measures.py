@@ -27,7 +27,8 @@ from experiments.federation.conduct import Party
 from experiments.federation.task import Task
 from experiments.federation.task_judge import task_accuracy
 from experiments.models import networks as models
-from experiments.runs.results import ORIGINAL, RETRAIN, TaskMeasure
+from experiments.runs.details import TaskMeasure
+from experiments.runs.results import ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
@@ -136,7 +137,7 @@ class _Sight:
         self._inputs = {name: x for name, x in inputs.items() if len(x)}
 
     def look(self, arrays: Arrays) -> Iterator[tuple[str, str | None, float]]:
-        """Yield measure, task and value; see :class:`~experiments.runs.results.TaskMeasure`."""
+        """Yield measure, task and value; see :class:`~experiments.runs.details.TaskMeasure`."""
         seen = task_accuracy(self._found, arrays, self._config.device)
         yield from (("accuracy", name, value) for name, value in seen.items())
         yield "retained", None, float(np.mean([seen[name] for name in self._stays]))

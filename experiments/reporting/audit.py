@@ -17,7 +17,8 @@ from scipy.stats import norm
 
 from experiments.reporting import pictures
 from experiments.reporting.run import Cell, interval, number
-from experiments.runs.results import DASH, ResultsError, significant
+from experiments.runs.record import ResultsError
+from experiments.runs.table import DASH, significant
 
 __all__ = ["AUDIT", "Audited", "Card", "Judged", "Measured", "audit"]
 

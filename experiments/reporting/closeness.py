@@ -10,7 +10,8 @@ import numpy as np
 
 from experiments.reporting import pictures
 from experiments.reporting.run import TITLES, Cell, Run, interval, measured, number, reasons
-from experiments.runs.results import CONTROLS, DASH, ORIGINAL, RETRAIN, by_seed, spread
+from experiments.runs.results import CONTROLS, ORIGINAL, RETRAIN, by_seed, spread
+from experiments.runs.table import DASH
 from unlearning.evaluation.attack_roc import mean_found, null_band
 from unlearning.evaluation.scorecard import (
     ACCURACY_MARGIN,

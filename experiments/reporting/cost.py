@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from experiments.reporting.pictures import Trade, trade_off
 from experiments.reporting.run import Cell, Run, mean, reasons
-from experiments.runs.results import CONTROLS, DASH, ORIGINAL, by_seed, spread, with_sd
+from experiments.runs.results import CONTROLS, ORIGINAL, by_seed, spread
+from experiments.runs.table import DASH, with_sd
 from unlearning.evaluation.scorecard import Spread, summarise
 
 __all__ = ["WORK", "Costs", "Work", "costs", "trades"]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from experiments.reporting.audit import Audited
 from experiments.reporting.run import Run, mean, number
-from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, Details, spread, with_sd
+from experiments.runs.details import Details
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, spread
+from experiments.runs.table import with_sd
 from unlearning.evaluation.scorecard import MARKER_POWER, improves, summarise
 
 __all__ = [

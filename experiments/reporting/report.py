@@ -33,8 +33,10 @@ from experiments.reporting.svg import inline
 from experiments.reporting.tasks import task_table
 from experiments.reporting.template import TEMPLATE
 from experiments.reporting.timeline import timeline
+from experiments.runs.details import read_details
 from experiments.runs.folder import RunFolder
-from experiments.runs.results import DASH, Row, read_details, read_results, with_sd
+from experiments.runs.results import Row, read_results
+from experiments.runs.table import DASH, with_sd
 from unlearning.evaluation.scorecard import METRICS, summarise
 from unlearning.records.files import write_atomically
 

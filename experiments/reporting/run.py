@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.runs.details import Details, Roc, Tallied
 from experiments.runs.results import (
     CONTROLS,
-    DASH,
     FINE_TUNE,
     ORIGINAL,
     RETRAIN,
-    Details,
-    Roc,
     Row,
-    Tallied,
     by_seed,
     strategies,
 )
+from experiments.runs.table import DASH
 from unlearning.evaluation.attack_roc import AttackRoc
 from unlearning.evaluation.scorecard import (
     MARKER_POWER,

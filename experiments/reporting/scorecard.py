@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.reporting.run import TITLES, Cell, Run, mean, measured, number, reasons
-from experiments.runs.results import CONTROLS, DASH, ORIGINAL, RETRAIN, spread
+from experiments.runs.results import CONTROLS, ORIGINAL, RETRAIN, spread
+from experiments.runs.table import DASH
 from unlearning.evaluation.scorecard import METRICS, Verdict
 
 __all__ = ["Line", "Scorecard", "scorecard"]

@@ -27,7 +27,8 @@ from experiments.reporting.svg import (
     document,
     style,
 )
-from experiments.runs.results import ORIGINAL, RETRAIN, Point
+from experiments.runs.details import Point
+from experiments.runs.results import ORIGINAL, RETRAIN
 from unlearning.evaluation.scorecard import summarise
 
 __all__ = ["timeline"]

@@ -156,7 +156,7 @@ Findings = tuple[list[str], list[str]]
 
 
 def _check_ledger(folder: RunFolder) -> Findings:
-    from experiments.runs.results import read_details
+    from experiments.runs.details import read_details
 
     if not folder.ledger.is_file():
         return [], [f"{folder.ledger} is missing; restore it from a backup"]

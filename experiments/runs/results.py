@@ -1,7 +1,7 @@
-"""What a run found: rows on disk (``results.json``, ``results.csv``), details, and one table.
+"""What a run found: rows on disk, ``results.json`` and ``results.csv``.
 
-``results.json`` is read by other programs and its shape is fixed; ``details.json`` serves the
-report and may grow. A number that was not measured is None here, ``null`` and an empty cell there.
+``results.json`` is read by other programs and its shape is fixed. A number that was not measured
+is None here, ``null`` and an empty cell there.
 """
 
 from __future__ import annotations
@@ -13,45 +13,23 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
-from unlearning.errors import FedUnlearnError
+from experiments.runs.record import ResultsError, read_json
 from unlearning.evaluation.scorecard import METRICS, Spread, summarise
 from unlearning.records.files import write_atomically
 
 __all__ = [
     "CONTROLS",
     "COSTS",
-    "DASH",
     "FINE_TUNE",
     "ORIGINAL",
     "RETRAIN",
-    "Details",
-    "Extra",
-    "Phases",
-    "Point",
-    "Refused",
-    "ResultsError",
-    "Roc",
     "Row",
-    "Tallied",
-    "TaskMeasure",
-    "Work",
     "by_seed",
-    "plain_table",
-    "read_details",
     "read_results",
-    "significant",
     "spread",
     "strategies",
-    "table",
-    "with_sd",
-    "write_details",
     "write_results",
 ]
 
@@ -67,23 +45,7 @@ COSTS = (
     "speedup_wall",
     "speedup_examples",
 )
-DASH = "\N{EN DASH}"
-_ROUNDING = 1e-9  # a relative deviation below this is float arithmetic, not spread
 _IDENTITY = ("strategy", "seed", "scope", "guarantee")
-_COLUMNS = (  # name, title, title for a narrow terminal
-    ("retain_accuracy", "Retain accuracy", "Retain\nacc."),
-    ("forget_accuracy", "Forget accuracy", "Forget\nacc."),
-    ("test_accuracy", "Test accuracy", "Test\nacc."),
-    ("mia_auc", "MIA AUC", "MIA\nAUC"),
-    ("backdoor_success", "Backdoor success", "Back-\ndoor"),
-    ("prediction_distance", "Prediction distance", "Dis-\ntance"),
-    ("wall_s", "Wall time (s)", "Wall\n(s)"),
-    ("speedup_examples", "Speed-up (examples)", "Speed-\nup"),
-)
-
-
-class ResultsError(FedUnlearnError):
-    """The files a run left behind are missing, damaged or of another shape."""
 
 
 def _complete(
@@ -150,137 +112,6 @@ class Row:
         }
 
 
-class _Record(BaseModel):
-    """A part of ``details.json``; unknown entries are kept, since the file may grow."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class Point(_Record):
-    """One measurement along the way; ``round`` is its position from the start of the run."""
-
-    strategy: str
-    seed: int
-    phase: Literal["learn", "unlearn", "recover"]
-    round: int
-    test_accuracy: float | None = None
-    retain_accuracy: float | None = None
-    forget_accuracy: float | None = None
-    backdoor_success: float | None = None
-    wall_s: float | None = None
-
-
-class Work(_Record):
-    """What one phase cost; the names and units of :class:`unlearning.cost.Cost`."""
-
-    wall_s: float | None = None
-    client_rounds: float | None = None
-    client_s: float | None = None
-    examples: float | None = None
-    bytes_up: float | None = None
-    bytes_down: float | None = None
-
-
-class Phases(_Record):
-    """What one strategy cost at one seed, apart for unlearning and recovery."""
-
-    strategy: str
-    seed: int
-    unlearn: Work = Work()
-    recover: Work = Work()
-
-
-class Extra(_Record):
-    """What is worth knowing about one row beyond its numbers."""
-
-    strategy: str
-    seed: int
-    array_distance: float | None = None
-    mia_null_se: float | None = None
-    notes: tuple[str, ...] = ()
-
-
-class Roc(_Record):
-    """The membership attack's curve on one model: an ``AttackRoc`` as it is written."""
-
-    strategy: str
-    seed: int
-    fpr: tuple[float, ...]
-    tpr: tuple[float, ...]
-    members: int
-    non_members: int
-
-
-class Tallied(_Record):
-    """Right answers of one model; the entries of :class:`unlearning.evaluation.tally.Tally`."""
-
-    strategy: str
-    seed: int
-    by: str = "class"
-    clients: tuple[int, ...] = ()
-    columns: tuple[str, ...] = ()
-    correct: tuple[tuple[int, ...], ...] = ()
-    total: tuple[tuple[int, ...], ...] = ()
-    test_columns: tuple[str, ...] = ()
-    test_correct: tuple[int, ...] = ()
-    test_total: tuple[int, ...] = ()
-
-
-class Refused(_Record):
-    """A strategy that did not answer, and why."""
-
-    strategy: str
-    reason: str
-
-
-class TaskMeasure(_Record):
-    """One measure of one model after a request for a task.
-
-    Parameters
-    ----------
-    strategy, seed
-        Whose model.
-    measure : str
-        ``accuracy`` of a task's own head; ``change`` against the retrained model, of a task that
-        stays; ``retained``, the mean accuracy of those that stay, ``retained_worst`` and
-        ``worst_change``, the least of them. Of a forgotten task: ``old_head``, the accuracy of the
-        original's head on this trunk; ``probe``, that of a fresh head on the frozen trunk;
-        ``relearn_rounds``, rounds of ordinary learning until it is back (one more than
-        ``rounds["relearn"]`` if it was not by then); ``cka_original`` and ``cka_retrained``, how
-        alike the trunks are on its inputs. Test data; fractions 0 to 1, and rounds.
-    task : str or None
-        Which; of ``retained_worst`` and ``worst_change`` the task it is; None: over several.
-    value : float
-        Never a stand-in: what was not measured is not there.
-    """
-
-    strategy: str
-    seed: int
-    measure: str
-    task: str | None = None
-    value: float
-
-
-class Details(_Record):
-    """Everything the report tells beside the rows."""
-
-    command: str = ""
-    versions: dict[str, str] = {}
-    rounds: dict[str, int] = {}
-    marker: dict[str, Any] | None = None
-    requests: tuple[dict[str, Any], ...] = ()
-    data: dict[str, Any] = {}
-    timeline: tuple[Point, ...] = ()
-    phases: tuple[Phases, ...] = ()
-    extra: tuple[Extra, ...] = ()
-    task_measures: tuple[TaskMeasure, ...] = ()
-    refused: tuple[Refused, ...] = ()
-    rocs: tuple[Roc, ...] = ()
-    tallies: tuple[Tallied, ...] = ()
-    ledger_head: str = ""
-    history: dict[str, Any] = {}
-
-
 def _json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False, default=str) + "\n").encode()
 
@@ -308,32 +139,6 @@ def write_results(run_dir: Path, config: Mapping[str, object], rows: Sequence[Ro
     write_atomically(run_dir / "results.csv", text.getvalue().encode())
 
 
-def write_details(run_dir: Path, details: Details | Mapping[str, object]) -> None:
-    """Write ``details.json`` for the report.
-
-    Raises
-    ------
-    ValueError
-        If an entry has another shape than :class:`Details` tells.
-    """
-    checked = Details.model_validate(details).model_dump(mode="json")
-    # On one line: with its curves and counts a line per number would be most of the file.
-    text = json.dumps(checked, allow_nan=False, separators=(",", ":"))
-    write_atomically(run_dir / "details.json", f"{text}\n".encode())
-
-
-def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ResultsError(
-            f"{path} does not exist; the run has not finished or this is no run folder: "
-            "see its state with `fedunlearn status`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} cannot be read ({error}); run the experiment again") from error
-
-
 def read_results(run_dir: Path) -> tuple[dict[str, Any], tuple[Row, ...]]:
     """Return configuration and rows of a finished run.
 
@@ -343,7 +148,7 @@ def read_results(run_dir: Path) -> tuple[dict[str, Any], tuple[Row, ...]]:
         If ``results.json`` is missing, damaged or of another shape.
     """
     path = run_dir / "results.json"
-    found = _read(path)
+    found = read_json(path)
     try:
         if not isinstance(found, dict):
             raise TypeError("not an object")
@@ -351,28 +156,6 @@ def read_results(run_dir: Path) -> tuple[dict[str, Any], tuple[Row, ...]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(
             f"{path} has another shape than this version writes ({error}); run the experiment again"
-        ) from error
-
-
-def read_details(run_dir: Path) -> Details:
-    """Return what the report tells beside the rows; empty if the run kept no ``details.json``.
-
-    Raises
-    ------
-    ResultsError
-        If the file is damaged or of another shape.
-    """
-    path = run_dir / "details.json"
-    if not path.exists():
-        return Details()
-    try:
-        return Details.model_validate(_read(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ResultsError(
-            f"{path} has another shape than this version writes ({place}: {first['msg']}); "
-            "run the experiment again"
         ) from error
 
 
@@ -392,92 +175,3 @@ def spread(rows: Iterable[Row], strategy: str, name: str) -> Spread | None:
     """Return mean and spread over the seeds that were measured, or None if none was."""
     values = [value for value in by_seed(rows, strategy, name).values() if value is not None]
     return summarise(values) if values else None
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, and with commas in thousands.
-
-    >>> significant(255123.4), significant(4.0), significant(0.0123), significant(0)
-    ('255,123', '4.00', '0.0123', '0')
-    """
-    return f"{value:,.{_decimals(value, digits)}f}"
-
-
-def _decimals(value: float, digits: int = 3) -> int:
-    return 0 if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
-
-
-def with_sd(found: Spread | None, decimals: int | None = None) -> str:
-    """Return ``mean ± sd``; the mean alone for one seed or equal values, a dash for none.
-
-    Parameters
-    ----------
-    found : Spread or None
-        Over the seeds.
-    decimals : int or None
-        Digits after the point; None: three significant digits of the mean.
-    """
-    if found is None:
-        return DASH
-    places = _decimals(found.mean) if decimals is None else decimals
-    mean = f"{found.mean:,.{places}f}"
-    if found.sd is None or found.sd <= _ROUNDING * abs(found.mean):
-        return mean
-    return f"{mean} ± {found.sd:,.{places}f}"
-
-
-def _lines(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the cells of the table, one list per strategy."""
-    lines = []
-    for strategy in strategies(rows):
-        guarantee = next(row.guarantee for row in rows if row.strategy == strategy)
-        cells = [
-            with_sd(spread(rows, strategy, name), 3 if name in METRICS else None)
-            for name, *_ in _COLUMNS
-        ]
-        lines.append([strategy, guarantee or DASH, *cells])
-    return lines
-
-
-def _caption(rows: Sequence[Row]) -> str:
-    seeds = len({row.seed for row in rows})
-    kind = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
-    return f"{kind}; speed-up over retraining by examples processed; {DASH} = not measured"
-
-
-def table(rows: Sequence[Row]) -> Table:
-    """Return the comparison as a table that fits a terminal of 80 columns.
-
-    One entry per strategy; its guarantee and the standard deviations stand on a second line.
-    """
-    out = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        caption=_caption(rows),
-        caption_justify="left",
-    )
-    out.add_column("Strategy\nguarantee", overflow="fold")
-    for *_, title in _COLUMNS:
-        out.add_column(title, justify="right", no_wrap=True)
-    for strategy, guarantee, *cells in _lines(rows):
-        pairs = [(strategy, guarantee), *(cell.partition(" ± ")[::2] for cell in cells)]
-        second = [pairs[0][1], *(f"±{sd}" if sd else "" for _, sd in pairs[1:])]
-        out.add_row(*(Text(first) for first, _ in pairs))
-        out.add_row(*(Text(text, style="dim") for text in second))
-    return out
-
-
-def plain_table(rows: Sequence[Row]) -> str:
-    """Return the comparison as plain text, one line per strategy, for logs and pipes."""
-    lines = [["Strategy", "Guarantee", *(title for _, title, _ in _COLUMNS)], *_lines(rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    aligned = (
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-    return "\n".join((*aligned, _caption(rows)))

@@ -6,7 +6,8 @@ import tomli_w
 
 from experiments.families.kin import family_of
 from experiments.families.measures import MEASURES, Course, Finished, Measured
-from experiments.runs.results import Point, Row, write_details, write_results
+from experiments.runs.details import Point, write_details
+from experiments.runs.results import Row, write_results
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
 

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 from experiments.reporting.report import render
-from experiments.runs.results import Point, Row, write_details, write_results
+from experiments.runs.details import Point, write_details
+from experiments.runs.results import Row, write_results
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
 

@@ -17,7 +17,7 @@ from experiments.audit.results import (
     read_audit,
     write_audit,
 )
-from experiments.runs.results import ResultsError
+from experiments.runs.record import ResultsError
 from unlearning.evaluation.scorecard import Verdict
 
 

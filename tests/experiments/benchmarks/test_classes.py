@@ -9,7 +9,7 @@ import pytest
 
 from experiments.benchmarks import classes as classbench
 from experiments.benchmarks.classes import matched_round
-from experiments.runs.results import Point
+from experiments.runs.details import Point
 from unlearning.errors import ConfigError
 
 SMALL = """

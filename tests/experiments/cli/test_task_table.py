@@ -3,7 +3,8 @@ from __future__ import annotations
 from rich.console import Console
 
 from experiments.cli.task_table import plain_task_table, task_table
-from experiments.runs.results import DASH, TaskMeasure
+from experiments.runs.details import TaskMeasure
+from experiments.runs.table import DASH
 
 
 def measures() -> tuple[TaskMeasure, ...]:

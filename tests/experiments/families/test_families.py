@@ -13,7 +13,7 @@ from experiments.families.across import render_across
 from experiments.families.comparison import carry_out, finished_runs, write_comparison
 from experiments.families.plan import DEFAULT, Plan, Scenario, is_complete, read_plan
 from experiments.runs.folder import RunFolder
-from experiments.runs.results import ResultsError
+from experiments.runs.record import ResultsError
 from tests.support.finished import write_run
 from unlearning.errors import ConfigError
 

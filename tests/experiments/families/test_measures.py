@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.families.measures import MEASURES, joined, read_run, scopes_of, seeds_of
-from experiments.runs.results import ResultsError
+from experiments.families.measures import MEASURES, joined, scopes_of, seeds_of
+from experiments.families.reading import read_run
+from experiments.runs.record import ResultsError
 from tests.support.finished import a_run, write_run
 
 

@@ -15,12 +15,13 @@ import pytest
 from experiments.families import sparks
 from experiments.families.claims import Interval, judge
 from experiments.families.files import as_csv, as_json, as_latex, claims_as_csv
-from experiments.families.measures import MEASURES, read_run
+from experiments.families.measures import MEASURES
 from experiments.families.needs import NEEDS, candidates
 from experiments.families.page import page
+from experiments.families.reading import read_run
 from experiments.families.surveys import CLAIMS
 from experiments.families.tables import number, shown
-from experiments.runs.results import DASH
+from experiments.runs.table import DASH
 from tests.support.browser import CHROMIUM, browser
 from tests.support.finished import a_run, write_run
 

@@ -20,9 +20,10 @@ from experiments.federation.guard import (
 )
 from experiments.federation.launch import compare, run
 from experiments.federation.task import Scenario, task
+from experiments.runs.details import read_details
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import overview
-from experiments.runs.results import read_details, read_results
+from experiments.runs.results import read_results
 from unlearning.arrays import digest
 from unlearning.errors import ConfigError, RequestError
 from unlearning.records.commitment import Commitment

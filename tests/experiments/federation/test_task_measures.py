@@ -16,7 +16,8 @@ from experiments.federation.grids import LocalGrid
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_judge import judge_of, task_accuracy
 from experiments.federation.task_measures import linear_cka, measure, probe_accuracy, relearn_rounds
-from experiments.runs.results import ORIGINAL, RETRAIN, TaskMeasure, read_details
+from experiments.runs.details import TaskMeasure, read_details
+from experiments.runs.results import ORIGINAL, RETRAIN
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
 from unlearning.models.heads import task_of

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.reporting.audit import audit
 from experiments.reporting.report import render
-from experiments.runs.results import ResultsError
+from experiments.runs.record import ResultsError
 from tests.support.reported import Page, an_audit, maker, write_audit
 
 

@@ -14,7 +14,9 @@ import pytest
 from experiments.reporting import pictures, timeline
 from experiments.reporting.report import render
 from experiments.reporting.svg import inline
-from experiments.runs.results import DASH, ResultsError, Row, write_results
+from experiments.runs.record import ResultsError
+from experiments.runs.results import Row, write_results
+from experiments.runs.table import DASH
 from tests.support.reported import MINUS, Page, a_row, maker, points, texts
 from unlearning.records.ledger import Ledger
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from experiments.runs.details import write_details
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import overview, verify
 from experiments.runs.progress import Tick
-from experiments.runs.results import Row, write_details, write_results
+from experiments.runs.results import Row, write_results
 from unlearning.arrays import digest
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger

@@ -10,24 +10,10 @@ import math
 import pytest
 from rich.console import Console
 
-from experiments.runs.results import (
-    COSTS,
-    DASH,
-    Details,
-    Point,
-    ResultsError,
-    Row,
-    plain_table,
-    read_details,
-    read_results,
-    significant,
-    spread,
-    strategies,
-    table,
-    with_sd,
-    write_details,
-    write_results,
-)
+from experiments.runs.details import Details, Point, read_details, write_details
+from experiments.runs.record import ResultsError
+from experiments.runs.results import COSTS, Row, read_results, spread, strategies, write_results
+from experiments.runs.table import DASH, plain_table, significant, table, with_sd
 from unlearning.evaluation.scorecard import METRICS, Spread, summarise
 
 
