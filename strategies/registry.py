@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
-import strategies as package
+from strategies import discovery, fitness
 from strategies.base import EVERY_MODEL, UnlearningStrategy
+from strategies.discovery import alias
 from unlearning.errors import ConfigError, unknown
 from unlearning.request import Scope
 
@@ -31,21 +30,8 @@ StrategyClass = type[UnlearningStrategy]
 
 
 def strategies() -> dict[str, StrategyClass]:
-    """Return every concrete strategy of the package by its alias, in alphabetic order.
-
-    The alias is the module's name with hyphens: ``fed_eraser.py`` holds ``"fed-eraser"``. A
-    module with several strategies gives each the kebab-case of its class name.
-    """
-    found: dict[str, StrategyClass] = {}
-    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(info.name)
-        classes = _defined(module)
-        for cls in classes:
-            name = _kebab(cls.__name__) if len(classes) > 1 else alias(cls)
-            if name in found:
-                raise RuntimeError(f"alias {name!r} stands for {found[name]} and {cls}")
-            found[name] = cls
-    return dict(sorted(found.items()))
+    """Return every concrete strategy of the package by its alias, in alphabetic order."""
+    return discovery.concrete(UnlearningStrategy)
 
 
 def who_serves(scope: Scope, model: str | None = None) -> list[str]:
@@ -58,8 +44,7 @@ def who_serves(scope: Scope, model: str | None = None) -> list[str]:
     model : str or None
         The array model that is learned, by its name; None: a network.
     """
-    known = strategies().items()
-    return [name for name, cls in known if scope in cls.scopes and cls.works_on(model)]
+    return fitness.who_serves(UnlearningStrategy, scope, model)
 
 
 def full_name(name: str) -> str:
@@ -71,7 +56,7 @@ def full_name(name: str) -> str:
     module_name, colon, class_name = name.partition(":")
     package_name, _, short = module_name.rpartition(".")
     found = strategies().get(short.replace("_", "-"))
-    if not colon or package_name != package.__name__ or found is None:
+    if not colon or package_name != "strategies" or found is None:
         return name
     return f"{found.__module__}:{class_name}"
 
@@ -99,11 +84,11 @@ def resolve(name: str) -> StrategyClass:
         ) from error
     found = getattr(module, class_name, None)
     if not (inspect.isclass(found) and issubclass(found, UnlearningStrategy)):
-        known_names = [cls.__name__ for cls in _defined(module)]
+        known_names = [cls.__name__ for cls in discovery.defined(module, UnlearningStrategy)]
         raise ConfigError(
             f"strategy {name!r}: {unknown('strategy class', class_name, known_names)}"
         )
-    if not _is_complete(found):
+    if not discovery.is_complete(found, UnlearningStrategy):
         raise ConfigError(
             f"strategy {name!r} does not say how it unlearns: it defines no 'prepare'"
         )
@@ -136,29 +121,12 @@ def make(name: str, settings: Mapping[str, object]) -> UnlearningStrategy:
         raise ConfigError(f"options of strategy {name!r}: {error}") from error
 
 
-def alias(cls: StrategyClass) -> str:
-    """Return the short name of a strategy class: its module's, with hyphens."""
-    return cls.__module__.rpartition(".")[2].replace("_", "-")
-
-
 def options(cls: StrategyClass) -> dict[str, Any]:
     """Return the keyword arguments of a strategy with their defaults.
 
     A constructor that passes ``**rest`` on takes its base's arguments as well.
     """
-    found: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        for parameter in parameters:
-            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                found.setdefault(parameter.name, parameter.default)
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-            break
-        if base is UnlearningStrategy:
-            break
-    return found
+    return discovery.options(cls, UnlearningStrategy)
 
 
 @dataclass(frozen=True)
@@ -201,26 +169,3 @@ def _models(cls: StrategyClass) -> tuple[str, ...]:
     if cls.models is not None:
         return tuple(sorted(cls.models))
     return ("networks of several tasks",) if cls.scopes == {Scope.TASK} else ("any network",)
-
-
-def _defined(module: ModuleType) -> list[StrategyClass]:
-    """Return the concrete public strategies that a module itself defines."""
-    return [
-        found
-        for name, found in vars(module).items()
-        if inspect.isclass(found)
-        and issubclass(found, UnlearningStrategy)
-        and found.__module__ == module.__name__
-        and not name.startswith("_")
-        and _is_complete(found)
-    ]
-
-
-def _is_complete(cls: StrategyClass) -> bool:
-    """Return whether a class says how it unlearns, as no base does."""
-    return cls.prepare is not UnlearningStrategy.prepare
-
-
-def _kebab(name: str) -> str:
-    """Return ``"FedEraser"`` as ``"fed-eraser"``."""
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")

@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from experiments.config import registry
+from strategies import discovery
 from strategies.base import UnlearningStrategy
 from strategies.global_model.fine_tune import FineTune
 from strategies.registry import who_serves
@@ -107,3 +108,13 @@ def test_those_that_serve_a_request_fit_the_model_that_is_learned() -> None:
     assert "forest-deletion" not in on_networks
     assert {"forest-deletion", "retrain"} <= set(on_forests)
     assert "fed-eraser" not in on_forests
+
+
+def test_options_are_found_through_a_constructor_that_passes_the_rest_on() -> None:
+    class Base:
+        def __init__(self, *, near: int = 1) -> None: ...
+
+    class Derived(Base):
+        def __init__(self, *, far: int = 2, **rest: int) -> None: ...
+
+    assert discovery.options(Derived, Base) == {"far": 2, "near": 1}

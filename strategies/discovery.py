@@ -1,0 +1,90 @@
+"""Finding the strategies of this package by walking it; nothing is registered by hand.
+
+It is given the class that all of them derive from, so that this class can ask it in turn which
+strategies would have served a request.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any, TypeVar
+
+import strategies as package
+
+__all__ = ["alias", "concrete", "defined", "is_complete", "options"]
+
+Kind = TypeVar("Kind")
+
+
+def concrete(base: type[Kind]) -> dict[str, type[Kind]]:
+    """Return every concrete strategy of the package by its alias, in alphabetic order.
+
+    The alias is the module's name with hyphens: ``fed_eraser.py`` holds ``"fed-eraser"``. A
+    module with several strategies gives each the kebab-case of its class name.
+
+    Parameters
+    ----------
+    base : type
+        What all strategies derive from.
+    """
+    found: dict[str, type[Kind]] = {}
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        classes = defined(module, base)
+        for cls in classes:
+            name = _kebab(cls.__name__) if len(classes) > 1 else alias(cls)
+            if name in found:
+                raise RuntimeError(f"alias {name!r} stands for {found[name]} and {cls}")
+            found[name] = cls
+    return dict(sorted(found.items()))
+
+
+def defined(module: ModuleType, base: type[Kind]) -> list[type[Kind]]:
+    """Return the concrete public strategies that a module itself defines."""
+    return [
+        found
+        for name, found in vars(module).items()
+        if inspect.isclass(found)
+        and issubclass(found, base)
+        and found.__module__ == module.__name__
+        and not name.startswith("_")
+        and is_complete(found, base)
+    ]
+
+
+def is_complete(cls: type[Kind], base: type[Kind]) -> bool:
+    """Return whether a class says how it unlearns, as no base does."""
+    return getattr(cls, "prepare", None) is not getattr(base, "prepare", None)
+
+
+def alias(cls: type) -> str:
+    """Return the short name of a strategy class: its module's, with hyphens."""
+    return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+
+def options(cls: type, base: type) -> dict[str, Any]:
+    """Return the keyword arguments of a strategy with their defaults.
+
+    A constructor that passes ``**rest`` on takes its base's arguments as well, as far as ``base``.
+    """
+    found: dict[str, Any] = {}
+    for parent in cls.__mro__:
+        if "__init__" not in vars(parent):
+            continue
+        parameters = list(inspect.signature(vars(parent)["__init__"]).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                found.setdefault(parameter.name, parameter.default)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+        if parent is base:
+            break
+    return found
+
+
+def _kebab(name: str) -> str:
+    """Return ``"FedEraser"`` as ``"fed-eraser"``."""
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")

@@ -1,0 +1,282 @@
+"""One exchange with the clients: messages out; replies read, checked, metered and combined."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
+
+from strategies.federation import Federation
+from strategies.roster import Roster
+from strategies.wire import BadReplyError, num_bytes, read_reply, to_content, to_record
+from unlearning import arrays as named
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.errors import FederationError
+from unlearning.protocol import Instruction, Reply, Settings, Wire, part
+from unlearning.request import Forgotten, Request
+
+__all__ = [
+    "LEARN",
+    "RECOVER",
+    "UNLEARN",
+    "Exchange",
+    "Hook",
+    "check_finite",
+    "evaluation_messages",
+    "mean_measures",
+    "missing",
+    "omissions",
+]
+
+log = logging.getLogger("fedunlearn")
+
+LEARN, UNLEARN, RECOVER = "learn", "unlearn", "recover"  # phases of a federation
+
+_UNLEARN = 1  # last component of a seed address in unlearning rounds; learning rounds have none
+_NOTHING_LEFT = "holds no data any more"
+
+Hook = Callable[[int, Arrays, Iterable[Reply]], Arrays]
+
+
+@dataclass
+class Exchange:
+    """Whom the server asks in one round, about which model, and what comes back.
+
+    Parameters
+    ----------
+    federation : Federation
+        Settings, costs, and who has been forgotten.
+    roster : Roster
+        The clients behind the grid.
+    asked : mapping of int to Instruction
+        Who works, and how.
+    arrays : Arrays
+        The round's global model.
+    number : int
+        The round: of learning absolute, of unlearning from 1.
+    phase : str
+        ``learn``, ``unlearn`` or ``recover``: whose cost it is.
+    who : str
+        The strategy's name, for messages.
+    keepsakes : mapping of str to mapping
+        What clients must have at hand in steps that are no training, beside what all keep.
+    request : Request or None
+        What is being forgotten in this exchange.
+    held : frozenset of str
+        Requests whose answer is held back: the model still rests on their data.
+    losses : mapping of int to (float, int)
+        Filled while replies are read: mean training loss in nats and examples, by client.
+    """
+
+    federation: Federation
+    roster: Roster
+    asked: Mapping[int, Instruction]
+    arrays: Arrays
+    number: int = 0
+    phase: str = LEARN
+    who: str = "the strategy"
+    keepsakes: Mapping[str, Settings] = field(default_factory=dict)
+    request: Request | None = None
+    held: frozenset[str] = frozenset()
+    losses: dict[int, tuple[float, int]] = field(default_factory=dict)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield one message per client, in order; the model is serialised once."""
+        federation, unlearning = self.federation, self.phase == UNLEARN
+        shared = to_record(self.arrays)
+        absolute = federation.completed if unlearning else self.number
+        defaults = dict(federation.train)
+        if self.phase == RECOVER:
+            defaults |= federation.recovery
+        for client, instruction in sorted(self.asked.items()):
+            model = shared if instruction.arrays is None else to_record(instruction.arrays)
+            trains = instruction.step == "train"
+            trains_again = unlearning and trains  # it leaves nothing behind at the client
+            kept = {} if trains_again else federation.attribution(client, absolute)
+            keep = federation.keepsakes if trains else self.keepsakes
+            facts = {
+                **federation.client_config,
+                Wire.CLIENT: client,
+                Wire.STEP: instruction.step,
+                Wire.SEED: self._address(client, instruction),
+                Wire.SERVER_ROUND: absolute,
+                Wire.REMEMBER: federation.remember and not trains_again,
+                Wire.KEEP: {} if trains_again else dict(keep),
+                Wire.SETTINGS: {**defaults, **kept, **instruction.settings},
+                **omissions(federation.forgotten, client, self.request, self.held),
+            }
+            content = to_content(model, instruction.extras, facts)
+            node = self.roster.nodes[client]
+            yield Message(content, node, MessageType.TRAIN, group_id=str(absolute))
+
+    def ask(self) -> Iterator[Reply]:
+        """Send the messages and yield the checked replies, where Flower's loop does not."""
+        sent = self.roster.send_and_receive(self.messages(), timeout=self.federation.timeout_s)
+        return self.read(sent)
+
+    def read(self, messages: Iterable[Message]) -> Iterator[Reply]:
+        """Yield checked replies; quarantine bad ones by name; meter all of them."""
+        federation, roster = self.federation, self.roster
+        down = roster.bytes_down
+        self.losses.clear()
+        for message in messages:
+            client = roster.sender(message)
+            instruction = self.asked[client]
+            sent = self.arrays if instruction.arrays is None else instruction.arrays
+            try:
+                reply = read_reply(
+                    message,
+                    client,
+                    sent,
+                    model_like=instruction.answers == "model",
+                    declared=roster.declared.get(client),
+                )
+            except BadReplyError as error:
+                roster.lost[client] = f"quarantined: {error}"
+                continue
+            federation.spend(
+                self.phase,
+                Cost(
+                    client_s=reply.metrics.get(Wire.CLIENT_SECONDS, 0.0),
+                    examples=int(reply.metrics.get(Wire.EXAMPLES_PROCESSED, 0)),
+                    bytes_up=num_bytes(part(message.content, Wire.ARRAYS, ArrayRecord) or {}),
+                ),
+            )
+            if reply.num_examples == 0:
+                roster.lost[client] = _NOTHING_LEFT
+                continue
+            if Wire.LOSS in reply.metrics:
+                self.losses[client] = reply.metrics[Wire.LOSS], reply.num_examples
+            yield reply
+        spent = Cost(client_rounds=len(self.asked), bytes_down=roster.bytes_down - down)
+        federation.spend(self.phase, spent)
+
+    def combine(self, hook: Hook, replies: Iterator[Reply], *, robust: bool = False) -> Arrays:
+        """Let a hook combine replies, and see that enough of them are good.
+
+        Where the federation wants it, and all of them trained one model, they are made harmless
+        first. They are counted when the last has come, still inside the hook, so that a round with
+        too few of them is not recorded either.
+
+        Raises
+        ------
+        FederationError
+            If too few replies are valid, or what the hook makes of them is not finite.
+        """
+        stream = self._counted(replies)
+        if robust and self.federation.robust is not None:
+            stream = self.federation.robust.cleaned(self.arrays, stream)
+        first = next(stream, None)
+        if first is None:
+            raise FederationError(self._too_few(0))
+        current = hook(self.number, self.arrays, _again(first, stream))
+        for _ in stream:  # a hook may stop early; what it left is still checked and counted
+            pass
+        check_finite(current, f"the model of round {self.number}", self.who)
+        if self.arrays.keys() != current.keys():
+            return current
+        return {name: current[name] for name in self.arrays}
+
+    def _address(self, client: int, instruction: Instruction) -> list[int]:
+        """Return the address of a client's randomness."""
+        seed = self.federation.seed
+        if instruction.seed_round is not None:
+            return [seed, instruction.seed_round, client]
+        if self.phase == UNLEARN:
+            return [seed, self.federation.completed + self.number, client, _UNLEARN]
+        return [seed, self.number, client]
+
+    def _counted(self, replies: Iterator[Reply]) -> Iterator[Reply]:
+        valid = 0
+        for reply in replies:
+            valid += 1
+            yield reply
+        lost = missing(self.roster.lost)
+        for client, why in sorted(lost.items()):
+            log.warning("round %d: client %d is left out: %s", self.number, client, why)
+        idle = len(self.roster.lost) - len(lost)
+        if valid < self.federation.min_replies * (len(self.asked) - idle):
+            raise FederationError(self._too_few(valid))
+
+    def _too_few(self, valid: int) -> str:
+        lost = "; ".join(f"client {c}: {why}" for c, why in sorted(self.roster.lost.items())[:5])
+        return (
+            f"round {self.number}: {valid} of {len(self.asked)} clients gave a valid reply, "
+            f"fewer than engine.min_replies allows ({lost or 'none was asked'})"
+        )
+
+
+def missing(lost: Mapping[int, str]) -> dict[int, str]:
+    """Return whose answer is missing or bad, and why; who holds no data has nothing to answer."""
+    return {client: why for client, why in lost.items() if why != _NOTHING_LEFT}
+
+
+def check_finite(arrays: Arrays, what: str, who: str) -> None:
+    """Raise FederationError if a model that a strategy made is not finite."""
+    if not named.is_finite(arrays):
+        raise FederationError(
+            f"{what} is not finite and was discarded; lower the learning rate or the step of {who}"
+        )
+
+
+def omissions(
+    forgotten: Forgotten,
+    client: int,
+    current: Request | None = None,
+    held: frozenset[str] = frozenset(),
+) -> dict[str, object]:
+    """Return what a client must leave out: for good, and for the request being served.
+
+    What a held request and this one both name is being forgotten now, not forgotten already.
+    """
+    if current is None:
+        return {Wire.OMIT: forgotten.omission(client).to_json()}
+    asked = current.omission(client)
+    known = tuple(
+        r
+        for r in forgotten.requests
+        if r.id != current.id and not (r.id in held and asked.covers(r.omission(client)))
+    )
+    return {
+        Wire.OMIT: Forgotten(known).omission(client).to_json(),
+        Wire.FORGET: asked.to_json(),
+    }
+
+
+def evaluation_messages(
+    federation: Federation, roster: Roster, arrays: ArrayRecord
+) -> Iterator[Message]:
+    """Yield the question to every remaining client about a split of its data."""
+    for client in roster.clients:
+        facts = {
+            **federation.client_config,
+            Wire.CLIENT: client,
+            Wire.SPLIT: federation.evaluate_split,
+            **omissions(federation.forgotten, client),
+        }
+        content = to_content(arrays, {}, facts)
+        yield Message(content, roster.nodes[client], MessageType.EVALUATE)
+
+
+def mean_measures(replies: Iterable[Message]) -> MetricRecord | None:
+    """Return the example-weighted means of what the clients measured; None: nobody did."""
+    parts = [part(reply.content, Wire.METRICS, MetricRecord) for reply in replies]
+    records = [record for record in parts if record is not None]
+    weights = [float(str(record[Wire.NUM_EXAMPLES])) for record in records]
+    if not sum(weights):
+        return None
+    return MetricRecord(
+        {
+            name: sum(w * float(str(r[name])) for w, r in zip(weights, records, strict=True))
+            / sum(weights)
+            for name in ("loss", "accuracy")
+        }
+    )
+
+
+def _again(first: Reply, rest: Iterator[Reply]) -> Iterator[Reply]:
+    yield first
+    yield from rest

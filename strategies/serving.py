@@ -1,0 +1,219 @@
+"""Requests on their way: what is due or held, who is concerned, served, dismissed, overlapping."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+
+from strategies.exchange import UNLEARN, Exchange, missing
+from strategies.federation import Federation
+from strategies.roster import DELETE, Roster
+from strategies.wire import to_content
+from unlearning.arrays import Arrays
+from unlearning.errors import FedUnlearnError, HistoryError
+from unlearning.fulfil import Unlearner, fulfil
+from unlearning.protocol import Instruction, Wire, part
+from unlearning.records.history import History
+from unlearning.records.ledger import BATCH
+from unlearning.request import Forgotten, Request
+
+__all__ = [
+    "dismiss",
+    "forgotten_before",
+    "is_concerned",
+    "keep_participants",
+    "leave",
+    "overlap",
+    "ready",
+    "serve_due",
+]
+
+log = logging.getLogger("fedunlearn")
+
+
+def serve_due(
+    strategy: Unlearner, federation: Federation, roster: Roster, arrays: Arrays
+) -> Arrays:
+    """Serve every request that is due, oldest first; return the model to go on with."""
+    for request in ready(federation, roster):
+        edited = federation.edited
+        log.info("serving request %s: forget %s", request.id, request.describe())
+        judge = federation.judge
+
+        def measured(
+            before: Arrays, after: Arrays, request: Request = request, judge: Any = judge
+        ) -> Mapping[str, float | None]:
+            with federation.aside():
+                return {} if judge is None else judge(request, before, after)
+
+        try:
+            arrays = fulfil(
+                request,
+                strategy,
+                arrays,
+                federation.history,
+                federation.ledger,
+                measured,
+                federation.guard,
+            )
+            if (held := federation.ledger.held().get(request.id)) is not None:
+                federation.edited = edited
+                log.warning("request %s is held: %s", request.id, held.facts["reason"])
+        except FedUnlearnError as error:
+            if federation.ledger.state(request.id) != "refused":
+                raise
+            # A request that cannot be served must not end the federation for all.
+            log.warning("request %s was refused: %s", request.id, error)
+    return arrays
+
+
+def ready(federation: Federation, roster: Roster) -> list[Request]:
+    """Return what can be served now: what is due, if enough of it is there to be published.
+
+    The rest is held, its data out of training from now on.
+    """
+    ledger = federation.ledger
+    due = ledger.due(federation.completed)
+    released = [request for request in due if ledger.is_released(request.id)]
+    waiting = [request for request in due if request not in released]
+    if len(waiting) >= federation.batch:
+        return due
+    held = ledger.held()
+    for request in waiting:
+        federation.forgotten = federation.forgotten | request
+        roster.forget(request.leavers)
+        if request.id not in held:
+            reason = f"it waits until {federation.batch} requests can be published together"
+            ledger.add(request.id, "held", stage=BATCH, reason=reason)
+    return released
+
+
+def forgotten_before(forgotten: Forgotten, request: Request, held: frozenset[str]) -> Forgotten:
+    """Return what the model no longer rests on: requests before this one that are not held."""
+    return Forgotten(
+        tuple(r for r in forgotten.requests if r.id != request.id and r.id not in held)
+    )
+
+
+def leave(
+    federation: Federation,
+    roster: Roster,
+    request: Request,
+    history: History,
+    held: frozenset[str],
+) -> bool:
+    """Take what a request names out of the federation; return whether the model may rest on it.
+
+    Raises
+    ------
+    HistoryError
+        If rounds were learned of which nothing is recorded.
+    """
+    earlier = forgotten_before(federation.forgotten, request, held)
+    federation.forgotten = federation.forgotten | request
+    roster.forget(request.leavers)
+    if federation.completed and not history.rounds:
+        raise HistoryError(
+            f"{federation.completed} rounds were learned but none is recorded, so nobody can "
+            "tell whom the model rests on; serve the request where it was learned"
+        )
+    # Of a model that was trained elsewhere nobody noted who took part.
+    return federation.foreign or is_concerned(request, history, earlier, roster.nodes)
+
+
+def is_concerned(
+    request: Request, history: History, earlier: Forgotten, nodes: Mapping[int, int]
+) -> bool:
+    """Return whether a model may rest on something that is not forgotten already.
+
+    It does not where the owners never took part. But serving earlier requests deleted what the
+    history knew of their owners: of these, nobody can tell.
+    """
+    known = {client: earlier.omission(client) for client in request.owners(nodes)}
+    fresh = {
+        client
+        for client, gone in known.items()
+        if not gone.everything and gone | request.omission(client) != gone
+    }
+    purged = {client for client in fresh if known[client]}
+    return bool(fresh) and (bool(purged) or history.first_round(request) is not None)
+
+
+def keep_participants(clean: History, request: Request, history: History) -> None:
+    """Note in a clean history who took part, leavers left out.
+
+    The state of a model that is no network rests on the owners that stay as it did before. A
+    purge would strike them from every round, and their next request would be taken for one of
+    a client that never took part.
+    """
+    for server_round in history.rounds:
+        with clean.record(server_round, history.initial) as entry:
+            for client, count in history.participants(server_round).items():
+                if client not in request.leavers:
+                    entry.note(client, count)
+
+
+def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[str, list[int]]:
+    """Have the owners delete for good; return who acknowledged and who did not answer."""
+    owners = request.owners(roster.nodes)
+    model = ArrayRecord()
+
+    def ask(client: int) -> Message:
+        facts = {
+            **federation.client_config,
+            Wire.CLIENT: client,
+            Wire.FORGET: request.omission(client).to_json(),
+        }
+        return Message(to_content(model, {}, facts), roster.nodes[client], DELETE)
+
+    replies = roster.send_and_receive(map(ask, owners), timeout=federation.timeout_s)
+    done = [roster.sender(reply) for reply in replies if _acknowledges(reply, roster)]
+    return {
+        "acknowledged": sorted(done),
+        "unacknowledged": sorted(set(owners) - set(done)),
+    }
+
+
+def overlap(federation: Federation, roster: Roster, request: Request) -> dict[str, object]:
+    """Have clients hash their samples, to tell how much of the forgotten is still held.
+
+    Returns
+    -------
+    dict
+        ``samples`` named by the request, how many of them are still held as another sample
+        (``copies``), the ``clients`` that hold one, and those that were ``unanswered``. Equal
+        bits alone are found.
+    """
+    owners = set(request.owners(roster.nodes))
+    salt = {"salt": secrets.token_hex(32)}
+    how = Instruction("fingerprints", salt, arrays={}, answers="free")
+    asked = dict.fromkeys(sorted(owners | set(roster.clients)), how)
+    held = frozenset(federation.ledger.held())
+    exchange = Exchange(federation, roster, asked, {}, 0, UNLEARN, request=request, held=held)
+    roster.helping = request.leavers
+    gone: Counter[bytes] = Counter()
+    kept: dict[int, set[bytes]] = {}
+    try:
+        for reply in exchange.ask():
+            gone.update(map(bytes, reply.arrays["forget"]))
+            kept[reply.client] = set(map(bytes, reply.arrays["retain"]))
+    finally:
+        roster.helping = frozenset()
+    everyone = set().union(*kept.values())
+    return {
+        "samples": sum(gone.values()),
+        "copies": sum(count for one, count in gone.items() if one in everyone),
+        "clients": [client for client, held in kept.items() if held & gone.keys()],
+        "unanswered": sorted(missing(roster.lost)),
+    }
+
+
+def _acknowledges(reply: Message, roster: Roster) -> bool:
+    """Return whether a client answers for itself that it deleted."""
+    receipt = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
+    return receipt.get(Wire.CLIENT) == roster.sender(reply)
