@@ -21,6 +21,7 @@ from clients.steps import Shard
 from clients.training import batches, optimiser
 from experiments.config.schema import TrainConfig
 from experiments.data import datasets as data
+from experiments.federation.judged_sets import judged_sets
 from experiments.federation.task import Examples, Task
 from experiments.models import networks as models
 from unlearning.arrays import Arrays
@@ -190,19 +191,12 @@ class Tracer:
                 for client, mask in self._kept.items()
             ]
         )
-        test = task.test_set()
-        held_out = [task.held_out_set(request) for request in asked]
+        sets = judged_sets(task, asked)
         return Probes(
-            # One forget set also where two requests name the same example.
-            forget=_joined(
-                [
-                    Examples(examples[c].train_x[~mask], examples[c].train_y[~mask])
-                    for c, mask in self._kept.items()
-                ]
-            ),
-            held_out=_joined(held_out),
+            forget=sets.forget,
+            held_out=sets.held_out,
             retain=retain,
-            test=Examples(test.x[:_MOST], test.y[:_MOST]),
+            test=Examples(sets.test.x[:_MOST], sets.test.y[:_MOST]),
             retain_clients=owner[chosen],
             marked=marked,
             client_class=counts.astype(np.int64),
@@ -355,8 +349,3 @@ def _features(network: nn.Module | None, x: Singles) -> Singles:
 
 def _share(predicted: NDArray[np.integer], labels: Integers) -> float:
     return float(np.mean(predicted == labels)) if len(labels) else float("nan")
-
-
-def _joined(parts: list[Examples]) -> Examples:
-    xs, ys = zip(*parts, strict=True)
-    return Examples(np.concatenate(xs), np.concatenate(ys))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.federation.judged_sets import judged_sets
 from experiments.federation.task import Examples, Task
 from unlearning.arrays import Arrays
 from unlearning.evaluation.metrics import accuracy, backdoor_success
@@ -40,12 +41,7 @@ class Judge:
     def __init__(self, task: Task, requests: Iterable[Request], device: str = "cpu") -> None:
         self._task, self._device = task, device
         asked = tuple(requests)
-        self._sets = {
-            "test": task.test_set(),
-            "retain": task.retain_set(Forgotten(asked)),
-            "forget": _joined([task.forget_set(request) for request in asked], task),
-            "held_out": _joined([task.held_out_set(request) for request in asked], task),
-        }
+        self._sets: dict[str, Examples] = judged_sets(task, asked)._asdict()
         self._triggered = task.triggered_test()
         self._groups = Groups(
             clients=task.retain_owners(Forgotten(asked)),
@@ -56,16 +52,13 @@ class Judge:
 
     def outputs(self, arrays: Arrays) -> Outputs:
         """Return what a model says about every set."""
-        predictions = {
-            name: Predictions(self._predict(arrays, found.x), found.y)
-            for name, found in self._sets.items()
-        }
+        seen = {name: self._look(arrays, found) for name, found in self._sets.items()}
         triggered = None
         if self._triggered is not None:
             probabilities = self._predict(arrays, self._triggered.x)
             target = self._triggered.target
             triggered = Triggered(probabilities, self._triggered.y, target=target)
-        return Outputs(**predictions, triggered=triggered)
+        return Outputs(**seen, triggered=triggered)
 
     def tally(self, outputs: Outputs) -> Tally:
         """Return the right answers per remaining client and class of a model's outputs."""
@@ -75,10 +68,11 @@ class Judge:
         """Return accuracies on a fixed subset of each set, for the timeline."""
         found: dict[str, float | None] = {}
         for name in ("test", "retain", "forget"):
-            chosen = _subset(len(self._sets[name].y))
-            labels = self._sets[name].y[chosen]
-            probabilities = self._predict(arrays, self._sets[name].x[chosen])
-            found[f"{name}_accuracy"] = accuracy(probabilities, labels) if len(labels) else None
+            x, y = self._sets[name]
+            chosen = _subset(len(y))
+            seen = self._look(arrays, Examples(x[chosen], y[chosen]))
+            value = accuracy(seen.probabilities, seen.labels) if len(seen) else None
+            found[f"{name}_accuracy"] = value
         if self._triggered is not None:
             data = self._triggered
             chosen = _subset(len(data.y))
@@ -86,14 +80,12 @@ class Judge:
             found["backdoor_success"] = backdoor_success(predicted, data.y[chosen], data.target)
         return found
 
+    def _look(self, arrays: Arrays, found: Examples) -> Predictions:
+        """Return what a model says about examples, a row per label that is to be predicted."""
+        return Predictions(self._predict(arrays, found.x), found.y)
+
     def _predict(self, arrays: Arrays, x: Floats) -> Floats:
         return self._task.predict(arrays, x, self._device)
-
-
-def _joined(parts: list[Examples], task: Task) -> Examples:
-    none = Examples(np.empty((0, *task.input_shape), np.float32), np.empty(0, dtype=np.int64))
-    xs, ys = zip(none, *parts, strict=True)
-    return Examples(np.concatenate(xs), np.concatenate(ys))
 
 
 def _subset(size: int) -> NDArray[np.int64]:

@@ -297,6 +297,11 @@ class Task:
         found = self._marked.get(client)
         return tuple(found[0].positions.tolist()) if found else ()
 
+    def marked_held_out(self, client: int) -> tuple[int, ...]:
+        """Return the positions of the held-out samples of ``client`` that carry the marker."""
+        found = self._marked.get(client)
+        return tuple(found[1].positions.tolist()) if found else ()
+
     @property
     def marked_samples(self) -> dict[int, tuple[int, ...]]:
         """Every client with a marker and the positions it was planted at."""
@@ -402,21 +407,11 @@ class Task:
         kept = {client: int(self.kept(client, forgotten).sum()) for client in self.clients}
         return np.repeat(np.array(list(kept), np.int64), list(kept.values()))
 
-    def held_out_set(self, request: Request) -> Examples:
-        """Return examples never trained on, from the source of the request's forget set.
-
-        Those are the held-out data of the clients that hold something of the forget set; for a
-        request that names classes, the examples of these classes alone.
-        """
-        owners = [
-            client for client in self.clients if not self.kept(client, Forgotten((request,))).all()
-        ]
-        parts = []
-        for client in owners:
-            _, _, x, y = self.client(client)
-            fits = np.isin(y, request.classes) if request.classes else np.ones(len(y), bool)
-            parts.append(Examples(x[fits], y[fits]))
-        return self._joined(parts)
+    def joined(self, parts: Iterable[Examples]) -> Examples:
+        """Return parts of this task's data one after the other; there may be none."""
+        none = Examples(np.empty((0, *self.input_shape), np.float32), np.empty(0, dtype=np.int64))
+        xs, ys = zip(none, *parts, strict=True)
+        return Examples(np.concatenate(xs), np.concatenate(ys))
 
     def public_set(self) -> Floats:
         """Return what the server has to train on: examples no client holds, without labels.
@@ -545,12 +540,7 @@ class Task:
             if wanted.any():
                 x, y, _, _ = self.client(client)
                 parts.append(Examples(x[wanted], y[wanted]))
-        return self._joined(parts)
-
-    def _joined(self, parts: Iterable[Examples]) -> Examples:
-        none = Examples(np.empty((0, *self.input_shape), np.float32), np.empty(0, dtype=np.int64))
-        xs, ys = zip(none, *parts, strict=True)
-        return Examples(np.concatenate(xs), np.concatenate(ys))
+        return self.joined(parts)
 
 
 def _with_absolute_file(model: ModelConfig) -> ModelConfig:

@@ -17,7 +17,7 @@ from experiments.federation.judge import Judge
 from experiments.federation.task import Examples, Task
 from unlearning.arrays import Arrays
 from unlearning.evaluation.metrics import accuracy
-from unlearning.evaluation.scorecard import Outputs, Predictions
+from unlearning.evaluation.scorecard import Predictions
 from unlearning.evaluation.tally import Groups
 from unlearning.request import Forgotten, Request
 
@@ -25,8 +25,6 @@ __all__ = ["TaskJudge", "judge_of", "pair_predictions", "task_accuracy"]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-_GLANCE = 1000  # examples of each set looked at after every round
 
 
 def judge_of(task: Task, requests: Iterable[Request], device: str = "cpu") -> Judge:
@@ -90,35 +88,20 @@ class TaskJudge(Judge):
         stays = np.array([name not in everywhere for name in task.tasks])
         test = task.test_set()
         training, owners = self._training(Forgotten(asked))
-        self._pairs: dict[str, Examples] = {
+        self._sets = {
             "test": Examples(test.x, np.where(stays, task.test_task_labels(), NONE)),
             **training,
         }
+        self._triggered = None  # a marker changes the labels of one task alone
         # In the order in which pairs are predicted: task by task, in each the examples' own.
-        columns, rows = (self._pairs["retain"].y != NONE).T.nonzero()
+        columns, rows = (self._sets["retain"].y != NONE).T.nonzero()
         self._groups = Groups(
             clients=owners[rows],
             columns=columns,
-            test_columns=(self._pairs["test"].y != NONE).T.nonzero()[0],
+            test_columns=(self._sets["test"].y != NONE).T.nonzero()[0],
             names=tuple(task.tasks),
             by="task",
         )
-
-    def outputs(self, arrays: Arrays) -> Outputs:
-        """Return what a model says about every set."""
-        seen = {name: self._look(arrays, found) for name, found in self._pairs.items()}
-        return Outputs(seen["test"], seen["retain"], seen["forget"], seen["held_out"])
-
-    def glance(self, arrays: Arrays) -> dict[str, float | None]:
-        """Return accuracies on a fixed subset of each set, for the timeline."""
-        found: dict[str, float | None] = {}
-        for name in ("test", "retain", "forget"):
-            x, y = self._pairs[name]
-            some = np.unique(np.linspace(0, max(len(y) - 1, 0), min(len(y), _GLANCE)).astype(int))
-            seen = self._look(arrays, Examples(x[some], y[some]))
-            value = accuracy(seen.probabilities, seen.labels) if len(seen) else None
-            found[f"{name}_accuracy"] = value
-        return found
 
     def _look(self, arrays: Arrays, found: Examples) -> Predictions:
         return pair_predictions(self._task, self._predict(arrays, found.x), found.y)
