@@ -36,6 +36,7 @@ __all__ = [
     "js_divergence",
     "membership_auc",
     "prediction_distance",
+    "with_labels",
 ]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # a softmax in float32 gives 0 below this
@@ -54,10 +55,16 @@ def _checked(probabilities: ArrayLike, name: str = "probabilities") -> NDArray[n
     return rows
 
 
-def _with_labels(
+def with_labels(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return checked softmax rows and their labels."""
+    """Return softmax rows in float64 and their labels in int64, both checked.
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, shapes disagree, a label is out of range or a row is no distribution.
+    """
     rows, truth = _checked(probabilities), np.asarray(labels)
     if truth.shape != (len(rows),) or not np.issubdtype(truth.dtype, np.integer):
         raise ValueError(
@@ -96,7 +103,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     ValueError
         If a set is empty, shapes disagree, a label is out of range or a row is no distribution.
     """
-    rows, truth = _with_labels(probabilities, labels)
+    rows, truth = with_labels(probabilities, labels)
     return float(np.mean(rows.argmax(axis=1) == truth))
 
 
@@ -123,7 +130,7 @@ def example_losses(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.fl
     ValueError
         As :func:`accuracy`.
     """
-    rows, truth = _with_labels(probabilities, labels)
+    rows, truth = with_labels(probabilities, labels)
     chosen = rows[np.arange(len(truth)), truth]
     losses: NDArray[np.float64] = -np.log(np.clip(chosen, _SMALLEST, 1.0))
     return losses
