@@ -168,7 +168,7 @@ class UnlearningStrategy(FedAvg):
             def noted() -> Iterator[Reply]:
                 for reply in replies:
                     if reply.update is not None:
-                        entry.add(reply.client, reply.num_examples, reply.update)
+                        entry.add(reply.client, reply.examples, reply.update)
                     else:
                         entry.note(reply.client, reply.num_examples)
                     yield reply

@@ -19,6 +19,7 @@ from unlearning.protocol import Scalar, Settings
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Request
+from unlearning.weighing import TRUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,14 +197,17 @@ class Federation:
     def attribution(self, client: int, server_round: int) -> dict[str, Scalar]:
         """Return what a client must know to keep, or to hand out, what each task has done.
 
-        That is its share in the last average it was part of, and the number of this round.
+        That is its share in the last average of the trunk it was part of, 0 if it trained no task
+        that shares the trunk, and the number of this round. A recovery round whose updates were
+        replaced by robust ones is nobody's: its share is 0.
         """
         if not self.attribute:
             return {}
         facts: dict[str, Scalar] = {"attribute": True, "round": server_round}
         for last in reversed(self.history.rounds):
-            if (share := self.history.weights(last).get(client)) is not None:
-                return {**facts, "share": share, "share_round": last}
+            if (share := self.history.weights(last, part=TRUNK).get(client)) is not None:
+                lost = self.robust is not None and 0 <= self.edited < last
+                return {**facts, "share": 0.0 if lost else share, "share_round": last}
         return facts
 
     def observe(self, phase: str, server_round: int, arrays: Arrays) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from unlearning.arrays import Arrays
+from unlearning.weighing import Examples
 
 __all__ = ["MASK", "Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
 
@@ -105,6 +106,11 @@ class Reply:
     arrays: Arrays
     metrics: Mapping[str, float] = field(default_factory=dict)
     update: Arrays | None = None
+
+    @property
+    def examples(self) -> Examples:
+        """The weight of the answer in a mean, by part of the model."""
+        return Examples.from_metrics(self.num_examples, self.metrics)
 
 
 def part(content: Mapping[str, object], key: str, kind: type[Part]) -> Part | None:

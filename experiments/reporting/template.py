@@ -3,12 +3,7 @@
 It stands in a Python file because Flower bundles an app's Python files and leaves templates out.
 """
 
-from experiments.reporting.page import HEAD, WARNINGS
-
-__all__ = ["TEMPLATE"]
-
-TEMPLATE = (
-    r"""{% macro cell(c, head="") %}
+TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if c.why %}<span class="none" title="{{ c.why }}"><span aria-hidden="true">{{ c.text }}</span><span class="quiet-text">not measured: {{ c.why }}</span></span>{% else %}{% set parts = c.text.split(" ± ") %}{{ parts[0] }}{% if parts | length > 1 %}<span class="sd"> ± {{ parts[1] }}</span>{% endif %}{% endif %}
 {% endmacro %}
 {% macro td(c) %}
@@ -20,9 +15,19 @@ TEMPLATE = (
 <ul class="note">{% for reason in list %}<li>{{ reason }}.</li>{% endfor %}</ul>
 {% endif %}
 {% endmacro %}
-"""
-    + HEAD
-    + r"""<body>
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<meta name="color-scheme" content="light dark">
+<title>{{ title }} – unlearning report</title>
+<link rel="icon" href="data:,">
+<style>
+{{ style }}</style>
+</head>
+<body>
 <header>
 <p class="kicker">Federated unlearning report</p>
 <h1>{{ title }}</h1>
@@ -51,9 +56,16 @@ TEMPLATE = (
 {% else %}<li>No number was measured that could be told here.</li>
 {% endfor %}
 </ul>
-"""
-    + WARNINGS
-    + r"""</section>
+{% if warnings %}
+<div class="warnings" role="note" aria-labelledby="limits">
+<h3 id="limits">Read with care</h3>
+<ul>
+{% for warning in warnings %}<li>{{ warning }}</li>
+{% endfor %}
+</ul>
+</div>
+{% endif %}
+</section>
 
 {% if rows %}
 <section aria-labelledby="scorecard">
@@ -396,4 +408,3 @@ TEMPLATE = (
 </body>
 </html>
 """
-)

@@ -22,6 +22,7 @@ from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
+from unlearning.weighing import Examples, part_of
 
 __all__ = ["FedRecovery", "epsilon_of", "residual", "sigma_of"]
 
@@ -31,44 +32,50 @@ _NOISE = 32  # marks the seed addresses of this noise
 
 
 def residual(
-    answers: Iterable[tuple[int, int, Arrays]], gone: Collection[int]
+    answers: Iterable[tuple[int, int | Examples, Arrays]], gone: Collection[int]
 ) -> tuple[Arrays, Arrays] | None:
     """Return a round's mean update, and by how much ``gone`` changed it.
 
     Parameters
     ----------
-    answers : iterable of (int, int, Arrays)
-        Client, number of examples, update; read once, one at a time.
+    answers : iterable of (int, int or Examples, Arrays)
+        Client, number of examples (by part of the model where they differ), update; read once, one
+        at a time.
     gone : collection of int
         The clients to be left out, together.
 
     Returns
     -------
     tuple of Arrays, or None
-        Delta, and D = Delta - Delta without ``gone`` = p / (1 - p) (Delta of gone - Delta), where
-        p is the share of ``gone``; parameters alone, in float64. None if nobody else took part.
+        Delta, and D = Delta - Delta without ``gone`` = p / (1 - p) (Delta of gone - Delta), part by
+        part, where p is the share of ``gone``; parameters alone, in float64. D = Delta where they
+        were alone, as the others would then not have moved it. None without any example.
     """
     sums: dict[bool, Arrays] = {True: {}, False: {}}
-    counts = {True: 0, False: 0}
+    counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
     for client, count, update in answers:
         side = client in gone
-        counts[side] += count
-        for name, step in named.parameters(update).items():
-            term = np.multiply(step, count, dtype=np.float64)
+        examples = count if isinstance(count, Examples) else Examples(count)
+        steps = named.parameters(update)
+        for part in {part_of(name) for name in steps}:
+            counts[side][part] = counts[side].get(part, 0) + examples.of(part)
+        for name, step in steps.items():
+            term = np.multiply(step, examples.of(part_of(name)), dtype=np.float64)
             if name in sums[side]:
                 sums[side][name] += term
             else:
                 sums[side][name] = term
-    if not counts[False]:
-        return None
-    everyone = counts[True] + counts[False]
-    share = counts[True] / counts[False]  # p / (1 - p)
     mean, difference = {}, {}
-    for name, rest in sums[False].items():
-        left = sums[True].get(name, np.zeros_like(rest))
-        mean[name] = (left + rest) / everyone
-        difference[name] = (left - share * rest) / everyone
-    return mean, difference
+    for name, known in {**sums[True], **sums[False]}.items():
+        theirs, others = (counts[side].get(part_of(name), 0) for side in (True, False))
+        left, rest = (sums[side].get(name, np.zeros_like(known)) for side in (True, False))
+        if theirs + others:
+            mean[name] = (left + rest) / (theirs + others)
+            share = theirs / others if others else 0.0  # p / (1 - p)
+            difference[name] = (left - share * rest) / (theirs + others)
+        else:
+            mean[name] = difference[name] = np.zeros_like(known)
+    return (mean, difference) if any(map(any, (c.values() for c in counts.values()))) else None
 
 
 def epsilon_of(sigma: float, beta: float, distance: float) -> float:
@@ -120,8 +127,8 @@ class FedRecovery(UnlearningStrategy):
     -----
     ``claim`` holds (epsilon, beta, d) after a request with noise and a known d, and None
     otherwise. The claim rests on d, and in the paper on noisy training as well, which this is not:
-    the guarantee stays approximate. A round of the forgotten alone has no residual and is skipped,
-    and so is one whose updates were not kept. Buffers are neither corrected nor made noisy.
+    the guarantee stays approximate. Of a round of the forgotten alone all is residual; a round is
+    skipped if its updates were not kept. Buffers are neither corrected nor made noisy.
     """
 
     scopes = frozenset({Scope.CLIENT})
@@ -183,7 +190,7 @@ class FedRecovery(UnlearningStrategy):
         for t in history.stored_rounds:
             answers = (
                 (client, count, history.update(t, client))
-                for client, count in history.participants(t).items()
+                for client, count in history.examples(t).items()
             )
             found = residual(answers, gone)
             if found is None:

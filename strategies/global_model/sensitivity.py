@@ -104,15 +104,20 @@ def increment(history: History, t: int, gone: Collection[int], rule: str) -> dic
     Returns
     -------
     dict
-        As :func:`bound`.
+        As :func:`bound`; of a model of several parts the length over all of them. A part that the
+        forgotten trained alone is infinite from scalars, and what they made of it by ``set``.
     """
     scalars = history.sensitivities(t)
-    found = bound(scalars, gone, "max" if rule == "max" else "safe")
+    found: dict[int, float] = {}
+    for part in history.sensitivities_by_part(t).values():
+        for client, length in bound(part, gone, "max" if rule == "max" else "safe").items():
+            found[client] = math.hypot(found.get(client, 0.0), length)
     complete = math.isclose(sum(p for p, _ in scalars.values()), 1.0)  # nobody was purged
     exact = rule in ("set", "auto") and "updates" in history.keep and t in history.stored_rounds
-    if not (exact and complete and found and math.isfinite(found[_JOINT])):
+    alone = scalars.keys() <= set(gone)  # then nobody could have made the round without them
+    if alone or not (exact and complete and found):
         return found
-    counts = history.participants(t)
+    counts = history.examples(t)
     answers = ((client, count, history.update(t, client)) for client, count in counts.items())
     changed = residual(answers, gone)
     return found if changed is None else {_JOINT: named.norm(changed[1])}

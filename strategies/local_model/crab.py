@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -168,7 +169,7 @@ class Crab(UnlearningStrategy):
                 if reply.update is not None:
                     step = calibrate(history.update(t, reply.client), reply.update)
                     step = named.scale(step, self.step_scale)
-                    yield Reply(reply.client, reply.num_examples, {}, update=step)
+                    yield replace(reply, arrays={}, update=step)
 
         return self.recorded(clean, t, arrays, calibrated())
 

@@ -106,7 +106,8 @@ class FedAccum(UnlearningStrategy):
     ) -> Iterator[Reply]:
         """Yield what the kept clients answered in a round, as answers to the current model."""
         old = history.arrays(t)
-        for client, count in history.participants(t).items():
+        for client, rests in history.examples(t).items():
             if client in kept:
                 update = named.scale(history.update(t, client), self.interval_scale)
-                yield Reply(client, count, {}, update=rebase(update, old, current))
+                update = rebase(update, old, current)
+                yield Reply(client, rests.total, {}, rests.to_metrics(), update)

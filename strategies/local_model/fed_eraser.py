@@ -20,6 +20,8 @@ from unlearning.errors import HistoryError
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
+from unlearning.weighing import Examples
+from unlearning.weighing import mean as weighted_mean
 
 __all__ = ["FedEraser", "calibrate"]
 
@@ -156,30 +158,30 @@ class FedEraser(UnlearningStrategy):
             if not self._present(t):
                 return arrays
 
-            def steps() -> Iterator[tuple[float, Arrays]]:
-                for client, count, step in self._steps(server_round, t, replies):
+            def steps() -> Iterator[tuple[Examples, Arrays]]:
+                for client, examples, step in self._steps(server_round, t, replies):
                     scaled = named.scale(step, self.interval_scale)
-                    entry.add(client, count, scaled)
-                    yield count, scaled
+                    entry.add(client, examples, scaled)
+                    yield examples, scaled
 
-            mean = named.weighted_mean(steps())
+            mean = weighted_mean(steps())
             if self.calibration_scope == "mean_layer":
                 mean = self._calibrated_mean(t, entry.clients, mean)
         return named.apply_update(arrays, mean)
 
     def _steps(
         self, server_round: int, t: int, replies: Iterable[Reply]
-    ) -> Iterator[tuple[int, int, Arrays]]:
-        """Yield (client, weight, step) of a replayed round, ordered by client."""
-        counts = self._past.participants(t)
+    ) -> Iterator[tuple[int, Examples, Arrays]]:
+        """Yield (client, weight by part, step) of a replayed round, ordered by client."""
+        recorded = self._past.examples(t)
         reused = [c for c in self._present(t) if server_round == 1 and c not in self._tainted]
         fresh = iter(replies)
         reply = next(fresh, None)
         for client in self._present(t):
             if client in reused:
-                yield client, counts[client], self._past.update(t, client)
+                yield client, recorded[client], self._past.update(t, client)
             elif reply is not None and reply.client == client and reply.update is not None:
-                yield client, reply.num_examples, self._calibrated(t, reply)
+                yield client, reply.examples, self._calibrated(t, reply)
                 reply = next(fresh, None)
 
     def _calibrated(self, t: int, reply: Reply) -> Arrays:
@@ -189,8 +191,8 @@ class FedEraser(UnlearningStrategy):
         return calibrate(self._past.update(t, reply.client), reply.update, per_layer=per_layer)
 
     def _calibrated_mean(self, t: int, clients: Iterable[int], mean: Arrays) -> Arrays:
-        counts = self._past.participants(t)
-        old = named.weighted_mean((counts[c], self._past.update(t, c)) for c in clients)
+        recorded = self._past.examples(t)
+        old = weighted_mean((recorded[c], self._past.update(t, c)) for c in clients)
         return named.scale(calibrate(old, mean), self.interval_scale)
 
     def _present(self, t: int) -> list[int]:

@@ -206,7 +206,7 @@ class FedRecover(UnlearningStrategy):
         self, t: int, present: list[int], replies: Iterable[Reply], answered: list[int]
     ) -> Iterator[Reply]:
         """Yield what clients answered and what stands for the others, ordered by client."""
-        counts, fresh = self._past.participants(t), iter(replies)
+        recorded, fresh = self._past.examples(t), iter(replies)
         reply = next(fresh, None)
         for client in present:
             if reply is not None and reply.client == client:
@@ -214,7 +214,8 @@ class FedRecover(UnlearningStrategy):
                 yield reply
                 reply = next(fresh, None)
             elif client not in self._wanted and (found := self._estimate(t, client)) is not None:
-                yield Reply(client, counts[client], {}, update=found)
+                rests = recorded[client]
+                yield Reply(client, rests.total, {}, rests.to_metrics(), found)
 
     def _estimate(self, t: int, client: int) -> Arrays | None:
         """Return what a client would have answered, or None if that cannot be told."""

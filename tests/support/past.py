@@ -14,8 +14,10 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.records.history import COLUMNS, History
 from unlearning.request import Request, Scope
+from unlearning.weighing import Examples, part_of
+from unlearning.weighing import mean as weighted_mean
 
-__all__ = ["forget", "joined", "past", "random_past", "vector"]
+__all__ = ["Round", "TaskRound", "forget", "joined", "past", "random_past", "task_past", "vector"]
 
 Round = Mapping[int, tuple[int, Arrays]]  # client -> (examples, update)
 
@@ -57,6 +59,42 @@ def random_past(
         )
     history, final = past(vector(*rng.normal(size=size)), answers)
     return history, final, answers
+
+
+TaskRound = Mapping[int, tuple[Examples, Arrays]]  # client -> (examples by part, update)
+
+
+def task_past(
+    seed: int, holders: Mapping[str, Iterable[int]], *, rounds: int = 1, clients: int = 5
+) -> tuple[History, Arrays, list[TaskRound]]:
+    """Return a history of a model for several tasks, its last model, and what clients answered.
+
+    ``holders`` says who has which task. All take part; a client trains the trunk, and the heads of
+    its tasks, on numbers of examples that are drawn; a head that it does not train it leaves.
+    """
+    rng = np.random.default_rng(seed)
+    names = ["trunk.w", *(f"heads.{task}.w" for task in holders)]
+    initial = {name: rng.normal(size=3) for name in names}
+    history = History(keep=COLUMNS)
+    history.start(initial)
+    current, answers = initial, []
+    for t in range(1, rounds + 1):
+        answers.append({})
+        with history.record(t, current) as entry:
+            for client in range(clients):
+                total = int(rng.integers(20, 90))
+                parts = {
+                    task: int(rng.integers(1, total + 1)) if client in owners else 0
+                    for task, owners in holders.items()
+                }
+                examples = Examples(total, {"": total, **parts})
+                update = {
+                    name: rng.normal(size=3) * (examples.of(part_of(name)) > 0) for name in names
+                }
+                entry.add(client, examples, update)
+                answers[-1][client] = examples, update
+        current = named.apply_update(current, weighted_mean(answers[-1].values()))
+    return history, current, answers
 
 
 def joined(strategy: UnlearningStrategy, history: History, clients: int = 4) -> UnlearningStrategy:

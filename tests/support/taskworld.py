@@ -94,13 +94,14 @@ class World:
             Wire.HOME: str(home),
         }
         train = self.config.train.model_dump()
-        train.pop("fraction")
+        fraction = float(train.pop("fraction"))
         self.federation = Federation(
             history=History(keep=("globals", "updates")),
             train=train,
             client_config=settings,
             recovery_rounds=1,
             attribute=True,
+            fraction=fraction,
         )
         self.grid = LocalGrid(app, len(self.task.clients))
         count = len(self.task.clients)

@@ -36,7 +36,6 @@ __all__ = [
     "js_divergence",
     "membership_auc",
     "prediction_distance",
-    "with_labels",
 ]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # a softmax in float32 gives 0 below this
@@ -55,16 +54,10 @@ def _checked(probabilities: ArrayLike, name: str = "probabilities") -> NDArray[n
     return rows
 
 
-def with_labels(
+def _with_labels(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return softmax rows in float64 and their labels in int64, both checked.
-
-    Raises
-    ------
-    ValueError
-        If a set is empty, shapes disagree, a label is out of range or a row is no distribution.
-    """
+    """Return checked softmax rows and their labels."""
     rows, truth = _checked(probabilities), np.asarray(labels)
     if truth.shape != (len(rows),) or not np.issubdtype(truth.dtype, np.integer):
         raise ValueError(
@@ -103,7 +96,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     ValueError
         If a set is empty, shapes disagree, a label is out of range or a row is no distribution.
     """
-    rows, truth = with_labels(probabilities, labels)
+    rows, truth = _with_labels(probabilities, labels)
     return float(np.mean(rows.argmax(axis=1) == truth))
 
 
@@ -130,7 +123,7 @@ def example_losses(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.fl
     ValueError
         As :func:`accuracy`.
     """
-    rows, truth = with_labels(probabilities, labels)
+    rows, truth = _with_labels(probabilities, labels)
     chosen = rows[np.arange(len(truth)), truth]
     losses: NDArray[np.float64] = -np.log(np.clip(chosen, _SMALLEST, 1.0))
     return losses

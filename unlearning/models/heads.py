@@ -1,8 +1,7 @@
 """A model for several tasks, as named arrays: a shared trunk and a head per task.
 
-Arrays called ``heads.<task>.<...>`` belong to one task and read the trunk, which they help to
-train. Those called ``isolated.<task>.<...>`` read it too but never change it: what a task left is
-in them alone. Everything else is the trunk. Task names contain no dot.
+Which arrays belong to which task, and how much each client counts there, is told in
+:mod:`unlearning.weighing`. What an isolated task left is in its own arrays alone.
 
 References
 ----------
@@ -20,6 +19,8 @@ from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.protocol import Reply
+from unlearning.weighing import EXAMPLES, HEADS, ISOLATED, TRUNK, Mean
+from unlearning.weighing import part_of as task_of
 
 __all__ = [
     "EXAMPLES",
@@ -34,20 +35,6 @@ __all__ = [
     "trunk",
     "without_return",
 ]
-
-HEADS, ISOLATED = "heads", "isolated"
-TRUNK = ""  # in place of a task's name
-EXAMPLES = "examples-of/"  # prefix of the metrics that say how many examples a part rests on
-
-
-def task_of(name: str) -> str:
-    """Return the task that an array belongs to, or :data:`TRUNK`.
-
-    >>> task_of("heads.left.weight"), task_of("trunk.0.weight")
-    ('left', '')
-    """
-    kind, _, rest = name.partition(".")
-    return rest.partition(".")[0] if kind in (HEADS, ISOLATED) else TRUNK
 
 
 def tasks_of(names: Iterable[str]) -> tuple[str, ...]:
@@ -95,33 +82,15 @@ def average(arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
     FederationError
         If a reply is no model.
     """
-    totals: Arrays = {}
-    weights: dict[str, float] = {}
+    total = Mean()
     for reply in replies:
-        share = {
-            task: min(
-                max(reply.metrics.get(f"{EXAMPLES}{task}", float(reply.num_examples)), 0.0),
-                float(reply.num_examples),
-            )
-            for task in (TRUNK, *tasks_of(arrays))
-        }
         if reply.update is None:
             raise FederationError(f"client {reply.client} sent no model; this round needs one")
-        for name, step in reply.update.items():
-            weight = share[task_of(name)]
-            if not weight:
-                continue
-            floating = np.issubdtype(step.dtype, np.floating)
-            term = step.astype(np.float64) * weight if floating else step
-            totals[name] = totals[name] + term if floating and name in totals else term
-        for task, weight in share.items():
-            weights[task] = weights.get(task, 0.0) + weight
-    mean = {
-        name: total / weights[task_of(name)] if np.issubdtype(total.dtype, np.floating) else total
-        for name, total in totals.items()
-    }
-    moved = named.apply_update({name: arrays[name] for name in mean}, mean)
-    return {name: moved.get(name, array) for name, array in arrays.items()}
+        total.add(reply.examples, reply.update)
+    if not any(total.mass(part) for part in (TRUNK, *tasks_of(arrays))):
+        return dict(arrays)
+    moved = named.apply_update(arrays, total.result())
+    return {name: moved[name] if total.mass(task_of(name)) else a for name, a in arrays.items()}
 
 
 def without_return(update: Mapping[str, Array], away: Mapping[str, Array]) -> Arrays:

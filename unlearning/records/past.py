@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from unlearning.errors import ConfigError, HistoryError, unknown
 from unlearning.records.blobs import decode
 from unlearning.records.store import INDEX, Blob, Store
 from unlearning.request import Request
+from unlearning.weighing import TRUNK, Examples, part_of
 
 __all__ = ["COLUMNS", "DTYPES", "Kept", "Past"]
 
@@ -165,17 +166,62 @@ class Past:
         )
         return dict(rows.fetchall())
 
-    def weights(self, server_round: int, without: Collection[int] = ()) -> dict[int, float]:
-        """Return client id -> share of the examples, among those not in ``without``.
+    def examples(self, server_round: int) -> dict[int, Examples]:
+        """Return client id -> the examples its update rests on, by part of the model.
 
-        The shares sum to 1. Empty if nobody is left, or nobody left has an example.
+        Where a run was recorded before parts were told apart, all parts rest on the same number.
 
         Raises
         ------
         HistoryError
             If the round is not recorded.
         """
-        left = {k: n for k, n in self.participants(server_round).items() if k not in without}
+        counts, parts = self.participants(server_round), self._parts(server_round)
+        return {
+            client: Examples(count, {name: int(row[0]) for name, row in parts[client].items()})
+            for client, count in counts.items()
+        }
+
+    def _parts(self, server_round: int) -> dict[int, dict[str, list[float]]]:
+        """Return client id -> part -> [examples, weight, distance]; empty for a model of one."""
+        column = "parts" if self.store.has_parts else "NULL"
+        rows = self.store.db.execute(
+            f"SELECT client, {column} FROM participants WHERE round = ? ORDER BY client",
+            (int(server_round),),
+        )
+        return {client: json.loads(text) if text else {} for client, text in rows}
+
+    def shares(self, server_round: int, client: int, names: Iterable[str]) -> dict[str, float]:
+        """Return part -> the client's share in the mean of the round, as it was recorded.
+
+        What was purged since still counts.
+        """
+        weight = self.store.db.execute(
+            "SELECT weight FROM participants WHERE round = ? AND client = ?",
+            (int(server_round), int(client)),
+        ).fetchone()[0]
+        parts = self._parts(server_round)[client]
+        return {
+            name: parts[name][1] if name in parts else weight for name in set(map(part_of, names))
+        }
+
+    def weights(
+        self, server_round: int, without: Collection[int] = (), *, part: str | None = None
+    ) -> dict[int, float]:
+        """Return client id -> share of the examples, among those not in ``without``.
+
+        The shares sum to 1. Empty if nobody is left, or nobody left has an example. With ``part``
+        they are those of one part of the model, by the examples that trained it.
+
+        Raises
+        ------
+        HistoryError
+            If the round is not recorded.
+        """
+        counts = self.participants(server_round)
+        if part is not None:
+            counts = {k: rests.of(part) for k, rests in self.examples(server_round).items()}
+        left = {k: n for k, n in counts.items() if k not in without}
         total = sum(left.values())
         return {client: n / total for client, n in left.items()} if total else {}
 
@@ -254,6 +300,30 @@ class Past:
             (int(server_round),),
         )
         return {client: (weight, distance) for client, weight, distance in rows}
+
+    def sensitivities_by_part(self, server_round: int) -> dict[str, dict[int, tuple[float, float]]]:
+        """Return part -> client id -> (weight p, L2 distance from the mean) there.
+
+        A client without an example for a part is not among those of the part. A model of one part
+        has that of :meth:`sensitivities` alone, under ``""``.
+
+        Raises
+        ------
+        HistoryError
+            As for :meth:`sensitivities`.
+        """
+        whole, found = self.sensitivities(server_round), self._parts(server_round)
+        names = dict.fromkeys(name for parts in found.values() for name in parts)
+        if not names:
+            return {TRUNK: whole}
+        return {
+            name: {
+                client: (parts[name][1], parts[name][2])
+                for client, parts in found.items()
+                if name in parts and parts[name][0]
+            }
+            for name in names
+        }
 
     def first_round(self, request: Request) -> int | None:
         """Return the first recorded round in which an owner of the request took part, or None."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from unlearning.arrays import Arrays, norm, parameters, subtract, weighted_sum
+import numpy as np
+
+from unlearning.arrays import Arrays, norm, parameters, subtract
 from unlearning.errors import HistoryError
 from unlearning.records.blobs import decode, encode
 from unlearning.records.store import Blob, Store
+from unlearning.weighing import Examples, Mean, part_of
 
-__all__ = ["RoundEntry"]
+__all__ = ["RoundEntry", "accumulated"]
 
 
 @dataclass(frozen=True)
 class _Row:
     client: int
-    num_examples: int
+    examples: Examples
     norms: str | None
     blob: Blob | None
     is_update: bool = True
@@ -46,18 +50,20 @@ class RoundEntry:
         self._contributions = "contributions" in keep
         self._sensitivities = "sensitivities" in keep
         self._rows: dict[int, _Row] = {}
-        self._mass: Arrays = {}
+        self._parts: tuple[str, ...] = ()  # of the model
+        self._sum = Mean()
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self.batch = f"round-{server_round:05d}"
 
-    def add(self, client: int, num_examples: int, update: Arrays) -> None:
+    def add(self, client: int, examples: int | Examples, update: Arrays) -> None:
         """Record what one client brought back.
 
         Parameters
         ----------
         client : int
             Stable client id.
-        num_examples : int
-            Its weight in the mean; 0 or more.
+        examples : int or Examples
+            Its weight in the mean, 0 or more; or one per part of the model.
         update : Arrays
             Local minus global arrays, as :func:`unlearning.arrays.delta` gives them. Not changed.
 
@@ -67,16 +73,18 @@ class RoundEntry:
             If the client is there already, the number is negative, names or shapes differ from
             those of the updates before, or the disk is full.
         """
-        client, num_examples = int(client), int(num_examples)
-        self._check(client, num_examples)
+        client = int(client)
+        rests = examples if isinstance(examples, Examples) else Examples(int(examples))
+        self._check(client, rests.total)
         norms, blob = None, None
         if self._updates:
             norms = json.dumps({name: norm({name: a}) for name, a in parameters(update).items()})
             data = encode(update, half=self._half)
             blob = self._store.stage(self.batch, "update", self._round, client, data)
-        self._rows[client] = _Row(client, num_examples, norms, blob)
+        self._rows[client] = _Row(client, rests, norms, blob)
+        self._parts = self._parts or tuple(dict.fromkeys(map(part_of, update)))
         if self._sensitivities:
-            self._accumulate(client, num_examples, update)
+            self._accumulate(client, rests, update)
         if self._spools:
             self._store.blobs.write(self.batch, _spool(client), encode(update))
 
@@ -90,7 +98,7 @@ class RoundEntry:
         """
         client, num_examples = int(client), int(num_examples)
         self._check(client, num_examples)
-        self._rows[client] = _Row(client, num_examples, None, None, is_update=False)
+        self._rows[client] = _Row(client, Examples(num_examples), None, None, is_update=False)
 
     def _check(self, client: int, num_examples: int) -> None:
         if client in self._rows:
@@ -115,17 +123,15 @@ class RoundEntry:
     def _spools(self) -> bool:
         return self._revisits and (not self._updates or self._half)
 
-    def _accumulate(self, client: int, num_examples: int, update: Arrays) -> None:
-        terms = [(float(num_examples), update)]
-        if self._mass:
-            shapes = {name: array.shape for name, array in self._mass.items()}
-            if shapes != {name: array.shape for name, array in update.items()}:
-                raise HistoryError(
-                    f"the update of client {client} in round {self._round} has other names or "
-                    "shapes than those before"
-                )
-            terms.insert(0, (1.0, self._mass))
-        self._mass = weighted_sum(terms)
+    def _accumulate(self, client: int, examples: Examples, update: Arrays) -> None:
+        shapes = {name: array.shape for name, array in update.items()}
+        if self._shapes and self._shapes != shapes:
+            raise HistoryError(
+                f"the update of client {client} in round {self._round} has other names or "
+                "shapes than those before"
+            )
+        self._shapes = shapes
+        self._sum.add(examples, parameters(update))
 
     def finish(self, first: Blob | None, contribution: Callable[[int], Arrays | None]) -> None:
         """Weigh the updates and name everything in the index, in one transaction.
@@ -142,31 +148,53 @@ class RoundEntry:
         HistoryError
             If the examples of all clients sum to zero.
         """
-        total = sum(row.num_examples for row in self._rows.values())
-        if self._rows and not total:
+        rows = sorted(self._rows.items())
+        total = sum(row.examples.total for _, row in rows)
+        if rows and not total:
             raise HistoryError(f"no client of round {self._round} reports any example")
-        mean: Arrays = {}
-        if self._mass:
-            mean = weighted_sum([(1.0 / total, parameters(self._mass))])
+        masses = {p: sum(row.examples.of(p) for _, row in rows) for p in self._parts}
+        mean = self._sum.result() if self._shapes and any(masses.values()) else {}
         blobs = [] if first is None else [first]
         values: list[tuple[object, ...]] = []
-        for client, row in sorted(self._rows.items()):
-            weight = row.num_examples / total
-            distance = None
+        for client, row in rows:
+            shares = {p: row.examples.of(p) / masses[p] if masses[p] else 0.0 for p in self._parts}
+            distances: dict[str, float] | None = None
             if self._revisits and row.is_update:
                 update = self._again(client)
                 if self._sensitivities:
-                    distance = norm(subtract(mean, parameters(update)))
+                    distances = _lengths(subtract(mean, parameters(update)), self._parts)
                 if self._contributions and client not in self._incomplete:
-                    blobs.append(self._contribute(client, weight, update, contribution(client)))
+                    blobs.append(self._contribute(client, shares, update, contribution(client)))
             if row.blob is not None:
                 blobs.append(row.blob)
-            values.append((self._round, client, row.num_examples, weight, distance, row.norms))
+            values.append(self._line(row, row.examples.total / total, shares, distances))
+        self._publish(blobs, values)
+
+    def _line(
+        self,
+        row: _Row,
+        weight: float,
+        shares: Mapping[str, float],
+        distances: Mapping[str, float] | None,
+    ) -> tuple[object, ...]:
+        """Return a client's line in the index."""
+        distance = None if distances is None else math.hypot(*distances.values())
+        parts = None
+        if row.is_update and len(self._parts) > 1:
+            parts = json.dumps(
+                {p: [row.examples.of(p), shares[p], (distances or {}).get(p)] for p in self._parts}
+            )
+        count = row.examples.total
+        return self._round, row.client, count, weight, distance, row.norms, parts
+
+    def _publish(self, blobs: list[Blob], values: list[tuple[object, ...]]) -> None:
         with self._store.commit(self.batch):
             old = self._superseded()
             self._store.forget(old)
             self._store.db.execute("INSERT INTO rounds VALUES (?, NULL)", (self._round,))
-            self._store.db.executemany("INSERT INTO participants VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._store.db.executemany(
+                "INSERT INTO participants VALUES (?, ?, ?, ?, ?, ?, ?)", values
+            )
             self._store.insert(blobs)
         with suppress(OSError):  # the round stands; a leftover goes with the next sweep
             self._store.blobs.remove(blob.path for blob in old)
@@ -180,10 +208,9 @@ class RoundEntry:
         return decode(self._store.blobs.staged(self.batch, blob.name))
 
     def _contribute(
-        self, client: int, weight: float, update: Arrays, before: Arrays | None
+        self, client: int, shares: Mapping[str, float], update: Arrays, before: Arrays | None
     ) -> Blob:
-        terms = [(weight, update)] if before is None else [(1.0, before), (weight, update)]
-        data = encode(weighted_sum(terms))
+        data = encode(accumulated(before, shares, update))
         return self._store.stage(self.batch, "contribution", self._round, client, data)
 
     def _superseded(self) -> list[Blob]:
@@ -195,3 +222,20 @@ class RoundEntry:
 
 def _spool(client: int) -> str:
     return f"spool-{client:05d}"
+
+
+def accumulated(before: Arrays | None, shares: Mapping[str, float], update: Arrays) -> Arrays:
+    """Return a contribution with one more round in it: each part by the client's share there."""
+    out: Arrays = {}
+    for name, array in update.items():
+        out[name] = array
+        if np.issubdtype(array.dtype, np.floating):
+            out[name] = array.astype(np.float64) * shares[part_of(name)]
+            if before is not None:
+                out[name] += before[name]
+    return out
+
+
+def _lengths(arrays: Arrays, parts: Iterable[str]) -> dict[str, float]:
+    """Return the L2 length of what belongs to each part."""
+    return {p: norm({n: a for n, a in arrays.items() if part_of(n) == p}) for p in parts}

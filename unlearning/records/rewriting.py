@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unlearning.arrays import Arrays, weighted_sum
+from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 from unlearning.records.blobs import decode, encode
 from unlearning.records.past import Past
+from unlearning.records.recording import accumulated
 from unlearning.records.store import Blob
 from unlearning.request import Request
 
@@ -104,7 +105,7 @@ def truncate(past: Past, after_round: int) -> None:
                 incomplete.add(blob.client)
             elif rows:
                 total = _recount(past, blob.client, rows)
-                data, last = encode(total), rows[-1][0]
+                data, last = encode(total), rows[-1]
                 fresh.append(past.store.stage(batch, "contribution", last, blob.client, data))
         with past.store.commit(batch):
             past.store.forget(gone)
@@ -117,16 +118,19 @@ def truncate(past: Past, after_round: int) -> None:
     past.store.sweep()
 
 
-def _attendance(past: Past, client: int, until: int) -> list[tuple[int, float]]:
-    """Return (round, weight) of a client, up to a round."""
-    return past.store.db.execute(
-        "SELECT round, weight FROM participants WHERE client = ? AND round <= ? ORDER BY round",
+def _attendance(past: Past, client: int, until: int) -> list[int]:
+    """Return the rounds that a client took part in, up to a round."""
+    rows = past.store.db.execute(
+        "SELECT round FROM participants WHERE client = ? AND round <= ? ORDER BY round",
         (client, int(until)),
-    ).fetchall()
-
-
-def _recount(past: Past, client: int, rows: list[tuple[int, float]]) -> Arrays:
-    return weighted_sum(
-        (weight, decode(past.store.read(past.find("updates", "update", t, client))))
-        for t, weight in rows
     )
+    return [row[0] for row in rows]
+
+
+def _recount(past: Past, client: int, rounds: list[int]) -> Arrays:
+    """Return what a client contributed in some rounds, all of whose updates are there."""
+    total: Arrays | None = None
+    for t in rounds:
+        update = decode(past.store.read(past.find("updates", "update", t, client)))
+        total = accumulated(total, past.shares(t, client, update), update)
+    return total or {}

@@ -25,12 +25,16 @@ __all__ = ["INDEX", "Blob", "Store"]
 
 INDEX = "index.sqlite"
 _LOCK = "index.lock"
-_VERSION = 1
+_VERSION = 2
+_UPGRADES = {
+    1: ("ALTER TABLE participants ADD COLUMN parts TEXT",)
+}  # from this version to the next
 _SCHEMA = (
     "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE rounds (round INTEGER PRIMARY KEY, erased TEXT)",
     "CREATE TABLE participants (round INTEGER, client INTEGER, num_examples INTEGER NOT NULL,"
-    " weight REAL NOT NULL, distance REAL, norms TEXT, PRIMARY KEY (round, client)) WITHOUT ROWID",
+    " weight REAL NOT NULL, distance REAL, norms TEXT, parts TEXT,"
+    " PRIMARY KEY (round, client)) WITHOUT ROWID",
     "CREATE TABLE blobs (path TEXT PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL,"
     " client INTEGER, sha256 TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX blobs_by_kind ON blobs (kind, round, client)",
@@ -162,11 +166,12 @@ class Store:
                 f"{self.place(INDEX)} cannot be read ({error}); restore it from a backup or "
                 "choose an empty folder"
             ) from error
-        if version != _VERSION:
+        if not 1 <= version <= _VERSION:
             raise HistoryError(
-                f"{self.place(INDEX)} has format {version}, this version reads {_VERSION}; "
+                f"{self.place(INDEX)} has format {version}, this version reads 1 to {_VERSION}; "
                 "choose an empty folder"
             )
+        self._version = version
         if self.writable:
             self.sweep()
 
@@ -185,7 +190,10 @@ class Store:
         """
         self.check_writable()
         with transaction(self.db, self.place(INDEX), HistoryError):
+            for version in range(getattr(self, "_version", _VERSION), _VERSION):
+                create(self.db, _UPGRADES[version], version + 1)  # reading alone changes nothing
             yield
+        self._version = _VERSION
 
     def check_writable(self) -> None:
         """Raise HistoryError if another process holds the store or the folder is read-only."""
@@ -286,12 +294,20 @@ class Store:
 
     def copy_tables(self, other: Store) -> None:
         """Replace rounds and participants by those of another store (inside a transaction)."""
-        for table, columns in (("rounds", 2), ("participants", 6)):
+        for table, columns in (("rounds", 2), ("participants", 7)):
             self.db.execute(f"DELETE FROM {table}")
             self.db.executemany(
                 f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",
-                other.db.execute(f"SELECT * FROM {table}").fetchall(),
+                [
+                    row + (None,) * (columns - len(row))  # an older format has fewer
+                    for row in other.db.execute(f"SELECT * FROM {table}")
+                ],
             )
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the format knows how many examples each part of a model rests on."""
+        return self._version > 1
 
     def orphans(self) -> list[str]:
         """Return what lies in the store without being named by the index."""

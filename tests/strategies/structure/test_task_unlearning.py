@@ -30,9 +30,11 @@ from unlearning import arrays as named
 from unlearning.errors import ConfigError, RequestError, UnsupportedRequestError
 from unlearning.models.heads import task_of, trunk
 from unlearning.protocol import Reply
+from unlearning.records.memory import ClientMemory
 from unlearning.request import Forgotten, Request, Scope
 
 TASKS = {"left": 3, "right": 2}
+TASKS_OF_PAIRS = ("left", "right", "parity")
 ALIASES = ("head-drop", "task-subtraction", "task-osd", "task-negation", "task-restart")
 SGD = {"local_epochs": 2, "batch_size": 4, "learning_rate": 0.2, "momentum": 0.9}
 
@@ -372,3 +374,34 @@ def test_model_without_tasks_learns_the_first(tmp_path: Path) -> None:
     assert found.num_classes == 10
     with pytest.raises(ConfigError, match="tasks_per_client = 2"):
         task(Scenario.of(config(model={"name": "mlp"})))
+
+
+@pytest.mark.parametrize("isolated", ["", "parity", "all"])
+def test_attributions_of_all_clients_add_up_to_the_movement_of_the_trunk(
+    tmp_path: Path, isolated: str
+) -> None:
+    """Some clients hold isolated tasks alone: the trunk's mean is then taken without them."""
+    chosen = config(
+        rounds=4,
+        model={"name": "multi-task", "hidden": 16, "width": 8, "isolated": isolated},
+        data={"name": "digit-pairs", "clients": 6, "limit": 240, "tasks_per_client": 1},
+        train={"batch_size": 16, "learning_rate": 0.1, "momentum": 0.5, "fraction": 0.6},
+    )
+    world = World(tmp_path, chosen)
+    history = world.federation.history
+    last = {k: t for t in history.rounds for k in history.participants(t)}
+    moved = {name: np.zeros(a.shape) for name, a in trunk(world.initial).items()}
+    for client, t in last.items():
+        share = history.weights(t, part="").get(client, 0.0)
+        for name in TASKS_OF_PAIRS:
+            found = ClientMemory(tmp_path, client).recall(f"attribution-{name}")
+            for key, array in found[0].items() if found else ():
+                kind, _, weight = key.partition("/")
+                fresh = kind == "last" and found is not None and found[1]["round"] == t
+                moved[weight] += array * (1 if kind == "done" else share * fresh)
+    for name, total in moved.items():
+        want = world.learned[name].astype(float) - world.initial[name]
+        np.testing.assert_allclose(total, want, rtol=1e-5, atol=1e-6)
+    for t in history.rounds:
+        shares = history.weights(t, part="")
+        assert not shares or sum(shares.values()) == pytest.approx(1)

@@ -26,6 +26,7 @@ from unlearning.errors import ConfigError, HistoryError
 from unlearning.records import blobs
 from unlearning.records.history import COLUMNS, History
 from unlearning.request import Request, Scope
+from unlearning.weighing import Examples
 
 ALL = tuple(sorted(COLUMNS))
 CLIENT_1 = Request(Scope.CLIENT, clients=(1,), id="request-1")
@@ -950,3 +951,49 @@ def test_index_of_another_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(HistoryError, match="has format 99"):
         History.open(tmp_path)
+
+
+# A format before this one ---------------------------------------------------------------------
+
+
+def _two_parts(value: float) -> Arrays:
+    return {"w": np.full(2, float(value)), "heads.left.w": np.full(2, float(value))}
+
+
+def _written_before(root: Path) -> None:
+    """Leave a history as version 1 of the index had it, without parts of a model."""
+    with History(root, keep=COLUMNS) as history:
+        history.start(_two_parts(0))
+        with history.record(1, _two_parts(0)) as entry:
+            entry.add(0, 3, _two_parts(1))
+            entry.add(1, 1, _two_parts(-1))
+    with sqlite3.connect(root / "index.sqlite") as db:
+        db.execute("ALTER TABLE participants DROP COLUMN parts")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+
+
+def test_a_history_written_before_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    root = tmp_path / "history"
+    _written_before(root)
+    before = (root / "index.sqlite").read_bytes()
+    with History.open(root) as history:
+        assert history.verify() == []
+        assert history.weights(1, part="left") == {0: 0.75, 1: 0.25}
+        assert history.sensitivities(1)[0] == (0.75, pytest.approx(1.0))
+        np.testing.assert_array_equal(history.update(1, 1)["w"], [-1, -1])
+    assert (root / "index.sqlite").read_bytes() == before
+
+
+def test_a_history_written_before_can_be_gone_on_with(tmp_path: Path) -> None:
+    root = tmp_path / "history"
+    _written_before(root)
+    with History.open(root) as history:
+        twin = history.fork(tmp_path / "twin")
+        with history.record(2, _two_parts(1)) as entry:
+            entry.add(0, Examples(3, {"": 3, "left": 1}), _two_parts(1))
+        assert history.examples(2) == {0: Examples(3, {"": 3, "left": 1})}
+        assert history.examples(1) == {0: Examples(3), 1: Examples(1)}
+        history.adopt(twin)
+        assert history.rounds == (1,)
+        twin.close()
