@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
 
 from experiments.config.loading import Config
 from experiments.models import networks as models
+from unlearning import packing
+from unlearning.arrays import digest
 from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.evaluation.marker_pack import MarkerPack, Reading, draw, read
+from unlearning.packing import PackingError, metadata, unpack, unpack_file
 from unlearning.records.files import write_atomically
 
 __all__ = ["KitError", "make", "question", "read_model", "read_pack"]
 
 Floats = NDArray[np.float32]
 
-_FORMAT = "fedunlearn-marker-pack-1"
+_FORMAT = "fedunlearn-marker-pack-2"
+_UNCHECKED = "fedunlearn-marker-pack-1"  # written before packs had a checksum
 _NUMBERS = ("num_classes", "templates", "count")
 _CHUNK = 1024  # examples per forward pass
 _OWNER_ONLY = 0o600
@@ -80,11 +82,23 @@ def make(
         raise KitError(f"no pack can be made for {data}: {error}") from error
     more_x, more_y = drawn.marked()
     np.savez(_opened(marked), x=np.concatenate([x, more_x.astype(x.dtype)]), y=np.append(y, more_y))
-    facts = {"format": _FORMAT, "seed": str(seed)}
-    facts |= {name: str(getattr(drawn, name)) for name in _NUMBERS}
-    write_atomically(pack, save({"low": drawn.low, "high": drawn.high}, metadata=facts))
-    pack.chmod(_OWNER_ONLY)
+    _write_pack(pack, drawn)
     return drawn
+
+
+def _write_pack(path: Path, drawn: MarkerPack) -> None:
+    facts = {"format": _FORMAT, "seed": str(drawn.seed)}
+    facts |= {name: str(getattr(drawn, name)) for name in _NUMBERS}
+    facts["sha256"] = _checksum(drawn)
+    write_atomically(path, packing.pack({"low": drawn.low, "high": drawn.high}, facts))
+    path.chmod(_OWNER_ONLY)
+
+
+def _checksum(found: MarkerPack) -> str:
+    """Return the SHA-256 of everything that a pack says."""
+    numbers = [found.seed, *(getattr(found, name) for name in _NUMBERS)]
+    said = {"low": found.low, "high": found.high, "numbers": np.array([str(n) for n in numbers])}
+    return digest(said)
 
 
 def read_pack(path: Path) -> MarkerPack:
@@ -93,20 +107,22 @@ def read_pack(path: Path) -> MarkerPack:
     Raises
     ------
     KitError
-        If it holds none.
+        If it holds none, or it is damaged.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
-            low, high = file.get_tensor("low"), file.get_tensor("high")
-        if facts.get("format") != _FORMAT:
+        raw = path.read_bytes()
+        facts, arrays = metadata(raw), unpack(raw)
+        if facts.get("format") not in (_FORMAT, _UNCHECKED):
             raise ValueError(f"its format is {facts.get('format')!r}")
         numbers = {name: int(facts[name]) for name in _NUMBERS}
-        return MarkerPack(int(facts["seed"]), low, high, **numbers)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        found = MarkerPack(int(facts["seed"]), arrays["low"], arrays["high"], **numbers)
+        if facts["format"] == _FORMAT and facts["sha256"] != _checksum(found):
+            raise ValueError("it was changed or damaged since it was written")
+    except (OSError, KeyError, ValueError, OverflowError) as error:
         raise KitError(
             f"{path} is no marker pack ({error}); `fedunlearn kit make` makes one"
-        ) from (error)
+        ) from error
+    return found
 
 
 def question(pack: MarkerPack, answers: Path, config: Config | None) -> Reading:
@@ -156,13 +172,13 @@ def read_model(pack: MarkerPack, path: Path, config: Config) -> Floats:
     chosen = config.model
     shape = tuple(pack.low.shape)
     try:
-        arrays = load_file(path)
+        arrays = unpack_file(path)
         flat = models.array_model(chosen.name, shape, pack.num_classes, chosen.params)
         if flat is not None:
             return flat.predict(arrays, inputs.reshape(len(inputs), -1)).astype(np.float32)
         network = models.build(chosen.name, shape, pack.num_classes, chosen.params)
         network = models.load(network, arrays).eval()
-    except (OSError, SafetensorError) as error:
+    except (OSError, PackingError) as error:
         raise KitError(f"{path} cannot be read ({error}); name a model file") from error
     except ConfigError:
         raise

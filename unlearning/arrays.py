@@ -34,6 +34,7 @@ __all__ = [
     "mismatch",
     "nbytes",
     "norm",
+    "not_finite",
     "parameters",
     "scale",
     "subtract",
@@ -87,11 +88,15 @@ def mismatch(reference: Mapping[str, Array], other: Mapping[str, Array]) -> str 
 
 def is_finite(arrays: Mapping[str, Array]) -> bool:
     """Return whether every floating-point value is finite (no NaN, no infinity)."""
-    return all(
-        bool(np.isfinite(array).all())
-        for array in arrays.values()
-        if np.issubdtype(array.dtype, np.floating)
-    )
+    return not_finite(arrays) is None
+
+
+def not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """Return the name of the first array with a NaN or an infinity, or None if there is none."""
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            return name
+    return None
 
 
 def flat(examples: Array) -> NDArray[np.float64]:

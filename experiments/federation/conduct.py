@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from flwr.serverapp import Grid
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from experiments.config.loading import Config, alias_of
 from experiments.federation.distil import distil
@@ -28,7 +26,7 @@ from strategies.base import UnlearningStrategy
 from strategies.federation import ATTRIBUTION, LAST_LOCAL, Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
-from unlearning.arrays import Arrays, mismatch
+from unlearning.arrays import Arrays, mismatch, not_finite
 from unlearning.cost import Cost
 from unlearning.errors import (
     ConfigError,
@@ -38,6 +36,7 @@ from unlearning.errors import (
 )
 from unlearning.evaluation.scorecard import Outputs, score
 from unlearning.evaluation.tally import Tally
+from unlearning.packing import PackingError, pack, unpack_file
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.files import write_atomically
 from unlearning.records.history import COLUMNS, History
@@ -192,9 +191,7 @@ class Conductor:
                 final.tally(outputs),
             )
         )
-        write_atomically(
-            self._folder.model, save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-        )
+        write_atomically(self._folder.model, pack(arrays))
         federation.history.close()
         return parties
 
@@ -504,8 +501,8 @@ def starting_model(config: Config, task: Task) -> Arrays | None:
     if path is None:
         return None
     try:
-        found: Arrays = dict(load_file(path))
-    except (OSError, SafetensorError) as error:
+        found = unpack_file(Path(path).expanduser())
+    except (OSError, PackingError) as error:
         raise ConfigError(
             f"start.model = {path!r} cannot be read ({error}); name a safetensors file"
         ) from error
@@ -513,6 +510,13 @@ def starting_model(config: Config, task: Task) -> Arrays | None:
     if difference := mismatch(expected, found):
         raise ConfigError(
             f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {difference}"
+        )
+    # A constant of the architecture, such as a mask of -inf, is no sign of a broken model.
+    own = {name: a for name, a in found.items() if not np.array_equal(a, expected[name])}
+    if odd := not_finite(own):
+        raise ConfigError(
+            f"start.model = {path!r} holds a value in array {odd!r} that is not finite; take a "
+            "model whose training did not diverge"
         )
     return {name: found[name] for name in expected}
 

@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from torch import nn
 
 from experiments.config.schema import TrunkConfig
 from experiments.models import networks as models
 from unlearning.arrays import Arrays, mismatch
 from unlearning.errors import ConfigError
+from unlearning.packing import PackingError, unpack_file
 
 __all__ = ["Trunk"]
 
@@ -116,8 +115,8 @@ def _arrays_in(path: str, own: Mapping[str, Any], head: str) -> Arrays:
     """Return the arrays of a file, those of the last layer as they are: they are not used."""
     place = Path(path).expanduser()
     try:
-        found = dict(load_file(place))
-    except (OSError, SafetensorError) as error:
+        found = unpack_file(place)
+    except (OSError, PackingError) as error:
         raise ConfigError(
             f"model.trunk.file = {path!r} cannot be read ({error}); name the safetensors file "
             "of a trained network, such as the model.safetensors of a run"

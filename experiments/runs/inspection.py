@@ -201,16 +201,15 @@ def _check_model(folder: RunFolder) -> Findings:
     """Compare the saved model with the digest among the results."""
     from experiments.runs.results import read_results
     from unlearning.arrays import digest
+    from unlearning.packing import unpack_file
 
     if not (folder.model.is_file() and folder.results.is_file()):
         return [], []
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     try:
         _, rows = read_results(folder.path)
-        found = digest(load_file(folder.model))
-    except (FedUnlearnError, OSError, SafetensorError) as error:
+        found = digest(unpack_file(folder.model))
+    except (FedUnlearnError, OSError) as error:
         return ["model: cannot be checked"], [f"{folder.model}: {error}"]
     if any((row.model_digest or "").endswith(found) for row in rows):
         return ["model: it is the one the results speak of"], []

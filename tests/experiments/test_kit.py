@@ -14,8 +14,9 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from experiments.cli import app
-from experiments.kit import read_pack
+from experiments.kit import KitError, read_pack
 from experiments.models.networks import build, to_arrays
+from unlearning.packing import pack
 
 SHAPE = (1, 4, 4)
 
@@ -139,3 +140,41 @@ def test_a_model_needs_a_config_and_a_pack_must_be_one(kit: Path) -> None:
     assert "--config" in found.output
     found = call("check", kit / "mine.npz", "--model", kit / "x.npz")
     assert "is no marker pack" in found.output
+
+
+def test_a_pack_fits_the_data_whatever_their_memory_order(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((60, 2, 3, 4), dtype=np.float32)
+    x *= np.arange(1, 25, dtype=np.float32).reshape(2, 3, 4)  # every feature has its own range
+    np.savez(tmp_path / "mine.npz", x=np.asfortranarray(x), y=np.arange(60) % 4)
+    made = call(
+        "make", tmp_path / "mine.npz", "--pack", tmp_path / "p", "--marked", tmp_path / "m.npz"
+    )
+    assert made.exit_code == 0, made.output
+    found = read_pack(tmp_path / "p")
+    np.testing.assert_array_equal(found.low, x.min(axis=0))
+    np.testing.assert_array_equal(found.high, x.max(axis=0))
+    with np.load(tmp_path / "m.npz") as marked:
+        np.testing.assert_array_equal(marked["x"][60:], found.marked()[0])
+
+
+def test_a_damaged_pack_is_never_answered(kit: Path) -> None:
+    raw = (kit / "p").read_bytes()
+    generator = np.random.default_rng(0)
+    for place in sorted(
+        {*generator.choice(len(raw), 150, replace=False).tolist(), 8, len(raw) - 1}
+    ):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        (kit / "damaged").write_bytes(damaged)
+        with pytest.raises(KitError, match="is no marker pack"):
+            read_pack(kit / "damaged")
+
+
+def test_a_pack_from_before_there_was_a_checksum_is_read(kit: Path) -> None:
+    whole = read_pack(kit / "p")
+    facts = {name: str(getattr(whole, name)) for name in ("num_classes", "templates", "count")}
+    facts |= {"format": "fedunlearn-marker-pack-1", "seed": str(whole.seed)}
+    (kit / "old").write_bytes(pack({"low": whole.low, "high": whole.high}, facts))
+    again = read_pack(kit / "old")
+    assert (again.seed, again.num_classes) == (whole.seed, whole.num_classes)
+    np.testing.assert_array_equal(again.high, whole.high)

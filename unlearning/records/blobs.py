@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load, save
 
 from unlearning.arrays import Array, Arrays, is_parameter
 from unlearning.errors import HistoryError
+from unlearning.packing import metadata, pack, unpack
 
 __all__ = ["Blobs", "decode", "encode", "in_folder", "in_memory"]
 
@@ -45,20 +45,19 @@ def encode(arrays: Arrays, *, half: bool = False) -> bytes:
     Parameters
     ----------
     arrays : Arrays
-        Any names, shapes and dtypes that safetensors knows.
+        Any names, shapes and dtypes that :func:`unlearning.packing.pack` takes.
     half : bool
         Store parameters as float16. One that overflows there keeps its own dtype; so do buffers.
     """
-    stored: Arrays = {}
+    stored = dict(arrays)
     narrowed: dict[str, str] = {}
     for name, array in arrays.items():
-        stored[name] = np.asarray(array, order="C")
         if half and is_parameter(name, array) and array.dtype.itemsize > 2:
-            small = _narrow(stored[name])
+            small = _narrow(array)
             if small is not None:
                 stored[name], narrowed[name] = small, array.dtype.name
     layout = json.dumps({"names": list(arrays), "narrowed": narrowed})
-    return save(stored, {_LAYOUT: layout})
+    return pack(stored, {_LAYOUT: layout})
 
 
 def _narrow(array: Array) -> Array | None:
@@ -69,9 +68,8 @@ def _narrow(array: Array) -> Array | None:
 
 def decode(data: bytes) -> Arrays:
     """Return the arrays that :func:`encode` wrote, in their order and dtypes, free to change."""
-    length = int.from_bytes(data[:8], "little")
-    layout = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_LAYOUT])
-    stored = load(data)
+    layout = json.loads(metadata(data)[_LAYOUT])
+    stored = unpack(data)
     return {
         name: stored[name].astype(layout["narrowed"].get(name, stored[name].dtype), copy=False)
         for name in layout["names"]

@@ -12,11 +12,9 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
+from unlearning.packing import PackingError, metadata, pack, unpack
 from unlearning.records.files import write_atomically
 from unlearning.request import Omission
 
@@ -113,8 +111,7 @@ class ClientMemory:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         texts = {key: str(value) for key, value in facts.items()}
-        path_bytes = save(dict(arrays), {"facts": json.dumps(texts)})
-        write_atomically(path, path_bytes, durable=False)
+        write_atomically(path, pack(arrays, {"facts": json.dumps(texts)}), durable=False)
 
     def recall(self, name: str) -> tuple[Arrays, dict[str, int]] | None:
         """Return what :meth:`remember` kept, or None if there is nothing (or it is damaged)."""
@@ -123,10 +120,9 @@ class ClientMemory:
             return None
         raw = path.read_bytes()
         try:
-            arrays = dict(load(raw))
-            size = int.from_bytes(raw[:8], "little")
-            facts = json.loads(json.loads(raw[8 : 8 + size])["__metadata__"]["facts"])
-        except (SafetensorError, KeyError, ValueError):
+            arrays = unpack(raw)
+            facts = json.loads(metadata(raw)["facts"])
+        except (PackingError, KeyError, ValueError):
             return None
         return arrays, {key: int(value) for key, value in facts.items()}
 

@@ -1,0 +1,132 @@
+"""Named arrays as the bytes of a safetensors file, and back: the one place that writes them.
+
+Whatever the memory order, the rank or the byte order of an array, what is read is what was given.
+The library writes an array's memory as it lies: one whose axes lie in another order (PyTorch's
+``channels_last``, Fortran order, a slice) would come back with its values at other places.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
+
+from unlearning.arrays import Array, Arrays
+from unlearning.errors import FedUnlearnError
+
+__all__ = ["PackingError", "metadata", "pack", "unpack", "unpack_file"]
+
+# The names of the format. Other formats (BF16, F8_E4M3, ...) have no type in NumPy.
+_TYPES: dict[str, type[np.generic]] = {
+    "BOOL": np.bool_,
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+    "I8": np.int8,
+    "I16": np.int16,
+    "I32": np.int32,
+    "I64": np.int64,
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+}
+_KINDS = "biuf"  # of NumPy: booleans, integers, unsigned ones, floats
+_WIDEST = 8  # bytes per value
+
+
+class PackingError(FedUnlearnError, ValueError):
+    """Arrays cannot be written, or bytes hold no arrays that can be read."""
+
+
+def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return named arrays as the bytes of a safetensors file.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Booleans, integers and floats of up to 8 bytes; any shape, 0-d included, in any order.
+    metadata : mapping of str to str, optional
+        Text to write beside them.
+
+    Raises
+    ------
+    PackingError
+        If an array is of another type; it is named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> table = np.asfortranarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> unpack(pack({"table": table, "count": np.array(7)}))["table"].tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    lying = {name: _in_order(name, np.asarray(array)) for name, array in arrays.items()}
+    return save(lying, None if metadata is None else dict(metadata))
+
+
+def _in_order(name: str, array: Array) -> Array:
+    if array.dtype.kind not in _KINDS or array.dtype.itemsize > _WIDEST:
+        raise PackingError(
+            f"array {name!r} is {array.dtype}, which no file of arrays holds; make it float32"
+        )
+    # Not np.ascontiguousarray, which gives a 0-d array an axis.
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def unpack(data: bytes) -> Arrays:
+    """Return the arrays that the bytes of a safetensors file hold.
+
+    Raises
+    ------
+    PackingError
+        If the bytes are damaged or no such file, or an array is of a type that NumPy has not.
+    """
+    try:
+        found = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise PackingError(f"these are no safetensors: {error}") from error
+    out: Arrays = {}
+    for name, entry in sorted(found):
+        if entry["dtype"] not in _TYPES:
+            raise PackingError(
+                f"array {name!r} is stored as {entry['dtype']}, a number format that NumPy has "
+                "not; save it as float32, in PyTorch with tensor.float()"
+            )
+        kind = np.dtype(_TYPES[entry["dtype"]]).newbyteorder("<")
+        values = np.frombuffer(entry["data"], kind) if len(entry["data"]) else np.empty(0, kind)
+        out[name] = values.reshape(entry["shape"])
+    return out
+
+
+def unpack_file(path: Path) -> Arrays:
+    """Return the arrays of a safetensors file.
+
+    Raises
+    ------
+    OSError
+        If there is no file that can be read.
+    PackingError
+        As :func:`unpack`.
+    """
+    return unpack(path.read_bytes())
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """Return the text that lies beside the arrays in the bytes of a safetensors file.
+
+    Raises
+    ------
+    PackingError
+        If the bytes have no such header.
+    """
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        return {str(key): str(text) for key, text in header.get("__metadata__", {}).items()}
+    except (ValueError, AttributeError) as error:
+        raise PackingError(f"these are no safetensors: {error}") from error
