@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from clients.remembered import Remembered
 from clients.steps import Local, Outcome
-from unlearning.models.boosting import sums_at
+from unlearning.models.boosting_sums import Scored, sums_at
+from unlearning.models.trees import Plan
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False
+
+_scored: Remembered[Scored] = Remembered()
 
 
 def boosting_sums(
@@ -25,5 +29,8 @@ def boosting_sums(
     as ``left``. Settings: those of the boosted trees; ``of`` = ``"total"``: no candidates.
     """
     count = len(local.retain)
-    found = sums_at(settings, local.arrays, local.extras["rows"], *local.retain.table())
+    x, labels = local.retain.table()
+    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
+    scored = _scored.of(x, repr((plan, num_classes)), lambda: Scored(plan, x, num_classes))
+    found = sums_at(settings, local.arrays, local.extras["rows"], x, labels, scored)
     return Outcome(count, count, {"total": found.total, "left": found.left})

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from clients.remembered import Remembered
 from clients.steps import Local, Outcome
 from unlearning.arrays import Arrays
-from unlearning.models.forest import counts_of_forgotten, counts_of_open
+from unlearning.models.forest_counts import counts_of_forgotten, counts_of_open, is_sparse
+from unlearning.models.tree_sums import Standing, Table
+from unlearning.models.trees import Plan
 from unlearning.protocol import Settings
 
 NEEDS_MODEL = False
+
+_standing: Remembered[Standing] = Remembered()  # a round walks examples one level further
 
 
 def forest_counts(
@@ -25,11 +30,18 @@ def forest_counts(
     Settings: those of the forest; ``of`` = ``"forget"``: of the forget set, at all nodes that its
     examples pass, named by ``rows``.
     """
-    forget = settings.get("of") == "forget"
-    shard = local.forget if forget else local.retain
-    count = counts_of_forgotten if forget else counts_of_open
-    found = count(settings, local.arrays, *shard.table())
-    arrays: Arrays = {"total": found.total, "left": found.left.astype(np.int32)}
-    if forget:
-        arrays["rows"] = found.rows
+    arrays: Arrays
+    if settings.get("of") == "forget":
+        shard = local.forget
+        gone = counts_of_forgotten(settings, local.arrays, *shard.table())
+        arrays = {"total": gone.total, "left": gone.left.astype(np.int32), "rows": gone.rows}
+    else:
+        shard = local.retain
+        x, labels = shard.table()
+        plan = Plan.of(settings)
+        known = None
+        if not is_sparse(plan, local.arrays):
+            known = _standing.of(x, repr(plan), lambda: Standing(Table(plan, x)))
+        found = counts_of_open(settings, local.arrays, x, labels, known)
+        arrays = {"total": found.total, "left": found.left.astype(np.int32)}
     return Outcome(num_examples=len(shard), examples_processed=len(shard), arrays=arrays)

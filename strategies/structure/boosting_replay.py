@@ -16,7 +16,9 @@ from strategies.base import UnlearningStrategy
 from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.models.boosting import Boosting, Sums, replayed, rests_on
+from unlearning.models.boosting import Boosting, rests_on
+from unlearning.models.boosting_replay import replayed
+from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import OPEN, closed_by_depth
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
@@ -77,7 +79,7 @@ class BoostingReplay(UnlearningStrategy):
             if found is None:
                 after = model.learn(arrays, replies)
             else:
-                sums, examples = model.summed(arrays, found[1], replies)
+                sums, examples = model.summed({**arrays, **found[0]}, found[1], replies)
                 self._watch(*found, sums)
                 after = replayed(model, arrays, *found, sums, self._tolerance)
                 after = {**after, **rests_on(examples)}

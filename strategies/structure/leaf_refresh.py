@@ -19,7 +19,9 @@ from strategies.base import in_range
 from strategies.structure.afresh import record_afresh
 from strategies.structure.boosting_replay import BoostingReplay
 from unlearning.arrays import Arrays
-from unlearning.models.boosting import Sums, idle_splits, rests_on
+from unlearning.models.boosting import rests_on
+from unlearning.models.boosting_replay import idle_splits
+from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import LEAF
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History

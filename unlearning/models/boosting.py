@@ -12,9 +12,7 @@ weight. Wu, Zhu, Li, He, "DeltaBoost", SIGMOD 2023: why deletion from boosted tr
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +20,21 @@ from numpy.typing import NDArray
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, FederationError
 from unlearning.models import trees
+from unlearning.models.boosting_sums import (
+    NODES,
+    UNIT,
+    probabilities,
+    scores_of,
+    trees_per_iteration,
+)
+from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import LEAF, OPEN, Plan
-from unlearning.protocol import Instruction, Reply, Scalar, Settings
+from unlearning.protocol import Instruction, Reply, Scalar
 
-__all__ = ["Boosting", "Sums", "idle_splits", "replayed", "rests_on", "sums_at"]
+__all__ = ["Boosting", "rests_on"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-_UNIT = float(1 << 24)  # g and h, at most 1 each, as whole numbers: steps of 6e-8
-_KEPT = ("tree", "path", "feature", "threshold", "value")
 
 
 class Boosting:
@@ -117,7 +120,7 @@ class Boosting:
         return Instruction(
             step="boosting_sums",
             settings={**self.settings(), "of": of},
-            arrays={name: arrays[name] for name in _KEPT},
+            arrays={name: arrays[name] for name in NODES},
             extras={"rows": rows},
             answers="free",
         )
@@ -150,7 +153,9 @@ class Boosting:
             If a client that the trees rest on is missing, or sent what does not fit.
         """
         total = np.zeros((len(rows), 3), dtype=np.int64)
-        left = np.zeros((len(rows) if candidates else 0, self.plan.width, 3), dtype=np.int64)
+        some = rows if candidates else rows[:0]
+        tried = self.plan.tried(arrays["tree"][some], arrays["path"][some])
+        left = self.plan.shaped(np.zeros((len(tried.threshold), 3), dtype=np.int64))
         examples: dict[int, int] = {}
         for reply in replies:
             for whole, name in ((total, "total"), (left, "left")):
@@ -168,7 +173,8 @@ class Boosting:
                 f"client {missing[0]} is part of the boosted trees and gave no valid answer in "
                 "this round; they need all their clients in every round, so run it again"
             )
-        return Sums(total, left), examples
+        flat = left.reshape(-1, 3)
+        return Sums(total, tried.evenly(flat, self.plan.num_thresholds)), examples
 
     def decided(
         self,
@@ -184,7 +190,7 @@ class Boosting:
         if chosen is None:
             chosen = self.best(arrays, rows, sums)
         feature_of, threshold_of = self._named(arrays, rows, chosen)
-        nodes = {name: arrays[name].copy() for name in _KEPT}
+        nodes = {name: arrays[name].copy() for name in NODES}
         nodes["feature"][rows], nodes["threshold"][rows] = feature_of, threshold_of
         # A plain zero at inner nodes: a product would keep the sign of their sum.
         nodes["value"][rows] = np.where(chosen < 0, self.weights(sums.total), 0.0)
@@ -198,12 +204,12 @@ class Boosting:
         both = np.stack([on_left, sums.total[at] - on_left], 1).reshape(-1, 3)
         grown["feature"][last] = LEAF
         grown["value"][last] = self.weights(both)[last]
-        merged = _merged(nodes, grown)
+        merged = trees.joined(nodes, grown)
         return self.with_roots({**arrays, **merged})
 
     def best(self, arrays: Mapping[str, Array], rows: Integers, sums: Sums) -> Integers:
         """Return per node the candidate with the largest gain, -1 for a leaf."""
-        gain = self._gains(sums)
+        gain = self.gains(sums)
         best = gain.argmax(1)
         useful = np.take_along_axis(gain, best[:, None], 1)[:, 0] > 0
         closed = trees.closed_by_depth(self.plan, arrays["path"][rows])
@@ -223,8 +229,8 @@ class Boosting:
             only if it is the best, at 1 if it gains anything. A leaf gains nothing: it stays one
             at 1 alone, or where nothing else gains.
         """
-        best, gain = self.best(arrays, rows, sums), self._gains(sums)
-        feature, threshold = self.plan.candidates(arrays["tree"][rows], arrays["path"][rows])
+        best, gain = self.best(arrays, rows, sums), self.gains(sums)
+        feature, threshold = self._candidates(arrays, rows)
         same = (feature == arrays["feature"][rows, None]) & (
             threshold == arrays["threshold"][rows, None]
         )
@@ -239,10 +245,17 @@ class Boosting:
         self, arrays: Mapping[str, Array], rows: Integers, chosen: Integers
     ) -> tuple[Integers, Integers]:
         """Return feature and threshold of chosen candidates."""
-        feature, threshold = self.plan.candidates(arrays["tree"][rows], arrays["path"][rows])
+        feature, threshold = self._candidates(arrays, rows)
         at = np.arange(len(rows)), np.maximum(chosen, 0)
         split = chosen >= 0
         return np.where(split, feature[at], LEAF), np.where(split, threshold[at], 0)
+
+    def _candidates(self, arrays: Mapping[str, Array], rows: Integers) -> tuple[Integers, Integers]:
+        """Return features and thresholds, ``(m, width)``; those of a binary column are all one."""
+        tried = self.plan.tried(arrays["tree"][rows], arrays["path"][rows])
+        threshold = tried.threshold.astype(np.int64)
+        every = self.plan.num_thresholds
+        return tried.evenly(tried.feature, every), tried.evenly(threshold, every)
 
     def changed(self, arrays: Mapping[str, Array], rows: Integers, chosen: Integers) -> Integers:
         """Return the positions in ``rows`` of the nodes that chosen candidates would change."""
@@ -252,10 +265,10 @@ class Boosting:
 
     def weights(self, total: Integers) -> Floats:
         """Return the leaf weights -rate G / (H + lambda) of sums (G, H, n), ``(m, 3)``."""
-        g, h = total[:, 0] / _UNIT, total[:, 1] / _UNIT
+        g, h = total[:, 0] / UNIT, total[:, 1] / UNIT
         return np.asarray(-self.rate * g / (h + self.l2))
 
-    def _gains(self, sums: Sums) -> Floats:
+    def gains(self, sums: Sums) -> Floats:
         """Return what each candidate gains, ``(m, width)``; -1 where a side has too few."""
         right = sums.total[:, None] - sums.left
         least = self.plan.min_leaf
@@ -264,7 +277,7 @@ class Boosting:
         return np.where(valid, self._gain(sums.left) + self._gain(right) - parent, -1.0)
 
     def _gain(self, sums: Integers) -> Floats:
-        g, h = sums[..., 0] / _UNIT, sums[..., 1] / _UNIT
+        g, h = sums[..., 0] / UNIT, sums[..., 1] / UNIT
         return np.asarray(g * g / (h + self.l2))
 
     def with_roots(self, arrays: Arrays) -> Arrays:
@@ -273,78 +286,8 @@ class Boosting:
         if (arrays["feature"] == OPEN).any() or begun >= self.iterations:
             return arrays
         tree = np.arange(begun * self.width, (begun + 1) * self.width, dtype=np.int32)
-        nodes = {name: arrays[name] for name in _KEPT}
-        return {**arrays, **_merged(nodes, _fresh(tree, np.ones(len(tree), dtype=np.int64)))}
-
-
-class Sums(NamedTuple):
-    """Sums of (g, h, 1) at m nodes, ``(m, 3)``, and left of candidates, ``(m, width, 3)``."""
-
-    total: Integers
-    left: Integers
-
-
-def trees_per_iteration(num_classes: int) -> int:
-    """Return one for two classes, else one per class."""
-    return 1 if num_classes == 2 else num_classes
-
-
-def scores_of(nodes: Mapping[str, Array], bins: Integers, num_classes: int) -> Floats:
-    """Return the summed leaf weights of every class, ``(n, C)``; class 0 of two has 0."""
-    width = trees_per_iteration(num_classes)
-    scores = np.zeros((len(bins), width))
-    last = trees.last_rows(nodes, bins)
-    for number, rows in enumerate(last):  # in order, so that equal trees give equal bits
-        scores[:, number % width] += nodes["value"][rows]
-    return np.hstack([np.zeros_like(scores), scores]) if width == 1 else scores
-
-
-def probabilities(scores: Floats) -> Floats:
-    """Return the softmax of every row."""
-    raised = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
-    return np.asarray(raised / raised.sum(1, keepdims=True))
-
-
-def sums_at(
-    settings: Settings, nodes: Mapping[str, Array], rows: Integers, x: Array, labels: Array
-) -> Sums:
-    """Return a client's sums at some nodes of one iteration.
-
-    Gradients come from the iterations before it. With ``settings["of"]`` = ``"total"`` the sums of
-    candidates are left out.
-    """
-    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
-    width, bins = trees_per_iteration(num_classes), plan.binned(x)
-    if not len(rows):
-        return Sums(np.zeros((0, 3), np.int64), np.zeros((0, plan.width, 3), np.int64))
-    first = int(nodes["tree"][rows].min()) // width * width
-    before = {name: nodes[name][nodes["tree"] < first] for name in _KEPT}
-    values = _derivatives(scores_of(before, bins, num_classes), labels, width)
-    mine = (nodes["tree"] >= first) & (nodes["tree"] < first + width)
-    offset = int(np.argmax(mine))
-    here = {name: nodes[name][mine] for name in _KEPT}
-    at = np.full(int(mine.sum()), -1)
-    at[rows - offset] = np.arange(len(rows))
-    pairs = [(at[r], r, e) for r, e in trees.descend(here, bins)]
-    number, row, example = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    wanted = number >= 0
-    number, row, example = number[wanted], row[wanted], example[wanted]
-    value = values[here["tree"][row] - first, example]
-    total = np.zeros((len(rows), 3), dtype=np.int64)
-    np.add.at(total, number, value)
-    if settings.get("of") == "total":
-        return Sums(total, np.zeros((0, plan.width, 3), dtype=np.int64))
-    left = trees.left_sums(plan, nodes, rows, number, bins[example], value)
-    return Sums(total, left)
-
-
-def _derivatives(scores: Floats, labels: Array, width: int) -> Integers:
-    """Return (g, h, 1) of every tree and example as whole numbers, ``(width, n, 3)``."""
-    p = probabilities(scores)[:, -width:].T
-    classes = np.arange(width)[:, None] if width > 1 else np.ones((1, 1), dtype=np.int64)
-    g, h = p - (labels == classes), p * (1 - p)
-    whole = [np.rint(part * _UNIT).astype(np.int64) for part in (g, h)]
-    return np.stack([*whole, np.ones(g.shape, dtype=np.int64)], axis=2)
+        nodes = {name: arrays[name] for name in NODES}
+        return {**arrays, **trees.joined(nodes, _fresh(tree, np.ones(len(tree), dtype=np.int64)))}
 
 
 def _fresh(tree: Array, path: Array) -> Arrays:
@@ -358,12 +301,6 @@ def _fresh(tree: Array, path: Array) -> Arrays:
     }
 
 
-def _merged(old: Arrays, grown: Arrays) -> Arrays:
-    joined = {name: np.concatenate([old[name], grown[name]]) for name in _KEPT}
-    order = trees.in_order(joined["tree"], joined["path"])
-    return {name: array[order] for name, array in joined.items()}
-
-
 def rests_on(examples: Mapping[int, int]) -> Arrays:
     """Return the clients and numbers of examples that a state rests on."""
     held = sorted((client, count) for client, count in examples.items() if count)
@@ -371,105 +308,3 @@ def rests_on(examples: Mapping[int, int]) -> Arrays:
         "clients": np.array([client for client, _ in held], dtype=np.int64),
         "examples": np.array([count for _, count in held], dtype=np.int64),
     }
-
-
-def idle_splits(
-    model: Boosting, arrays: Mapping[str, Array], rows: Integers, sums: Sums
-) -> tuple[int, int]:
-    """Return how many splits above some leaves gain nothing any more, and how many there are.
-
-    Parameters
-    ----------
-    model : Boosting
-        Its gain and its fewest examples per side are asked for.
-    arrays : mapping
-        Nodes.
-    rows : array
-        All leaves of one iteration.
-    sums : Sums
-        At these leaves; candidates are not needed, a split's own gain follows from the leaves.
-    """
-    totals: defaultdict[tuple[int, int], Integers] = defaultdict(lambda: np.zeros(3, np.int64))
-    pairs = zip(arrays["tree"][rows].tolist(), arrays["path"][rows].tolist(), strict=True)
-    for (tree, path), total in zip(pairs, sums.total, strict=True):
-        while path:
-            totals[tree, path] = totals[tree, path] + total
-            path //= 2
-    inner = [(tree, path) for tree, path in totals if (tree, 2 * path) in totals]
-    if not inner:
-        return 0, 0
-    whole = np.stack([totals[node] for node in inner])
-    left = np.stack([totals[tree, 2 * path] for tree, path in inner])
-    gain = model._gains(Sums(whole, left[:, None]))
-    return int((gain <= 0).sum()), len(inner)
-
-
-def replayed(
-    model: Boosting,
-    arrays: Arrays,
-    old: Mapping[str, Array],
-    rows: Integers,
-    sums: Sums,
-    tolerance: float = 0.0,
-) -> Arrays:
-    """Return ``arrays`` with one iteration of an earlier state, as far as its splits still hold.
-
-    Parameters
-    ----------
-    model : Boosting
-        How trees grow.
-    arrays : Arrays
-        State whose open nodes are the roots of the iteration.
-    old : mapping
-        Nodes of the earlier state, that iteration and those before it in ``arrays`` alone.
-    rows : array
-        The iteration's nodes in ``old`` that are not deepest, in order.
-    sums : Sums
-        At these nodes, with gradients of ``arrays``.
-    tolerance : float, default 0
-        Which splits hold: see :meth:`Boosting.kept`. 0: those that are the best, as if the
-        iteration had been grown anew.
-
-    Returns
-    -------
-    Arrays
-        Nodes down to the first splits that differ; their children, and those of nodes that were
-        leaves and are none now, are open.
-    """
-    pairs = zip(old["tree"][rows].tolist(), old["path"][rows].tolist(), strict=True)
-    known = {pair: at for at, pair in enumerate(pairs)}
-    chosen = model.kept(old, rows, sums, tolerance)
-    holds = np.ones(len(rows), dtype=bool)
-    holds[model.changed(old, rows, chosen)] = False
-    state = arrays
-    usable = np.ones(len(rows), dtype=bool)
-    while len(opened := np.flatnonzero(state["feature"] == OPEN)):
-        address = zip(state["tree"][opened].tolist(), state["path"][opened].tolist(), strict=True)
-        index = np.array([known.get(pair, -1) for pair in address])
-        there = index >= 0
-        there[there] = usable[index[there]]
-        if not there.any():
-            break
-        index = index[there]
-        part = Sums(sums.total[index], sums.left[index])
-        before = state
-        state = model.decided(before, opened[there], part, chosen[index])
-        if int(state["tree"].max()) > int(before["tree"].max()):
-            break
-        _stop_below(known, usable, old, rows, index[~holds[index] & (chosen[index] >= 0)])
-    return state
-
-
-def _stop_below(
-    known: Mapping[tuple[int, int], int],
-    usable: NDArray[np.bool_],
-    old: Mapping[str, Array],
-    rows: Integers,
-    changed: Integers,
-) -> None:
-    """Mark in ``usable`` the old nodes right below changed splits: others stand there now."""
-    for at in changed:
-        tree, path = int(old["tree"][rows[at]]), int(old["path"][rows[at]])
-        for child in (2 * path, 2 * path + 1):
-            if (tree, child) in known:
-                usable[known[tree, child]] = False

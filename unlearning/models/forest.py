@@ -15,7 +15,6 @@ forest. Candidates from a seed instead of from the data are our choice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,10 @@ from numpy.typing import NDArray
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, FederationError
 from unlearning.models import trees
-from unlearning.models.trees import LEAF, OPEN, Plan
-from unlearning.protocol import Instruction, Reply, Settings
+from unlearning.models.trees import LEAF, OPEN, Plan, Tried
+from unlearning.protocol import Instruction, Reply
 
-__all__ = ["Forest", "counts_of_forgotten", "counts_of_open", "remove"]
+__all__ = ["Forest", "remove"]
 
 Integers = NDArray[np.int64]
 
@@ -48,6 +47,8 @@ class Forest:
     State, nodes ordered by tree and path: ``tree``, ``path``, ``feature`` (-1 leaf, -2 open),
     ``threshold``, ``(m,)`` each; ``counts``, ``(m, C)``; ``left``, counts left of each candidate
     of each inner node, ``(num_inner, width, C)``; ``clients`` and ``examples``, what it rests on.
+    Where columns are binary, ``left`` has the candidates of all inner nodes one after the other,
+    ``(K, C)``, and ``tried``, ``(num_inner,)``, says how many each node has.
     A round grows one level; the clients of the first round must answer in all of them.
     """
 
@@ -61,16 +62,16 @@ class Forest:
     def initial(self) -> Arrays:
         """Return roots that nobody has looked at."""
         count = self.num_trees
-        return {
+        nobody = np.zeros(0, dtype=np.int64)
+        nodes: Arrays = {
             "tree": np.arange(count, dtype=np.int32),
             "path": np.ones(count, dtype=np.int64),
             "feature": np.full(count, OPEN, dtype=np.int32),
             "threshold": np.zeros(count, dtype=np.int32),
             "counts": np.zeros((count, self.num_classes), dtype=np.int64),
-            "left": np.zeros((0, self.plan.width, self.num_classes), dtype=np.int32),
-            "clients": np.zeros(0, dtype=np.int64),
-            "examples": np.zeros(0, dtype=np.int64),
         }
+        left = np.zeros((0, self.num_classes), dtype=np.int32)
+        return {**nodes, **self._kept(left, nobody), "clients": nobody, "examples": nobody}
 
     def predict(self, arrays: Mapping[str, Array], x: Array) -> Array:
         """Return the mean over trees of the class shares where an example ends up."""
@@ -90,13 +91,13 @@ class Forest:
     def teach(self, arrays: Arrays, clients: Sequence[int]) -> Mapping[int, Instruction]:
         """Ask those that the forest rests on for the counts at the open nodes.
 
-        They are sent the trees that have one.
+        They are sent the ways to these nodes.
         """
         members = arrays["clients"].tolist() or clients
         instruction = Instruction(
             step="forest_counts",
             settings=self.settings(),
-            arrays=trees.structure(trees.growing(arrays)),
+            arrays=trees.growing(arrays),
             answers="free",
         )
         return {client: instruction for client in clients if client in members}
@@ -104,17 +105,18 @@ class Forest:
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Decide all open nodes by the clients' summed counts; their children are open."""
         opened = np.flatnonzero(arrays["feature"] == OPEN)
+        tried = self.plan.tried(arrays["tree"][opened], arrays["path"][opened])
         total = np.zeros((len(opened), self.num_classes), dtype=np.int64)
-        left = np.zeros((len(opened), self.plan.width, self.num_classes), dtype=np.int64)
+        left = np.zeros((len(tried.threshold), self.num_classes), dtype=np.int64)
         examples: dict[int, int] = {}
         for reply in replies:
             _add(total, reply, "total")
-            _add(left, reply, "left")
+            _add(self.plan.shaped(left), reply, "left")
             examples[reply.client] = reply.num_examples
         self._check_members(arrays, examples)
         if not len(opened):
             return arrays
-        return {**self._decide(arrays, opened, total, left), **_rests_on(examples)}
+        return {**self._decide(arrays, opened, total, left, tried), **_rests_on(examples)}
 
     def is_complete(self, arrays: Mapping[str, Array]) -> bool:
         """Return whether no node is open."""
@@ -136,20 +138,18 @@ class Forest:
                 f"{known[changed[0]]} when the forest began; run it again"
             )
 
-    def _decide(self, arrays: Arrays, rows: Integers, total: Integers, left: Integers) -> Arrays:
+    def _decide(
+        self, arrays: Arrays, rows: Integers, total: Integers, left: Integers, tried: Tried
+    ) -> Arrays:
         """Return the nodes after those in ``rows`` were decided."""
-        found = self.verdicts(arrays["path"][rows], total, left)
-        grown = self._children(arrays, rows, total, left, found)
+        found = self._verdicts(arrays["path"][rows], total, left, tried.begins)
+        split = found >= 0
         feature, threshold = arrays["feature"].copy(), arrays["threshold"].copy()
         counts = arrays["counts"].copy()
         feature[rows], threshold[rows] = LEAF, 0
         counts[rows] = total
-        split = found >= 0
         inner = rows[split]
-        feature[inner], threshold[inner] = self._chosen(arrays, rows, found)
-        was_inner = np.flatnonzero(arrays["feature"] >= 0)
-        order = np.argsort(np.concatenate([was_inner, inner]), kind="stable")
-        kept = np.concatenate([arrays["left"], left[split].astype(np.int32)])[order]
+        feature[inner], threshold[inner] = tried.at(found[split])
         old = {
             "tree": arrays["tree"],
             "path": arrays["path"],
@@ -157,24 +157,53 @@ class Forest:
             "threshold": threshold,
             "counts": counts,
         }
-        return {**_merged(old, grown), "left": kept}
+        grown = self._children(arrays, inner, total[split], left[found[split]])
+        # The candidates of nodes that are inner now go among those of nodes that were.
+        was_inner = arrays["feature"] >= 0
+        sizes = np.zeros(len(feature), dtype=np.int64)
+        sizes[was_inner], sizes[inner] = self._sizes(arrays), np.diff(tried.begins)[split]
+        is_new = np.repeat(~was_inner, sizes)
+        whole = np.empty((len(is_new), self.num_classes), dtype=np.int32)
+        whole[~is_new] = self._flat(arrays)
+        whole[is_new] = left[np.repeat(split, np.diff(tried.begins))]
+        return {**trees.joined(old, grown), **self._kept(whole, sizes[feature >= 0])}
 
-    def verdicts(self, path: Array, total: Integers, left: Integers) -> Integers:
-        """Return the candidate that each node splits at, -1 for a leaf."""
-        right = total[:, None] - left
-        sizes = left.sum(2), right.sum(2)
-        least = self.plan.min_leaf
-        valid = (sizes[0] >= least) & (sizes[1] >= least)
+    def _flat(self, arrays: Mapping[str, Array]) -> Array:
+        """Return the left counts of all candidates, shape (K, C)."""
+        return arrays["left"].reshape(-1, self.num_classes)
+
+    def _sizes(self, arrays: Mapping[str, Array]) -> Integers:
+        """Return the number of candidates of each inner node."""
+        if self.plan.binary:
+            return arrays["tried"].astype(np.int64)
+        return np.full(len(arrays["left"]), self.plan.width)
+
+    def _kept(self, left: Array, sizes: Integers) -> Arrays:
+        """Return what the state holds of candidates."""
+        kept = {"left": self.plan.shaped(left)}
+        return kept | ({"tried": sizes.astype(np.int32)} if self.plan.binary else {})
+
+    def _verdicts(
+        self, path: Integers, total: Integers, left: Integers, begins: Integers
+    ) -> Integers:
+        """Return the candidate that each node splits at, -1 for a leaf.
+
+        ``begins``, (m + 1,), says where the candidates of each node lie in ``left``.
+        """
+        sizes = np.diff(begins)
+        if not len(sizes):
+            return np.zeros(0, dtype=np.int64)
+        node = np.repeat(np.arange(len(sizes)), sizes)
+        right = total[node] - left
+        on_left, on_right = left.sum(1), right.sum(1)
         # Exact integers up to one division each: equal counts give equal bits.
-        score = np.where(
-            valid,
-            (left**2).sum(2) / np.maximum(sizes[0], 1)
-            + (right**2).sum(2) / np.maximum(sizes[1], 1),
-            -1.0,
-        )
-        best = score.argmax(1)
-        splits = valid.any(1) & ~self._closed(path, total)
-        return np.where(splits, best, -1)
+        score = (left * left).sum(1) / np.maximum(on_left, 1)
+        score += (right * right).sum(1) / np.maximum(on_right, 1)
+        score[np.minimum(on_left, on_right) < self.plan.min_leaf] = -1.0
+        best = np.maximum.reduceat(score, begins[:-1])
+        hits = np.flatnonzero(score == best[node])
+        first = hits[np.diff(node[hits], prepend=-1) > 0]
+        return np.where((best >= 0) & ~self._closed(path, total), first, -1)
 
     def _closed(self, path: Array, total: Integers) -> NDArray[np.bool_]:
         size = total.sum(1)
@@ -182,27 +211,11 @@ class Forest:
         small = size < 2 * self.plan.min_leaf
         return np.asarray(pure | small | trees.closed_by_depth(self.plan, path))
 
-    def _chosen(
-        self, nodes: Mapping[str, Array], rows: Integers, found: Integers
-    ) -> tuple[Integers, Integers]:
-        inner = rows[found >= 0]
-        feature, threshold = self.plan.candidates(nodes["tree"][inner], nodes["path"][inner])
-        at = np.arange(len(inner)), found[found >= 0]
-        return feature[at], threshold[at]
-
     def _children(
-        self,
-        nodes: Mapping[str, Array],
-        rows: Integers,
-        total: Integers,
-        left: Integers,
-        found: Integers,
+        self, nodes: Mapping[str, Array], inner: Integers, total: Integers, on_left: Integers
     ) -> Arrays:
-        """Return the children of the nodes that split, their counts known, open or leaves."""
-        split = np.flatnonzero(found >= 0)
-        inner = rows[split]
-        on_left = left[split, found[split]]
-        counts = np.stack([on_left, total[split] - on_left], 1).reshape(-1, self.num_classes)
+        """Return the children of nodes that split, their counts known, open or leaves, in order."""
+        counts = np.stack([on_left, total - on_left], 1).reshape(-1, self.num_classes)
         path = (2 * nodes["path"][inner][:, None] + np.arange(2)).ravel()
         feature = np.where(self._closed(path, counts), LEAF, OPEN)
         return {
@@ -212,77 +225,6 @@ class Forest:
             "threshold": np.zeros(len(path), dtype=np.int32),
             "counts": counts,
         }
-
-
-class Counts(NamedTuple):
-    """Class counts of some examples at the nodes they pass."""
-
-    rows: Integers
-    total: Integers
-    left: Integers
-
-
-def counts_of_open(
-    settings: Settings, nodes: Mapping[str, Array], x: Array, labels: Array
-) -> Counts:
-    """Return the counts at every open node: rows, ``(m, C)`` and ``(m, width, C)``."""
-    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
-    rows = np.flatnonzero(nodes["feature"] == OPEN)
-    at = np.full(len(nodes["feature"]), -1)
-    at[rows] = np.arange(len(rows))
-    bins = plan.binned(x)
-    last = at[trees.last_rows(nodes, bins)]
-    tree, example = np.nonzero(last >= 0)
-    return _counted(plan, nodes, rows, last[tree, example], example, bins, labels, num_classes)
-
-
-def counts_of_forgotten(
-    settings: Settings, nodes: Mapping[str, Array], x: Array, labels: Array
-) -> Counts:
-    """Return the counts at every node that an example passes.
-
-    ``rows`` and ``total`` name all these nodes, ``left`` the inner ones among them, in order.
-    """
-    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
-    bins = plan.binned(x)
-    passed = list(trees.descend(nodes, bins))
-    none = np.zeros(0, dtype=np.int64)
-    rows = np.concatenate([none, *(pair[0] for pair in passed)])
-    examples = np.concatenate([none, *(pair[1] for pair in passed)])
-    named, at = np.unique(rows, return_inverse=True)
-    total = np.bincount(
-        at * num_classes + labels[examples], minlength=len(named) * num_classes
-    ).reshape(-1, num_classes)
-    inner = nodes["feature"][named] >= 0
-    position = np.cumsum(inner) - 1
-    chosen = inner[at]
-    found = _counted(
-        plan,
-        nodes,
-        named[inner],
-        position[at[chosen]],
-        examples[chosen],
-        bins,
-        labels,
-        num_classes,
-    )
-    return Counts(named, total, found.left)
-
-
-def _counted(
-    plan: Plan,
-    nodes: Mapping[str, Array],
-    rows: Integers,
-    at: Integers,
-    example: Integers,
-    bins: Integers,
-    labels: Array,
-    num_classes: int,
-) -> Counts:
-    mine = labels[example]
-    total = np.bincount(at * num_classes + mine, minlength=len(rows) * num_classes)
-    left = trees.left_counts(plan, nodes, rows, at, bins[example], mine, num_classes)
-    return Counts(rows, total.reshape(-1, num_classes), left)
 
 
 def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
@@ -295,7 +237,7 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
     arrays : Arrays
         A complete forest; not changed.
     gone : iterable of Reply
-        From each owner :func:`counts_of_forgotten` as ``rows``, ``total``, ``left``, and how many
+        From each owner ``counts_of_forgotten`` as ``rows``, ``total``, ``left``, and how many
         examples they are.
 
     Raises
@@ -303,82 +245,95 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
     FederationError
         If an owner's counts are not part of the forest's.
     """
-    counts, left = arrays["counts"].copy(), arrays["left"].copy()
-    inner = np.cumsum(arrays["feature"] >= 0) - 1
+    counts, left = arrays["counts"].copy(), forest._flat(arrays).copy()
+    is_inner = arrays["feature"] >= 0
+    sizes = np.zeros(len(counts), dtype=np.int64)
+    sizes[is_inner] = forest._sizes(arrays)
+    begins = np.cumsum(sizes) - sizes
     examples = dict(zip(arrays["clients"].tolist(), arrays["examples"].tolist(), strict=True))
-    touched = np.zeros(len(counts), dtype=bool)
+    touched: list[Integers] = []
     for reply in gone:
         rows = reply.arrays["rows"]
         counts[rows] -= reply.arrays["total"]
-        left[inner[rows[arrays["feature"][rows] >= 0]]] -= reply.arrays["left"].astype(np.int32)
-        touched[rows] = True
+        place = _stretches(begins[rows], sizes[rows])
+        left[place] -= reply.arrays["left"].reshape(-1, forest.num_classes).astype(np.int32)
+        touched.append(rows)
         examples[reply.client] = examples.get(reply.client, 0) - reply.num_examples
-    if (
-        counts.min(initial=0) < 0
-        or left.min(initial=0) < 0
-        or min(examples.values(), default=0) < 0
-    ):
+        if counts[rows].min(initial=0) < 0 or left[place].min(initial=0) < 0:
+            examples[reply.client] = -1
+    if min(examples.values(), default=0) < 0:
         raise FederationError(
             "more examples were to be removed than the forest holds; an owner's data changed since "
             "it was grown, so grow it again"
         )
-    rows = np.flatnonzero(touched & (arrays["feature"] >= 0))
-    return {
-        **_repaired(forest, {**arrays, "counts": counts, "left": left}, rows, inner),
-        **_rests_on(examples),
-    }
+    rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *touched]))
+    rows = rows[is_inner[rows]]
+    after = _repaired(forest, arrays, counts, left, rows, begins, sizes)
+    return {**after, **_rests_on(examples)}
 
 
-def _repaired(forest: Forest, arrays: Arrays, rows: Integers, inner: Integers) -> Arrays:
+def _stretches(begin: Integers, size: Integers) -> Integers:
+    """Return the positions begin, begin + 1, ... of stretches of some sizes, one after the other.
+
+    For example (3, 10) of sizes (2, 1): 3, 4, 10.
+    """
+    shift = np.cumsum(size) - size
+    return np.repeat(begin - shift, size) + np.arange(int(size.sum()))
+
+
+def _repaired(
+    forest: Forest,
+    arrays: Arrays,
+    counts: Integers,
+    left: Integers,
+    rows: Integers,
+    begins: Integers,
+    sizes: Integers,
+) -> Arrays:
     """Decide inner nodes again by counts that changed; drop what hung below changed splits."""
-    feature, threshold = arrays["feature"].copy(), arrays["threshold"].copy()
-    total = arrays["counts"][rows]
-    left = arrays["left"][inner[rows]].astype(np.int64)
-    found = forest.verdicts(arrays["path"][rows], total, left)
+    place = _stretches(begins[rows], sizes[rows])
+    total, mine = counts[rows], left[place].astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes[rows])])
+    found = forest._verdicts(arrays["path"][rows], total, mine, starts)
+    tried = forest.plan.tried(arrays["tree"][rows], arrays["path"][rows])
     new_feature = np.full(len(rows), LEAF)
     new_threshold = np.zeros(len(rows), dtype=np.int64)
     split = found >= 0
-    new_feature[split], new_threshold[split] = forest._chosen(arrays, rows, found)
+    new_feature[split], new_threshold[split] = tried.at(found[split])
+    feature, threshold = arrays["feature"].copy(), arrays["threshold"].copy()
     differs = (new_feature != feature[rows]) | (new_threshold != threshold[rows])
-    changed = np.zeros(len(feature), dtype=bool)
-    changed[rows[differs]] = True
-    dead = _below(arrays, changed)
     feature[rows[differs]], threshold[rows[differs]] = new_feature[differs], new_threshold[differs]
-    again = differs & ~dead[rows]
-    grown = forest._children(arrays, rows[again], total[again], left[again], found[again])
-    was_inner = np.flatnonzero(arrays["feature"] >= 0)
+    nodes = {
+        "tree": arrays["tree"],
+        "path": arrays["path"],
+        "feature": feature,
+        "threshold": threshold,
+        "counts": counts,
+    }
+    if not differs.any():
+        return {**nodes, **forest._kept(left, sizes[sizes > 0])}
+    dead = _below(nodes, rows[differs])
+    again = differs & split & ~dead[rows]
+    grown = forest._children(nodes, rows[again], total[again], mine[found[again]])
     keep = ~dead
-    old = {
-        "tree": arrays["tree"][keep],
-        "path": arrays["path"][keep],
-        "feature": feature[keep],
-        "threshold": threshold[keep],
-        "counts": arrays["counts"][keep],
-    }
-    return {
-        **_merged(old, grown),
-        "left": arrays["left"][keep[was_inner] & (feature[was_inner] >= 0)],
-    }
+    old = {name: array[keep] for name, array in nodes.items()}
+    stays = keep & (feature >= 0)
+    kept = left[np.repeat(stays, sizes)]
+    return {**trees.joined(old, grown), **forest._kept(kept, sizes[stays])}
 
 
-def _below(arrays: Mapping[str, Array], changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _below(nodes: Mapping[str, Array], changed: Integers) -> NDArray[np.bool_]:
     """Return which nodes have a changed node above them."""
-    dead = np.zeros(len(changed), dtype=bool)
-    tree, path = arrays["tree"].astype(np.int64), arrays["path"]
-    span = int(path.max(initial=1)) + 1
-    key = tree * span + path
-    depth = trees.level(path)
-    for at in range(1, int(depth.max(initial=0)) + 1):
-        rows = np.flatnonzero(depth == at)
-        parent = np.searchsorted(key, tree[rows] * span + path[rows] // 2)
-        dead[rows] = dead[parent] | changed[parent]
+    dead = np.zeros(len(nodes["tree"]), dtype=bool)
+    rows = np.flatnonzero(np.isin(nodes["tree"], nodes["tree"][changed]))
+    place = trees.keys(nodes["tree"][changed], nodes["path"][changed])
+    path = nodes["path"][rows] // 2
+    while len(rows):
+        found = np.isin(trees.keys(nodes["tree"][rows], path), place)
+        dead[rows[found]] = True
+        more = ~found & (path > 1)
+        rows, path = rows[more], path[more] // 2
     return dead
-
-
-def _merged(old: Arrays, grown: Arrays) -> Arrays:
-    joined = {name: np.concatenate([old[name], grown[name]]) for name in old}
-    order = trees.in_order(joined["tree"], joined["path"])
-    return {name: array[order] for name, array in joined.items()}
 
 
 def _rests_on(examples: Mapping[int, int]) -> Arrays:
@@ -389,7 +344,7 @@ def _rests_on(examples: Mapping[int, int]) -> Arrays:
     }
 
 
-def _add(total: Integers, reply: Reply, name: str) -> None:
+def _add(total: Array, reply: Reply, name: str) -> None:
     """Add what a client counted, in place.
 
     Raises

@@ -18,7 +18,9 @@ import numpy as np
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, FederationError
 from unlearning.models import trees
-from unlearning.models.forest import Forest, counts_of_open
+from unlearning.models.forest import Forest
+from unlearning.models.forest_counts import counts_of_open
+from unlearning.models.tree_sums import Standing, Table
 from unlearning.models.trees import Plan
 from unlearning.protocol import Instruction, Reply, Settings
 
@@ -140,9 +142,10 @@ def grow(settings: Settings, x: Array, labels: Array) -> Arrays:
     forest = Forest(plan, num_classes, num_trees)
     arrays = forest.initial()
     arrays["tree"] = arrays["tree"] + np.int32(settings["first"])
+    standing = Standing(Table(plan, x))
     while not forest.is_complete(arrays):
         opened = trees.growing(arrays)
-        found = counts_of_open(forest.settings(), opened, x, labels)
+        found = counts_of_open(forest.settings(), opened, x, labels, standing)
         whole = {"total": found.total, "left": found.left}
         arrays = forest.learn(arrays, [Reply(0, len(labels), whole)])
     return {name: arrays[name] for name in _NODES}

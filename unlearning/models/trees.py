@@ -1,15 +1,17 @@
-"""Trees whose split candidates come from a seed, not from data; sums of statistics at their nodes.
+"""Trees whose split candidates come from a seed, not from data: how they grow, how they are walked.
 
 A node is (tree, path): the root's path is 1, the children of p are 2p and 2p + 1. Which features
 and thresholds a node may split on depends on (seed, tree, path) alone, so that a tree grown again
 on fewer examples meets the same candidates. Thresholds are edges of bins of equal width over fixed
-public ranges. All statistics are integers: their sums do not depend on any order.
+public ranges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,22 +23,27 @@ from unlearning.protocol import Scalar, Settings
 __all__ = [
     "LEAF",
     "OPEN",
+    "Links",
     "Plan",
+    "Tried",
+    "ancestors",
     "closed_by_depth",
-    "descend",
     "growing",
     "in_order",
+    "joined",
+    "keys",
     "last_rows",
-    "left_counts",
-    "left_sums",
     "level",
     "structure",
 ]
 
 Integers = NDArray[np.int64]
+Bins = NDArray[np.uint8]
 
 LEAF, OPEN = -1, -2  # in place of a feature: no split; not decided yet
-_CHUNK = 1 << 22  # entries of one temporary array
+_CHUNK = 1 << 18  # entries of one temporary array: what a processor's cache holds
+_NEVER = 255  # no bin is larger: a threshold that sends nobody to the right
+_PATHS = np.int64(1) << 42  # more than the deepest path's number
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ class Plan:
         Public range of all features; values outside belong to the outermost bins.
     min_leaf : int, default 1
         Fewest examples on either side of a split.
+    binary : str, default ""
+        Columns known to hold two values only, such as those of one-hot categories, counted from 0:
+        ``"6-107"`` or ``"2,5,9-12"``. One threshold is tried there, the middle of the range: the
+        others would part the examples in the same way. A public fact of the table; it must not be
+        read off the data.
 
     Raises
     ------
@@ -77,6 +89,7 @@ class Plan:
     low: float = 0.0
     high: float = 1.0
     min_leaf: int = 1
+    binary: str = ""
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -92,6 +105,7 @@ class Plan:
                 )
         if not self.low < self.high:
             raise ConfigError(f"model.low = {self.low} is not below model.high = {self.high}")
+        _ = self.is_binary
 
     def to_settings(self) -> dict[str, Scalar]:
         """Return plain values that :meth:`of` reads."""
@@ -100,48 +114,183 @@ class Plan:
     @staticmethod
     def of(settings: Settings) -> Plan:
         """Return the plan that :meth:`to_settings` wrote among other settings."""
-        floats = ("low", "high")
-        found: dict[str, int | float] = {
-            field.name: (float if field.name in floats else int)(settings[f"plan_{field.name}"])
+        kinds = {"low": float, "high": float, "binary": str}
+        found = {
+            field.name: kinds.get(field.name, int)(settings[f"plan_{field.name}"])
             for field in fields(Plan)
         }
-        return Plan(**found)  # type: ignore[arg-type]
+        return Plan(**found)
 
     @property
     def width(self) -> int:
-        """Number of candidates of a node."""
-        return self._num_features * min(self.thresholds, self.bins - 1)
+        """Number of candidates of a node, where no column is binary."""
+        return self.num_features * self.num_thresholds
 
     @property
-    def _num_features(self) -> int:
+    def num_features(self) -> int:
+        """Features tried at a node (F)."""
         return self.features or int(np.ceil(np.sqrt(self.inputs)))
 
-    def binned(self, x: Array) -> Integers:
+    @property
+    def num_thresholds(self) -> int:
+        """Thresholds tried of a feature that is not binary."""
+        return min(self.thresholds, self.bins - 1)
+
+    @property
+    def middle(self) -> int:
+        """The threshold of a binary feature."""
+        return self.bins // 2 - 1
+
+    @property
+    def edges(self) -> Integers:
+        """Where the stretches of bins begin that one threshold each is drawn from, and the end."""
+        tried = self.num_thresholds
+        return np.arange(tried + 1) * (self.bins - 1) // tried
+
+    @property
+    def is_binary(self) -> NDArray[np.bool_]:
+        """Which features are binary, shape (d,)."""
+        return _columns(self.binary, self.inputs)
+
+    def shaped(self, flat: Array) -> Array:
+        """Return what is known of each candidate, ``(K, ...)``, as ``(m, width, ...)``.
+
+        Where columns are binary nodes differ in their numbers of candidates, and it stays flat.
+        """
+        return flat if self.binary else flat.reshape(-1, self.width, *flat.shape[1:])
+
+    def binned(self, x: Array) -> Bins:
         """Return the bin of every value, 0 to ``bins - 1``, shape of ``x``."""
-        scaled = (np.asarray(x, dtype=np.float64) - self.low) / (self.high - self.low)
-        return np.clip(np.floor(scaled * self.bins), 0, self.bins - 1).astype(np.int64)
+        x = np.asarray(x)
+        found = np.empty(x.shape, dtype=np.uint8)
+        step = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))
+        for begin in range(0, len(x), step) if x.ndim else ():
+            part = x[begin : begin + step].astype(np.float64)
+            if (self.low, self.high) != (0.0, 1.0):  # else both steps change nothing
+                part -= self.low
+                part /= self.high - self.low
+            part *= self.bins
+            np.floor(part, out=part)
+            np.clip(part, 0, self.bins - 1, out=part)
+            found[begin : begin + step] = part
+        return found
+
+    def tried(self, tree: Array, path: Array) -> Tried:
+        """Return what m nodes may split at; read-only. The last few answers are kept."""
+        trees, paths = np.asarray(tree, np.int64), np.asarray(path, np.int64)
+        return _tried(self, trees.tobytes(), paths.tobytes())
 
     def candidates(self, tree: Array, path: Array) -> tuple[Integers, Integers]:
         """Return features and thresholds tried at m nodes, each ``(m, width)``.
 
-        An example goes left where its bin is at most the threshold.
+        An example goes left where its bin is at most the threshold. Where columns are binary, all
+        candidates of all nodes follow each other, ``(K,)``.
         """
-        here = _hashed(_hashed(_hashed(np.zeros(1), np.array([self.seed])), tree), path)[:, None]
-        count = self._num_features
-        if count == self.inputs:
-            feature = np.broadcast_to(np.arange(count), (len(tree), count))
-        else:
-            draw = _hashed(here, np.arange(1, self.inputs + 1)[None])
-            feature = np.argsort(draw, axis=1, kind="stable")[:, :count]
-        tried = min(self.thresholds, self.bins - 1)
-        edges = np.arange(tried + 1) * (self.bins - 1) // tried  # one threshold per stretch
-        number = np.arange(1, count * tried + 1)[None] << 32
-        span = np.tile(np.diff(edges), count).astype(np.uint64)
-        offset = (_hashed(here, number) % span).astype(np.int64)
-        return (
-            np.repeat(feature, tried, axis=1).astype(np.int64),
-            np.tile(edges[:-1], count) + offset,
-        )
+        found = self.tried(tree, path)
+        return self.shaped(found.feature), self.shaped(found.threshold.astype(np.int64))
+
+
+class Tried(NamedTuple):
+    """The candidates of m nodes: F features each, thresholds of each feature, K in all.
+
+    Parameters
+    ----------
+    features : array, shape (m, F)
+    start : array, shape (m F + 1,)
+        Where the candidates of each feature of each node begin.
+    threshold : array, shape (K,)
+    """
+
+    features: Integers
+    start: Integers
+    threshold: Bins
+
+    @property
+    def feature(self) -> Integers:
+        """The feature of each candidate, shape (K,)."""
+        return np.repeat(self.features.ravel(), np.diff(self.start))
+
+    @property
+    def begins(self) -> Integers:
+        """Where the candidates of each node begin, shape (m + 1,)."""
+        return self.start[:: self.features.shape[1]]
+
+    def evenly(self, known: Array, every: int) -> Array:
+        """Return what is known of each candidate, ``(K, ...)``, as ``(m, F every, ...)``.
+
+        A feature with one threshold has it ``every`` times.
+        """
+        nodes, size = self.features.shape
+        place = np.minimum(self.start[:-1, None] + np.arange(every), self.start[1:, None] - 1)
+        return np.asarray(known[place].reshape(nodes, size * every, *known.shape[1:]))
+
+    def at(self, chosen: Integers) -> tuple[Integers, Integers]:
+        """Return feature and threshold of some candidates."""
+        slot = np.searchsorted(self.start, chosen, side="right") - 1
+        return self.features.ravel()[slot], self.threshold[chosen].astype(np.int64)
+
+
+@lru_cache
+def _columns(binary: str, inputs: int) -> NDArray[np.bool_]:
+    """Return the mask, shape (inputs,), of columns named as in ``"2,5,9-12"``; read-only.
+
+    Raises
+    ------
+    ConfigError
+        If a part names no column.
+    """
+    found = np.zeros(inputs, dtype=bool)
+    for part in filter(None, (part.strip() for part in binary.split(","))):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise ConfigError(
+                f"model.binary: {part!r} is no column or range of columns, such as 6 or 6-107"
+            )
+        begin, end = int(first), int(last or first)
+        if not begin <= end < inputs:
+            raise ConfigError(f"model.binary: {part!r} is not among the columns 0 to {inputs - 1}")
+        found[begin : end + 1] = True
+    found.flags.writeable = False
+    return found
+
+
+@lru_cache(maxsize=4)  # server and clients of one process ask for the same nodes in turn
+def _tried(plan: Plan, trees: bytes, paths: bytes) -> Tried:
+    tree, path = np.frombuffer(trees, np.int64), np.frombuffer(paths, np.int64)
+    here = _hashed(_hashed(_hashed(np.zeros(1), np.array([plan.seed])), tree), path)
+    features = _features(plan, here)
+    size, tried = plan.num_features, plan.num_thresholds
+    is_binary = plan.is_binary[features].ravel()
+    start = np.concatenate([[0], np.cumsum(np.where(is_binary, 1, tried))])
+    threshold = np.full(start[-1], plan.middle, dtype=np.uint8)
+    slots = np.flatnonzero(~is_binary)
+    edges = plan.edges
+    step = max(1, _CHUNK // tried)
+    for begin in range(0, len(slots), step):
+        some = slots[begin : begin + step]
+        number = (some % size * tried)[:, None] + np.arange(1, tried + 1)
+        drawn = _hashed(here[some // size][:, None], number << 32)
+        offset = drawn % np.diff(edges).astype(np.uint64)
+        place = start[some][:, None] + np.arange(tried)
+        threshold[place] = edges[:-1] + offset.astype(np.int64)
+    for array in (features, start, threshold):
+        array.flags.writeable = False
+    return Tried(features, start, threshold)
+
+
+def _features(plan: Plan, here: NDArray[np.uint64]) -> Integers:
+    """Return the features tried at nodes: those with the smallest draws, in order of the draws."""
+    size, inputs = plan.num_features, plan.inputs
+    if size == inputs:
+        return np.tile(np.arange(size), (len(here), 1))
+    found = np.empty((len(here), size), dtype=np.int64)
+    step = max(1, _CHUNK // inputs)
+    for begin in range(0, len(here), step):
+        draw = _hashed(here[begin : begin + step, None], np.arange(1, inputs + 1)[None])
+        some = np.argpartition(draw, size - 1, axis=1)[:, :size]
+        order = np.argsort(np.take_along_axis(draw, some, axis=1), axis=1)
+        found[begin : begin + step] = np.take_along_axis(some, order, axis=1)
+    return found
 
 
 def _hashed(state: Array, value: Array) -> NDArray[np.uint64]:
@@ -150,9 +299,12 @@ def _hashed(state: Array, value: Array) -> NDArray[np.uint64]:
     mixed = mixed + (np.asarray(value).astype(np.uint64) + np.uint64(1)) * np.uint64(
         0x9E3779B97F4A7C15
     )
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return np.asarray(mixed)
 
 
 def level(path: Array) -> Integers:
@@ -165,132 +317,108 @@ def closed_by_depth(plan: Plan, path: Array) -> NDArray[np.bool_]:
     return np.asarray(level(path) >= plan.depth)
 
 
+def keys(tree: Array, path: Array) -> Integers:
+    """Return one number per node, in the order of nodes: by tree, then by path."""
+    return np.asarray(tree, np.int64) * _PATHS + np.asarray(path, np.int64)
+
+
 def in_order(tree: Array, path: Array) -> Integers:
     """Return the positions that put nodes into their one order: by tree, then by path."""
-    return np.lexsort((path, tree)).astype(np.int64)
+    return np.argsort(keys(tree, path), kind="stable").astype(np.int64)
 
 
-def descend(nodes: Mapping[str, Array], bins: Integers) -> Iterator[tuple[Integers, Integers]]:
-    """Yield, level by level, the node each example stands at in each tree.
+def joined(old: Mapping[str, Array], grown: Mapping[str, Array]) -> Arrays:
+    """Return nodes in order with others among them; both are in order, and no node is in both."""
+    place = np.searchsorted(
+        keys(old["tree"], old["path"]), keys(grown["tree"], grown["path"])
+    ) + np.arange(len(grown["tree"]))
+    is_old = np.ones(len(old["tree"]) + len(place), dtype=bool)
+    is_old[place] = False
+    whole: Arrays = {}
+    for name, array in old.items():
+        whole[name] = np.empty((len(is_old), *array.shape[1:]), array.dtype)
+        whole[name][is_old], whole[name][place] = array, grown[name]
+    return whole
+
+
+class Links(NamedTuple):
+    """Nodes as a walk needs them: an end is its own child and turns nobody to the right.
 
     Parameters
     ----------
-    nodes : mapping
-        ``tree``, ``path``, ``feature``, ``threshold``, in order.
-    bins : array, (n, d)
-        Examples.
-
-    Yields
-    ------
-    tuple
-        Rows of nodes and positions of examples, ``(num_pairs,)`` each: those that reached this
-        level.
+    keys, child, feature, threshold : array, shape (num_nodes + 1,)
+        Of the nodes in order and, last, of a node that stands for none.
+    is_inner : array, shape (num_nodes + 1,)
+    roots : array, shape (num_trees,)
     """
-    tree, path, feature = nodes["tree"], nodes["path"], nodes["feature"]
-    span = 2 * int(path.max(initial=0)) + 2
-    key = tree.astype(np.int64) * span + path
-    inner = feature >= 0
-    child = np.full(len(path), -1)
-    child[inner] = np.searchsorted(key, key[inner] + path[inner])  # the sibling comes next
-    roots = np.flatnonzero(path == 1)
-    rows = np.repeat(roots, len(bins))
-    examples = np.tile(np.arange(len(bins)), len(roots))
-    while len(rows):
-        yield rows, examples
-        goes_on = inner[rows]
-        rows, examples = rows[goes_on], examples[goes_on]
-        right = bins[examples, feature[rows]] > nodes["threshold"][rows]
-        rows = child[rows] + right
+
+    keys: Integers
+    child: Integers
+    feature: Integers
+    threshold: Bins
+    is_inner: NDArray[np.bool_]
+    roots: Integers
+
+    @staticmethod
+    def of(nodes: Mapping[str, Array]) -> Links:
+        """Return the links between nodes, ``tree``, ``path``, ``feature``, ``threshold``."""
+        key = keys(nodes["tree"], nodes["path"])
+        inner = np.append(np.asarray(nodes["feature"]) >= 0, [False])
+        child = np.arange(len(key) + 1)
+        split = np.flatnonzero(inner)
+        child[split] = np.searchsorted(key, key[split] + nodes["path"][split])
+        feature = np.append(nodes["feature"], 0).astype(np.int64)
+        feature[~inner] = 0
+        threshold = np.append(nodes["threshold"], 0).astype(np.uint8)
+        threshold[~inner] = _NEVER
+        roots = np.flatnonzero(np.asarray(nodes["path"]) == 1)
+        end = np.append(key, np.iinfo(np.int64).max)
+        return Links(end, child, feature, threshold, inner, roots)
+
+    def walked(self, at: Integers, bins: Bins) -> Integers:
+        """Return where examples end up, ``(n, T)``, from where they stand; changes ``at``."""
+        flat, width = np.ravel(bins), bins.shape[1]
+        step = max(1, _CHUNK // max(1, at.shape[1]))
+        for begin in range(0, len(at), step):
+            here = at[begin : begin + step]
+            base = np.arange(begin, begin + len(here))[:, None] * width
+            while self.is_inner.take(here).any():
+                right = flat.take(self.feature.take(here) + base) > self.threshold.take(here)
+                here = self.child.take(here) + right
+            at[begin : begin + step] = here
+        return at
 
 
-def last_rows(nodes: Mapping[str, Array], bins: Integers) -> Integers:
+def last_rows(nodes: Mapping[str, Array], bins: Bins) -> Integers:
     """Return the node where each example ends up in each tree, ``(num_trees, n)``."""
-    count = int((nodes["path"] == 1).sum())
-    last = np.zeros((count, len(bins)), dtype=np.int64)
-    number = np.cumsum(nodes["path"] == 1) - 1  # row -> tree, counted from 0
-    for rows, examples in descend(nodes, bins):
-        last[number[rows], examples] = rows
-    return last
+    links = Links.of(nodes)
+    return links.walked(np.tile(links.roots, (len(bins), 1)), bins).T
 
 
-def left_counts(
-    plan: Plan,
-    nodes: Mapping[str, Array],
-    rows: Array,
-    at: Array,
-    bins: Integers,
-    labels: Array,
-    num_classes: int,
-) -> Integers:
-    """Return, per node, candidate and class, how many examples go left.
-
-    Parameters
-    ----------
-    plan : Plan
-        Gives the candidates.
-    nodes : mapping
-        ``tree`` and ``path``.
-    rows : array, (m,)
-        Rows of the nodes in question.
-    at : array, (num_pairs,)
-        For each pair of node and example: position in ``rows``.
-    bins : array, (num_pairs, d)
-        The pair's example.
-    labels : array, (num_pairs,)
-        Its class.
-    num_classes : int
-        C.
-
-    Returns
-    -------
-    array
-        ``(m, width, C)``.
-    """
-    shape = (len(rows), plan.width, num_classes)
-    total = np.zeros(int(np.prod(shape)), dtype=np.int64)
-    for chosen, cell in _cells(plan, nodes, rows, at, bins):
-        label = np.broadcast_to(labels[chosen][:, None], cell.shape)
-        flat = (cell * num_classes + label)[cell >= 0]
-        total += np.bincount(flat, minlength=len(total))
-    return total.reshape(shape)
-
-
-def left_sums(
-    plan: Plan, nodes: Mapping[str, Array], rows: Array, at: Array, bins: Integers, values: Integers
-) -> Integers:
-    """Return, per node and candidate, the sums of ``values``, ``(num_pairs, s)``, that go left.
-
-    Returns ``(m, width, s)``. Sums must stay below 2^53.
-    """
-    cells, count = len(rows) * plan.width, values.shape[1]
-    total = np.zeros((cells, count), dtype=np.int64)
-    for chosen, cell in _cells(plan, nodes, rows, at, bins):
-        left = cell >= 0
-        for s in range(count):
-            weight = np.broadcast_to(values[chosen, s][:, None], cell.shape)[left]
-            found = np.bincount(cell[left], weights=weight, minlength=cells)
-            total[:, s] += found.astype(np.int64)
-    return total.reshape(len(rows), plan.width, count)
-
-
-def _cells(
-    plan: Plan, nodes: Mapping[str, Array], rows: Array, at: Array, bins: Integers
-) -> Iterator[tuple[slice, Integers]]:
-    """Yield, for stretches of pairs, node times ``width`` plus candidate where left, else -1."""
-    feature, threshold = plan.candidates(nodes["tree"][rows], nodes["path"][rows])
-    step = max(1, _CHUNK // plan.width)
-    for begin in range(0, len(at), step):
-        chosen = slice(begin, begin + step)
-        here = at[chosen]
-        value = np.take_along_axis(bins[chosen], feature[here], axis=1)
-        cell = here[:, None] * plan.width + np.arange(plan.width)
-        yield chosen, np.where(value <= threshold[here], cell, -1)
+def ancestors(nodes: Mapping[str, Array], rows: Integers) -> NDArray[np.bool_]:
+    """Return which nodes are those in ``rows`` or lie above one of them."""
+    key = keys(nodes["tree"], nodes["path"])
+    found = np.zeros(len(key), dtype=bool)
+    while len(rows):
+        found[rows] = True
+        rows = rows[nodes["path"][rows] > 1]
+        up = keys(nodes["tree"][rows], nodes["path"][rows] // 2)
+        rows = np.searchsorted(key, up[np.diff(up, prepend=-1) > 0])
+        rows = rows[~found[rows]]
+    return found
 
 
 def growing(arrays: Mapping[str, Array]) -> Arrays:
-    """Return the nodes of those trees that have an open one."""
-    chosen = np.isin(arrays["tree"], arrays["tree"][arrays["feature"] == OPEN])
-    return {name: array[chosen] for name, array in structure(arrays).items()}
+    """Return the open nodes and the ways to them; what hangs off a way is a leaf."""
+    wanted = ancestors(arrays, np.flatnonzero(arrays["feature"] == OPEN))
+    above = wanted & (arrays["feature"] >= 0)
+    beside = above.copy()
+    beside[Links.of(arrays).child[:-1][above]] = True
+    beside[Links.of(arrays).child[:-1][above] + 1] = True
+    chosen = wanted | beside
+    found = {name: array[chosen] for name, array in structure(arrays).items()}
+    found["feature"] = np.where(wanted[chosen], found["feature"], LEAF).astype(np.int32)
+    return found
 
 
 def structure(arrays: Mapping[str, Array]) -> Arrays:

@@ -17,7 +17,8 @@ from tests.support.structure import learned_and_asked, same, toy_with
 from tests.support.toy import request
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, FederationError
-from unlearning.models.forest import Forest, counts_of_forgotten, counts_of_open, remove
+from unlearning.models.forest import Forest, remove
+from unlearning.models.forest_counts import counts_of_forgotten, counts_of_open
 from unlearning.models.trees import LEAF, OPEN, Plan, in_order, level
 from unlearning.protocol import Reply
 from unlearning.request import Request, Scope
@@ -110,13 +111,14 @@ def test_candidates_come_from_the_address_alone() -> None:
     st.integers(8, 60),
     st.lists(st.integers(1, 5), min_size=1, max_size=4),
     st.integers(1, 3),
+    st.sampled_from(["", "1", "0-2"]),
 )
 def test_deletions_in_any_order_equal_growing_again(
-    seed: int, size: int, sizes: list[int], min_leaf: int
+    seed: int, size: int, sizes: list[int], min_leaf: int, binary: str
 ) -> None:
     """Oracle 19."""
     x, y = points(size, seed)
-    model = forest(trees=2, seed=seed, min_leaf=min_leaf)
+    model = forest(trees=2, seed=seed, min_leaf=min_leaf, binary=binary)
     arrays, left = grown(model, x, y), np.arange(size)
     generator = np.random.default_rng(seed)
     for count in sizes:

@@ -16,7 +16,10 @@ from tests.support.structure import learned_and_asked, same, toy_with
 from tests.support.toy import request
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, FederationError
-from unlearning.models.boosting import Boosting, Sums, idle_splits, sums_at
+from unlearning.models.boosting import Boosting
+from unlearning.models.boosting_replay import idle_splits
+from unlearning.models.boosting_sums import sums_at
+from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import LEAF, Plan
 from unlearning.protocol import Reply
 from unlearning.request import Request, Scope

@@ -1,0 +1,100 @@
+"""What a client counts for a forest: classes at open nodes, classes along forgotten examples' ways.
+
+References
+----------
+Brophy, Lowd, "Machine Unlearning for Random Forests", ICML 2021 (arXiv 2009.05567).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearning.arrays import Array
+from unlearning.models.tree_sums import Classes, Standing, Table, passed, reaching, summed
+from unlearning.models.trees import OPEN, Links, Plan
+from unlearning.protocol import Settings
+
+__all__ = ["Counts", "counts_of_forgotten", "counts_of_open", "is_sparse"]
+
+Integers = NDArray[np.int64]
+
+_DEAR = 11  # columns that are binned in the time in which one tree is walked value by value
+
+
+class Counts(NamedTuple):
+    """Class counts of some examples at the nodes they pass."""
+
+    rows: Integers
+    total: Integers
+    left: Integers
+
+
+def is_sparse(plan: Plan, nodes: Mapping[str, Array]) -> bool:
+    """Return whether so few trees have open nodes that not all examples need be binned."""
+    return _DEAR * int((nodes["path"] == 1).sum()) < plan.inputs
+
+
+def counts_of_open(
+    settings: Settings,
+    nodes: Mapping[str, Array],
+    x: Array,
+    labels: Array,
+    standing: Standing | None = None,
+) -> Counts:
+    """Return the counts at every open node: rows, ``(m, C)`` and ``(m, width, C)``.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those of the forest.
+    nodes : mapping
+        ``tree``, ``path``, ``feature``, ``threshold``, in order: open nodes and the ways to them.
+    x : array, (n, d)
+        Examples.
+    labels : array, (n,)
+        Their classes.
+    standing : Standing or None
+        Where the same examples stood in the last round, to go on from there.
+    """
+    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
+    rows = np.flatnonzero(nodes["feature"] == OPEN)
+    number = np.full(len(nodes["feature"]) + 1, len(rows))
+    number[rows] = np.arange(len(rows))
+    if standing is None and is_sparse(plan, nodes):
+        some, at = reaching(plan, nodes, x)
+        table, labels = Table(plan, x[some]), labels[some]
+    else:
+        standing = standing or Standing(Table(plan, x))
+        table, at = standing.table, standing.at(nodes)
+    tried = plan.tried(nodes["tree"][rows], nodes["path"][rows])
+    what = Classes(labels, num_classes, at.shape[1])
+    found = summed(table, tried, number.take(at), what)
+    return Counts(rows, found.total, plan.shaped(found.left))
+
+
+def counts_of_forgotten(
+    settings: Settings, nodes: Mapping[str, Array], x: Array, labels: Array
+) -> Counts:
+    """Return the counts at every node that an example passes.
+
+    ``rows`` and ``total`` name all these nodes, ``left`` the inner ones among them, in order.
+    """
+    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
+    table, links = Table(plan, x), Links.of(nodes)
+    at = passed(links, table)
+    rows = np.unique(at)
+    rows = rows[rows < len(nodes["tree"])]
+    number = np.full(len(links.keys), len(rows))
+    number[rows] = np.arange(len(rows))
+    what = Classes(labels, num_classes, at.shape[1])
+    total = what.of_rows(number.take(at), None, len(rows) + 1)[:-1]
+    inner = rows[links.is_inner[rows]]
+    number = np.full(len(links.keys), len(inner))
+    number[inner] = np.arange(len(inner))
+    tried = plan.tried(nodes["tree"][inner], nodes["path"][inner])
+    found = summed(table, tried, number.take(at), what)
+    return Counts(rows, total, plan.shaped(found.left))

@@ -1,0 +1,322 @@
+"""Sums over examples at the nodes of trees and left of their candidates: what a client counts.
+
+All statistics are whole numbers: their sums do not depend on any order. A level of all trees is
+counted in one pass over the examples, column by column.
+
+References
+----------
+Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017: histograms
+instead of sorted values. Here a histogram has as many cells as a node has thresholds.
+
+Shapes: n examples, d features, T trees, m nodes, F features tried at a node, K candidates, C
+classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearning.arrays import Array
+from unlearning.models.trees import OPEN, Integers, Links, Plan, Tried, ancestors
+
+__all__ = ["Classes", "Standing", "Sums", "Table", "Values", "passed", "reaching", "summed"]
+
+_CHUNK = 1 << 18  # entries of one temporary array: what a processor's cache holds
+
+
+class Sums(NamedTuple):
+    """Sums at m nodes, ``(m, s)``, and left of each of their candidates, ``(K, s)``."""
+
+    total: Integers
+    left: Integers
+
+
+class Table:
+    """A client's examples as bins.
+
+    Parameters
+    ----------
+    plan : Plan
+        Says where bins lie and which columns are binary.
+    x : array, shape (n, d)
+        Examples.
+    """
+
+    def __init__(self, plan: Plan, x: Array) -> None:
+        self.plan, self.bins = plan, plan.binned(x)
+
+    def __len__(self) -> int:
+        return len(self.bins)
+
+    @cached_property
+    def few(self) -> dict[int, tuple[Integers, bool]]:
+        """Per binary column the examples on its rarer side, and whether that is the lower one."""
+        found: dict[int, tuple[Integers, bool]] = {}
+        columns = np.flatnonzero(self.plan.is_binary)
+        high = np.ascontiguousarray(self.bins[:, columns].T) > self.plan.middle
+        for column, above in zip(columns.tolist(), high, strict=True):
+            rows = np.flatnonzero(above)
+            low = 2 * len(rows) > len(self)
+            found[column] = (np.flatnonzero(~above) if low else rows), low
+        return found
+
+
+class What(Protocol):
+    """What is summed over pairs of example and tree; ``at`` is the node of each pair, (n, T)."""
+
+    size: int
+
+    def of_rows(self, at: Integers, rows: Integers | None, num_nodes: int) -> Integers:
+        """Return the sums over some examples (None: all) by node, ``(num_nodes, size)``."""
+
+    def of_pairs(self, cells: Integers, pairs: Integers, num_cells: int) -> Integers:
+        """Return the sums over pairs, example times T plus tree, by cell."""
+
+
+class Classes:
+    """How many examples of each class; ``labels`` has shape (n,)."""
+
+    def __init__(self, labels: Array, num_classes: int, num_trees: int) -> None:
+        self.labels, self.size, self._num_trees = np.asarray(labels), num_classes, num_trees
+        self._cells: tuple[Integers, Integers] | None = None
+
+    def of_rows(self, at: Integers, rows: Integers | None, num_nodes: int) -> Integers:
+        """Return counts by node, ``(num_nodes, C)``."""
+        if self._cells is None or self._cells[0] is not at:
+            self._cells = at, at * self.size + self.labels[:, None]
+        cells = self._cells[1] if rows is None else self._cells[1].take(rows, axis=0)
+        found = np.bincount(cells.ravel(), minlength=num_nodes * self.size)
+        return found.reshape(num_nodes, self.size)
+
+    def of_pairs(self, cells: Integers, pairs: Integers, num_cells: int) -> Integers:
+        """Return counts by cell, ``(num_cells, C)``."""
+        label = self.labels.take(pairs // self._num_trees)
+        found = np.bincount(cells * self.size + label, minlength=num_cells * self.size)
+        return found.reshape(num_cells, self.size)
+
+
+class Values:
+    """Sums of whole numbers below 2^53 in all; ``values`` has shape (n, T, s)."""
+
+    def __init__(self, values: Integers) -> None:
+        self.size = values.shape[2]
+        self._values = [np.ascontiguousarray(values[..., s], np.float64) for s in range(self.size)]
+
+    def of_rows(self, at: Integers, rows: Integers | None, num_nodes: int) -> Integers:
+        """Return sums by node, ``(num_nodes, s)``."""
+        here = (at if rows is None else at.take(rows, axis=0)).ravel()
+        return self._summed(
+            here,
+            [(v if rows is None else v.take(rows, axis=0)).ravel() for v in self._values],
+            num_nodes,
+        )
+
+    def of_pairs(self, cells: Integers, pairs: Integers, num_cells: int) -> Integers:
+        """Return sums by cell, ``(num_cells, s)``."""
+        return self._summed(cells, [v.take(pairs) for v in self._values], num_cells)
+
+    def _summed(self, cells: Integers, weights: list[Array], size: int) -> Integers:
+        found = [np.bincount(cells, weights=weight, minlength=size) for weight in weights]
+        return np.stack(found, axis=1).astype(np.int64)
+
+
+def summed(table: Table, tried: Tried, at: Integers, what: What) -> Sums:
+    """Return sums at m nodes and left of their candidates.
+
+    Parameters
+    ----------
+    table : Table
+        The examples.
+    tried : Tried
+        The candidates of the nodes.
+    at : array, shape (n, T)
+        Which of the nodes each example stands at in each tree; m: at none.
+    what : What
+        What is summed.
+    """
+    num_nodes = len(tried.features)
+    total = what.of_rows(at, None, num_nodes + 1)[:num_nodes]
+    left = np.zeros((len(tried.threshold), what.size), dtype=np.int64)
+    if not len(table) or not num_nodes:
+        return Sums(total, left)
+    is_binary = table.plan.is_binary[tried.features].ravel()
+    if is_binary.any():
+        _binary(table, tried, at, what, total, left, np.flatnonzero(is_binary))
+    if not is_binary.all():
+        _histograms(table, tried, at, what, left, np.flatnonzero(~is_binary))
+    return Sums(total, left)
+
+
+def _binary(
+    table: Table,
+    tried: Tried,
+    at: Integers,
+    what: What,
+    total: Integers,
+    left: Integers,
+    slots: Integers,
+) -> None:
+    """Fill in the left sums of binary features: one sum over the rarer side of each column."""
+    size = tried.features.shape[1]
+    column = tried.features.ravel()[slots]
+    order = np.argsort(column, kind="stable")
+    slots, column = slots[order], column[order]
+    bounds = np.searchsorted(column, np.arange(table.plan.inputs + 1))
+    for feature, (rows, low) in table.few.items():
+        mine = slots[bounds[feature] : bounds[feature + 1]]
+        if not len(mine):
+            continue
+        nodes = mine // size
+        found = total[nodes] if not low else np.zeros((len(mine), what.size), np.int64)
+        if len(rows):
+            found = found - what.of_rows(at, rows, len(total) + 1)[nodes] * (-1 if low else 1)
+        left[tried.start[mine]] = found
+
+
+def _histograms(
+    table: Table, tried: Tried, at: Integers, what: What, left: Integers, slots: Integers
+) -> None:
+    """Fill in the left sums of other features: a histogram between the thresholds of each."""
+    plan, (num_nodes, size) = table.plan, tried.features.shape
+    num, width = plan.num_thresholds, plan.inputs
+    place = tried.start[slots][:, None] + np.arange(num)
+    threshold = np.full((len(slots), num + 1), 255, dtype=np.uint8)
+    threshold[:, :num] = tried.threshold[place]
+    stretch = np.searchsorted(plan.edges, np.arange(plan.bins), side="right") - 1
+    feature = tried.features.ravel()[slots]
+    per_node = np.bincount(slots // size, minlength=num_nodes + 1)
+    first = np.cumsum(per_node) - per_node
+    cells = len(slots) * (num + 1)
+    histogram = np.zeros((cells, what.size), dtype=np.int64)
+    values, flat_threshold, trees = table.bins.ravel(), threshold.ravel(), at.shape[1]
+    for pairs, slot in _slots(at.ravel(), per_node, first, max(_CHUNK, cells * what.size)):
+        value = values.take(pairs // trees * width + feature.take(slot))
+        cell = stretch.take(value) + slot * (num + 1)
+        cell += value > flat_threshold.take(cell)
+        histogram += what.of_pairs(cell, pairs, cells)
+    sums = histogram.reshape(len(slots), num + 1, what.size)
+    left[place] = np.cumsum(sums[:, :num], axis=1)
+
+
+def _slots(
+    at: Integers, per_node: Integers, first: Integers, step: int
+) -> Iterator[tuple[Integers, Integers]]:
+    """Yield pairs of example and tree with, in turn, each of the features at the pair's node."""
+    for begin in range(0, len(at), step):
+        here = at[begin : begin + step]
+        many = per_node.take(here)
+        chosen = np.flatnonzero(many)
+        turn = 0
+        while len(chosen):
+            yield chosen + begin, first.take(here.take(chosen)) + turn
+            turn += 1
+            chosen = chosen[many.take(chosen) > turn]
+
+
+class Standing:
+    """Where the examples of a table stand in trees, followed as the trees grow.
+
+    Parameters
+    ----------
+    table : Table
+        The examples.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._links: Links | None = None
+        self._at: Integers = np.zeros((len(table), 0), dtype=np.int64)
+        self._is_blind = np.zeros(0, dtype=bool)  # nodes below which examples were lost sight of
+
+    def at(self, nodes: Mapping[str, Array]) -> Integers:
+        """Return the node where each example ends up in each tree, ``(n, T)``.
+
+        The walk goes on from where the last one ended if the splits above are still the same.
+        ``len(nodes["tree"])``: below a node that is no longer split, or is sent as a leaf since
+        nothing below it is open.
+        """
+        links, is_open = Links.of(nodes), np.append(nodes["feature"] == OPEN, False)
+        begin = self._carried(links, is_open)
+        if begin is None:
+            begin = np.tile(links.roots, (len(self.table), 1))
+            self._is_blind = np.zeros(len(links.keys), dtype=bool)
+        self._links, self._at = links, links.walked(begin, self.table.bins)
+        return self._at
+
+    def _carried(self, links: Links, is_open: NDArray[np.bool_]) -> Integers | None:
+        """Return where the examples stand among other nodes; None where that cannot be told."""
+        old = self._links
+        if old is None:
+            return None
+        there = np.searchsorted(old.keys, links.keys)
+        known = old.keys.take(there) == links.keys
+        split = known & old.is_inner.take(there)
+        differs = (links.feature != old.feature[there]) | (links.threshold != old.threshold[there])
+        matters = links.is_inner | is_open
+        blind = known & self._is_blind.take(there)
+        if (matters & (blind | (split & (is_open | differs)))).any():
+            return None
+        roots, wanted = old.keys[old.roots], links.keys[links.roots]
+        column = np.searchsorted(roots, wanted)
+        if not len(roots) or (roots.take(column, mode="clip") != wanted).any():
+            return None
+        row = np.searchsorted(links.keys, old.keys)
+        row[links.keys.take(row) != old.keys] = len(links.keys) - 1
+        self._is_blind = blind | (split & ~matters)
+        return row.take(self._at[:, column])
+
+
+def passed(links: Links, table: Table, levels: Collection[int] | None = None) -> Integers:
+    """Return the nodes that examples pass, ``(n, T times levels)``, level by level.
+
+    ``levels``: those that are wanted, counted from the roots; None: all. Where an example has come
+    to an end above, the last number of ``links`` stands, which is no node.
+    """
+    base = np.arange(len(table))[:, None] * table.plan.inputs
+    here = np.tile(links.roots, (len(table), 1))
+    found: list[Integers] = []
+    depth = 0
+    while levels is None or depth <= max(levels, default=-1):
+        if levels is None or depth in levels:
+            found.append(here)
+        goes_on = links.is_inner.take(here)
+        if levels is None and not goes_on.any():
+            break
+        value = table.bins.ravel().take(links.feature.take(here) + base)
+        below = links.child.take(here) + (value > links.threshold.take(here))
+        here, depth = np.where(goes_on, below, len(links.keys) - 1), depth + 1
+    return np.concatenate([here[:, :0], *found], axis=1)
+
+
+def reaching(plan: Plan, nodes: Mapping[str, Array], x: Array) -> tuple[Integers, Integers]:
+    """Return the examples that stand at an open node of any tree, and where, ``(n', T)``.
+
+    For few trees: values are looked at along the ways to open nodes only. ``len(nodes["tree"])``:
+    at no open node.
+    """
+    links = Links.of(nodes)
+    is_open = np.append(nodes["feature"] == OPEN, False)
+    leads = np.append(ancestors(nodes, np.flatnonzero(is_open)), False)
+    found: list[tuple[Integers, Integers, int]] = []
+    for tree, root in enumerate(links.roots):
+        examples = np.arange(len(x)) if leads[root] else np.zeros(0, dtype=np.int64)
+        here = np.full(len(examples), root)
+        while len(examples):
+            arrived = is_open[here]
+            if arrived.any():
+                found.append((examples[arrived], here[arrived], tree))
+                examples, here = examples[~arrived], here[~arrived]
+            value = plan.binned(x[examples, links.feature[here]])
+            here = links.child[here] + (value > links.threshold[here])
+            goes_on = leads[here]
+            examples, here = examples[goes_on], here[goes_on]
+    rows = np.unique(np.concatenate([np.zeros(0, np.int64), *(part[0] for part in found)]))
+    at = np.full((len(rows), len(links.roots)), len(links.keys) - 1)
+    for examples, here, tree in found:
+        at[np.searchsorted(rows, examples), tree] = here
+    return rows, at
