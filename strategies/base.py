@@ -199,8 +199,14 @@ class UnlearningStrategy(FedAvg):
     # What the rest of the system calls ------------------------------------------------------
 
     def join(self, federation: Federation) -> None:
-        """Take the federation to work in; call it before ``start``."""
+        """Take the federation to work in; call it before ``start``.
+
+        Noise with a key that someone else knows hides nothing: a claim that rests on it is then
+        approximate.
+        """
         self.federation = federation
+        if self.guarantee is Guarantee.CERTIFIED and federation.noise_key is not None:
+            self.guarantee = Guarantee.APPROXIMATE  # type: ignore[misc]
 
     def options(self) -> dict[str, object]:
         """Return the constructor's options and their values."""

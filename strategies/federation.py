@@ -12,6 +12,7 @@ import numpy as np
 
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
+from unlearning.entropy import Noise
 from unlearning.errors import ConfigError
 from unlearning.fulfil import Guard
 from unlearning.models.array_model import ArrayModel
@@ -117,6 +118,10 @@ class Federation:
         Whether clients of a model for several tasks keep what each task did to the trunk.
     guard : Guard or None
         Looks at requests before they are served and at answers before they are published.
+    noise_key : bytes or None
+        Key of all noise that a claim rests on, for tests and comparisons that must come out the
+        same twice; nothing is then certified. None, the default: the operating system's entropy.
+        It is no option of a scenario and is written nowhere.
     robust : Robust or None
         How updates are combined in rounds of unlearning and of recovery; None: as in learning.
     batch : int
@@ -161,6 +166,7 @@ class Federation:
     attribute: bool = False
     guard: Guard | None = None
     robust: Robust | None = None
+    noise_key: bytes | None = None
     batch: int = 1
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None
@@ -209,6 +215,14 @@ class Federation:
                 lost = self.robust is not None and 0 <= self.edited < last
                 return {**facts, "share": 0.0 if lost else share, "share_round": last}
         return facts
+
+    def secret_noise(self, purpose: str) -> Noise:
+        """Return noise for one model that is released, with a key that is kept nowhere.
+
+        With ``noise_key`` it is the same again for the same request of the same run.
+        """
+        served = len(self.forgotten.requests)
+        return Noise(self.noise_key, f"{purpose}|{self.seed}|{self.completed}|{served}")
 
     def observe(self, phase: str, server_round: int, arrays: Arrays) -> None:
         """Let the watcher look at a model, off the clock."""

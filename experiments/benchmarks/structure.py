@@ -211,7 +211,7 @@ def _certificate(
     model: LogisticModel, before: Arrays, after: Arrays, x: Array, labels: Array
 ) -> Row:
     """Compare the gradient that a removal left with its bound, and the model with the optimum."""
-    rows, penalty, noise = newton.rows_of(x), model.penalty, after["noise"]
+    rows, penalty, noise = newton.rows_of(x), model.penalty, model.noise(after)
     found = newton.terms(after["weights"], rows, labels, matrices=False)
     residual = np.linalg.norm(newton.gradient(after["weights"], found, noise, penalty))
     anew = int(after["epoch"][0]) > int(before["epoch"][0])

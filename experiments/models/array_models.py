@@ -84,9 +84,7 @@ def array_logistic(
     over up to ``products`` + 2 rounds.
     """
     width = int(np.prod(input_shape))
-    return LogisticModel(
-        width, num_classes, seed, penalty, sigma, direct_up_to, products, tolerance
-    )
+    return LogisticModel(width, num_classes, penalty, sigma, direct_up_to, products, tolerance)
 
 
 def _growing(**other: Any) -> Callable[[Callable[..., ArrayModel]], Callable[..., ArrayModel]]:

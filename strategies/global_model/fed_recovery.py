@@ -28,8 +28,6 @@ __all__ = ["FedRecovery", "epsilon_of", "residual", "sigma_of"]
 
 log = logging.getLogger("fedunlearn")
 
-_NOISE = 32  # marks the seed addresses of this noise
-
 
 def residual(
     answers: Iterable[tuple[int, int | Examples, Arrays]], gone: Collection[int]
@@ -126,9 +124,11 @@ class FedRecovery(UnlearningStrategy):
     Notes
     -----
     ``claim`` holds (epsilon, beta, d) after a request with noise and a known d, and None
-    otherwise. The claim rests on d, and in the paper on noisy training as well, which this is not:
-    the guarantee stays approximate. Of a round of the forgotten alone all is residual; a round is
-    skipped if its updates were not kept. Buffers are neither corrected nor made noisy.
+    otherwise; requests answered between the same two rounds of learning share one budget: epsilon
+    and beta add up. The noise has a key that is drawn for each request and dropped at once. The
+    claim rests on d, and in the paper on noisy training as well, which this is not: the guarantee
+    stays approximate. Of a round of the forgotten alone all is residual; a round is skipped if its
+    updates were not kept. Buffers are neither corrected nor made noisy.
     """
 
     scopes = frozenset({Scope.CLIENT})
@@ -170,6 +170,7 @@ class FedRecovery(UnlearningStrategy):
         self.distance = distance
         self.allow_drowning = allow_drowning
         self.claim: tuple[float, float, float] | None = None
+        self._released_at, self._served = -1, 0
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Do all the work in one pass over the history; no round of clients follows."""
@@ -218,8 +219,9 @@ class FedRecovery(UnlearningStrategy):
         promise = "no statement, for want of a distance"
         if self.distance:
             epsilon = self.epsilon or epsilon_of(sigma, self.beta, self.distance)
-            self.claim = (epsilon, self.beta, self.distance)
-            promise = f"epsilon {epsilon:.3g} but for probability {self.beta:g}, on the assumption "
+            epsilon, beta = self._shared(epsilon)
+            self.claim = (epsilon, beta, self.distance)
+            promise = f"epsilon {epsilon:.3g} but for probability {beta:g}, on the assumption "
             promise += f"that the retrained model is within {self.distance:g}"
         log.info(
             "FedRecovery adds noise of standard deviation %.3g, length %.3g on a model of %.3g: %s",
@@ -228,7 +230,11 @@ class FedRecovery(UnlearningStrategy):
             named.norm(arrays),
             promise,
         )
-        federation = self.federation
-        served = len(federation.forgotten.requests)  # each request draws its own
-        address = [federation.seed, federation.completed, 0, _NOISE, served]
-        return perturb(arrays, sigma, np.random.default_rng(address))
+        return perturb(arrays, sigma, self.federation.secret_noise("fed-recovery"))
+
+    def _shared(self, epsilon: float) -> tuple[float, float]:
+        """Return epsilon and beta of all answers since the last round of learning together."""
+        completed = self.federation.completed
+        self._served = self._served + 1 if self._released_at == completed else 1
+        self._released_at = completed
+        return self._served * epsilon, min(1.0, self._served * self.beta)

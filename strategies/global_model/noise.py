@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
+from numpy.typing import NDArray
 
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
 
-__all__ = ["check_drowning", "noise_length", "perturb"]
+__all__ = ["Normal", "check_drowning", "noise_length", "perturb"]
 
 _BLOCK = 1 << 20  # values drawn at a time, so that a large array needs no large copy
 
@@ -43,7 +46,14 @@ def check_drowning(arrays: Arrays, std: float, *, remedy: str) -> None:
         )
 
 
-def perturb(arrays: Arrays, std: float, generator: np.random.Generator) -> Arrays:
+class Normal(Protocol):
+    """Whatever draws independent standard normal values, such as ``unlearning.entropy.Noise``."""
+
+    def standard_normal(self, size: int, /) -> NDArray[np.float64]:
+        """Return the next values, float64."""
+
+
+def perturb(arrays: Arrays, std: float, generator: Normal) -> Arrays:
     """Return the model with independent Gaussian noise on every parameter.
 
     Parameters
@@ -52,14 +62,15 @@ def perturb(arrays: Arrays, std: float, generator: np.random.Generator) -> Array
         The model; not changed.
     std : float
         Standard deviation (sigma); 0 returns the model as it is.
-    generator : Generator
-        Draws array by array, in the model's order.
+    generator : Normal
+        Draws array by array, in the model's order. Noise that a certificate rests on must come
+        from one that the server alone knows.
 
     Returns
     -------
     Arrays
-        Same names, shapes and dtypes. Buffers are left as they are: noise could make a variance
-        negative.
+        Same names, shapes and dtypes; sums are rounded once, from float64. Buffers are left as
+        they are: noise could make a variance negative.
     """
     if not std:
         return arrays
@@ -71,6 +82,6 @@ def perturb(arrays: Arrays, std: float, generator: np.random.Generator) -> Array
         noisy = array.flatten()
         for begin in range(0, noisy.size, _BLOCK):
             block = noisy[begin : begin + _BLOCK]
-            block += (std * generator.standard_normal(block.size)).astype(array.dtype)
+            block[:] = block.astype(np.float64) + std * generator.standard_normal(block.size)
         out[name] = noisy.reshape(array.shape)
     return out

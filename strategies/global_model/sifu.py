@@ -12,8 +12,6 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Mapping
 
-import numpy as np
-
 from strategies.base import UnlearningStrategy, in_range, one_of
 from strategies.global_model.noise import check_drowning, perturb
 from strategies.global_model.sensitivity import RULES, delta_of, increment, threshold
@@ -27,8 +25,6 @@ from unlearning.request import Guarantee, Request, Scope
 __all__ = ["Sifu"]
 
 log = logging.getLogger("fedunlearn")
-
-_NOISE = 33  # marks the seed addresses of this noise
 
 
 class Sifu(UnlearningStrategy):
@@ -68,7 +64,8 @@ class Sifu(UnlearningStrategy):
     new branch: later sensitivity is counted from there. Branches are known to the object that made
     them; after a restart of the process sensitivity is counted from round 1, which is larger and
     so still safe. A statement covers the clients of its own request together (``set``, ``safe``),
-    not together with those of earlier requests. ``claim`` holds (epsilon, delta really reached,
+    not together with those of earlier requests. The noise has a key that is drawn for each request
+    and dropped at once. ``claim`` holds (epsilon, delta really reached,
     sensitivity) of the last request, None if it needed no noise.
     """
 
@@ -178,7 +175,7 @@ class Sifu(UnlearningStrategy):
 
     def _covered(self, start: Arrays, sensitivity: float) -> Arrays:
         """Return the model with noise, if it is sensitive at all, and say what that claims."""
-        federation, self.claim = self.federation, None
+        self.claim = None
         if not sensitivity:
             log.info("SIFU begins again with round %d, before the forgotten", self._begin)
             return start
@@ -192,12 +189,10 @@ class Sifu(UnlearningStrategy):
             self._begin,
             self.sigma,
             sensitivity,
-            "certified" if self.convex else "heuristic",
+            "certified" if self.guarantee is Guarantee.CERTIFIED else "heuristic",
             self.epsilon,
             reached,
         )
-        served = len(federation.forgotten.requests)  # each request draws its own
-        address = [federation.seed, federation.completed, 0, _NOISE, served]
-        noisy = perturb(start, self.sigma, np.random.default_rng(address))
+        noisy = perturb(start, self.sigma, self.federation.secret_noise("sifu"))
         self._noisy[self._begin] = named.digest(noisy)
         return noisy

@@ -15,6 +15,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.federation import Federation
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
 from unlearning.models import newton
@@ -54,10 +55,11 @@ class Newton(UnlearningStrategy):
     Notes
     -----
     The certificate is that of the model right after the request, taken alone; it assumes that the
-    noise was drawn once and that nobody but the server has seen it. Rounds that follow go on to the
-    optimum without the data. A client that does not answer is left out until it next takes part.
-    With many features the step takes a round per product (see the model ``logistic``); the same
-    clients must then answer in all of them, or the search begins again.
+    noise was drawn once and that nobody but the server can compute it: its key is the operating
+    system's entropy, stays in the server's process and goes when the noise is drawn anew. Rounds
+    that follow go on to the optimum without the data. A client that does not answer is left out
+    until it next takes part. With many features the step takes a round per product (see the model
+    ``logistic``); the same clients must then answer in all of them, or the search begins again.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
@@ -77,6 +79,14 @@ class Newton(UnlearningStrategy):
         self.spent = 0.0
         self.budget = 0.0
         self._anew, self._left, self._rounds = False, 0, 0
+
+    def join(self, federation: Federation) -> None:
+        """Take the federation, with keys of the noise that this branch may destroy."""
+        if isinstance(model := federation.model, LogisticModel):
+            federation.model = model.twin()
+            if model.key is not None:  # somebody else can compute the noise
+                self.guarantee = Guarantee.APPROXIMATE  # type: ignore[misc]
+        super().join(federation)
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """One step removes; the rounds of others are used only if the budget does not allow it."""
@@ -128,7 +138,9 @@ class Newton(UnlearningStrategy):
             self.budget,
         )
         self._anew, self._left, self.spent = True, self.newton_rounds, 0.0
-        return self._model.begun(int(after["epoch"][0]) + 1)
+        epoch = int(after["epoch"][0]) + 1
+        self._model.vault.destroy(before=epoch)
+        return self._model.begun(epoch)
 
     @property
     def _model(self) -> LogisticModel:

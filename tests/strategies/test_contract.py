@@ -93,6 +93,7 @@ class World:
     def learn(self, **settings: object) -> tuple[ToyFederation, Arrays]:
         kept = {"remember": LAST_LOCAL in self.cls.needs, "keepsakes": self.make().keepsakes()}
         toy = ToyFederation(self.home(), clients=CLIENTS, **kept, **settings)  # type: ignore[arg-type]
+        toy.federation.noise_key = b"so that a test comes out the same twice"
         return toy, toy.run(self.make(), rounds=ROUNDS)
 
     def branch(self, *, restless: int | None = None) -> tuple[ToyFederation, Arrays]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from unlearning.arrays import Array, Arrays
+from unlearning.entropy import Noise, Vault
 from unlearning.models import conjugate, newton, parts
 from unlearning.models.conjugate import Search
 from unlearning.models.newton import Terms
@@ -14,7 +16,6 @@ from unlearning.protocol import Instruction, Reply
 
 __all__ = ["LogisticModel"]
 
-_NOISE = 8  # last part of the address of the objective's noise
 _SEARCH = ("solution", "residual", "direction")
 _UNKNOWN = -1.0  # in place of a bound
 _SLOPE, _MEASURE = 0, -1  # stages of a step that is searched for; from 1 on: products
@@ -28,7 +29,10 @@ class LogisticModel:
     a round asking for the gradient, one for each product of the Hessian with a direction, and a
     last one for the bound.
 
-    State: ``weights`` (C, d), ``noise`` (C, d), which the server keeps to itself, ``counts`` (C,),
+    The noise of the objective (C, d) is no part of the state: it is drawn once per epoch, from a
+    key that the server's process alone holds, and the key goes with the epoch.
+
+    State: ``weights`` (C, d), ``counts`` (C,),
     ``epoch`` (1,): how often it was begun with new noise, ``spent`` (1,): the sum of the bounds of
     the removals since, and ``bound`` (1,): that of the last step, -1 before it is done. A search
     adds ``stage`` (1,), ``stretch`` (1,), ``goal`` (1,) and ``solution``, ``residual`` and
@@ -40,8 +44,6 @@ class LogisticModel:
         Features of an example; d is one more, for the constant.
     num_classes : int
         C.
-    seed : int
-        Of the noise.
     penalty : float
         Of the squared weights, per example (lambda); positive. The paper's code: 1e-3 for MNIST.
     sigma : float
@@ -53,6 +55,10 @@ class LogisticModel:
         Products per step at most. What is unsolved is added to the bound.
     tolerance : float, default 1e-8
         Part of the gradient's length at which a step counts as solved.
+    vault : Vault or None, default None
+        Holds the keys of the noise; None: in memory, at the server alone.
+    key : bytes or None, default None
+        Key of the noise of all epochs, for tests; what rests on it is not certified.
     """
 
     name = "logistic"
@@ -61,12 +67,14 @@ class LogisticModel:
         self,
         width: int,
         num_classes: int,
-        seed: int,
         penalty: float,
         sigma: float,
         direct_up_to: int = 256,
         products: int = 100,
         tolerance: float = 1e-8,
+        *,
+        vault: Vault | None = None,
+        key: bytes | None = None,
     ) -> None:
         if not penalty > 0 or not sigma > 0:
             raise ValueError(f"penalty = {penalty} and sigma = {sigma} must be positive")
@@ -74,11 +82,25 @@ class LogisticModel:
             raise ValueError(
                 f"products = {products} must be 1 or more, tolerance = {tolerance} between 0 and 1"
             )
-        self.num_classes, self.seed = num_classes, seed
+        self.num_classes = num_classes
         self.lean = width > direct_up_to
         self.width = width + 1
         self.penalty, self.sigma = penalty, sigma
         self.products, self.tolerance = products, tolerance
+        self.vault, self.key = vault or Vault(), key
+
+    def twin(self) -> LogisticModel:
+        """Return the same model for a branch of a comparison, with a vault of its own."""
+        other = copy.copy(self)
+        other.vault = self.vault.twin()
+        return other
+
+    def noise(self, arrays: Mapping[str, Array]) -> Array:
+        """Return the noise of the objective of a state's epoch, shape (C, d); for the server."""
+        epoch = int(arrays["epoch"][0])
+        key = self.vault.key(epoch) if self.key is None else self.key
+        drawn = Noise(key, f"logistic|{epoch}").standard_normal(self.num_classes * self.width)
+        return self.sigma * drawn.reshape(self._shape)
 
     @property
     def rounds_per_step(self) -> int:
@@ -90,13 +112,11 @@ class LogisticModel:
         return self.begun(0)
 
     def begun(self, epoch: int) -> Arrays:
-        """Return the state to begin from, with noise of its own for each ``epoch``."""
-        generator = np.random.default_rng([self.seed, epoch, 0, _NOISE])
+        """Return the state to begin from; each ``epoch`` has noise of its own."""
         shape = (self.num_classes, self.width)
         return self.rested(
             {
                 "weights": np.zeros(shape),
-                "noise": generator.normal(scale=self.sigma, size=shape),
                 "counts": np.zeros(self.num_classes, np.int64),
                 "epoch": np.array([epoch]),
                 "spent": np.zeros(1),
@@ -165,7 +185,7 @@ class LogisticModel:
             whole = found if whole is None else newton.add(whole, found)
         if whole is None:
             return arrays
-        moved = newton.step(arrays["weights"], whole, arrays["noise"], self.penalty)
+        moved = newton.step(arrays["weights"], whole, self.noise(arrays), self.penalty)
         return arrays | {
             "weights": arrays["weights"] + moved,
             "counts": whole.counts,
@@ -180,7 +200,7 @@ class LogisticModel:
             return arrays
         weights = arrays["weights"]
         found = Terms(whole["gradient"], np.zeros(0), np.zeros(0), whole["counts"])
-        search = conjugate.begin(-newton.gradient(weights, found, arrays["noise"], self.penalty))
+        search = conjugate.begin(-newton.gradient(weights, found, self.noise(arrays), self.penalty))
         state = arrays | {
             "counts": whole["counts"],
             "bound": np.array([_UNKNOWN]),

@@ -209,11 +209,29 @@ def test_every_request_draws_noise_of_its_own():
     strategy = joined(FedRecovery(noise_std=0.1), history)
     noisy = strategy.unlearn(forget(1), history, final)
     again = joined(FedRecovery(noise_std=0.1), history).unlearn(forget(1), history, final)
-    np.testing.assert_array_equal(noisy["w"], again["w"])
+    assert not np.allclose(noisy["w"], again["w"])  # nobody else can draw it
+    keyed = []
+    for _ in range(2):
+        same = joined(FedRecovery(noise_std=0.1), history)
+        same.federation.noise_key = b"given"
+        keyed.append(same.unlearn(forget(1), history, final)["w"])
+    np.testing.assert_array_equal(*keyed)
     second = strategy.unlearn(forget(2, id="b"), history, final)
     plain_second = joined(FedRecovery(), history).unlearn(forget(2), history, final)
     first_noise, second_noise = noisy["w"] - plain["w"], second["w"] - plain_second["w"]
     assert not np.allclose(first_noise, second_noise)
+
+
+def test_requests_between_the_same_rounds_share_one_budget():
+    history, final, _ = random_past(0)
+    strategy = joined(FedRecovery(epsilon=1.0, distance=0.1, allow_drowning=True), history)
+    for number, client in enumerate((1, 2), 1):
+        strategy.unlearn(forget(client, id=str(client)), history, final)
+        epsilon, beta, _ = strategy.claim
+        assert (epsilon, beta) == pytest.approx((number, number * 1e-5))
+    strategy.federation.completed += 1
+    strategy.unlearn(forget(3, id="3"), history, final)
+    assert strategy.claim[0] == pytest.approx(1.0)
 
 
 def test_perturb_draws_the_right_noise_on_parameters_alone():

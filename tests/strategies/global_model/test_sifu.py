@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 
+from strategies.federation import Federation
 from strategies.global_model.retrain import Retrain
 from strategies.global_model.sensitivity import threshold
 from strategies.global_model.sifu import Sifu
@@ -224,6 +225,11 @@ def test_only_a_convex_loss_is_certified():
     assert Sifu().guarantee is Guarantee.APPROXIMATE
     assert Sifu(convex=True, epsilon=1.0).guarantee is Guarantee.CERTIFIED
     assert Sifu.guarantee is Guarantee.APPROXIMATE
+    strategy = Sifu(convex=True, epsilon=1.0)
+    strategy.join(Federation())
+    assert strategy.guarantee is Guarantee.CERTIFIED
+    strategy.join(Federation(noise_key=b"given"))
+    assert strategy.guarantee is Guarantee.APPROXIMATE
     with pytest.raises(ConfigError, match=r"'epsilon' is 1\.5: .*proven up to 1"):
         Sifu(convex=True, epsilon=1.5)
 
@@ -244,7 +250,7 @@ def test_noise_that_would_drown_the_model_is_refused():
 def test_every_request_draws_noise_of_its_own():
     first, _ = answer(4.1)
     again, _ = answer(4.1)
-    assert first["w"] == again["w"]
+    assert first["w"] != again["w"]  # nobody else can draw it
     history, final = past(vector(1000.0), ROUNDS)
     strategy = joined(Sifu(budget=0.0, sigma=sigma_for(4.1)), history, 3)
     strategy.unlearn(forget(0), history, final)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from experiments.models import networks as models
 from strategies.base import UnlearningStrategy
@@ -15,16 +19,18 @@ from strategies.structure.newton import Newton
 from tests.support.toy import CLASSES, FEATURES, ToyFederation, request
 from unlearning.errors import ConfigError, FederationError
 from unlearning.models import newton
-from unlearning.request import Request, Scope
+from unlearning.models.logistic_model import LogisticModel
+from unlearning.request import Guarantee, Request, Scope
 
 GENEROUS = {"epsilon": 1e6}
 
 
-def federation(home: Path, **more: object) -> ToyFederation:
+def federation(home: Path, key: bytes | None = b"for a test", **more: object) -> ToyFederation:
     made = ToyFederation(home)
     settings = {"penalty": 0.02, "sigma": 0.1, **more}
     model = models.array_model("logistic", (FEATURES,), CLASSES, settings, 3)
-    assert model is not None
+    assert isinstance(model, LogisticModel)
+    model.key = key
     made.federation.model, made.initial = model, model.initial()
     return made
 
@@ -72,16 +78,16 @@ def test_bounds_add_up_until_the_budget_is_used_and_noise_is_drawn_anew(
     assert narrow.budget == pytest.approx(0.1 * limit)
     assert third["epoch"][0] == 1
     assert third["spent"][0] == 0
-    assert not np.allclose(third["noise"], second["noise"])
+    model = cast(LogisticModel, toy.federation.model)
+    noise = model.noise(third)
+    assert not np.allclose(noise, model.noise(second))
     # Learned anew, without any of the three: converged with the new noise.
-    begun = toy.federation.model.begun(1)  # type: ignore[union-attr]
-    np.testing.assert_array_equal(third["noise"], begun["noise"])
     left = [held.table() for held in toy.shards.values()]
     left[3] = (left[3][0][3:], left[3][1][3:])
     rows = newton.rows_of(np.concatenate([x for x, _ in left]))
     labels = np.concatenate([y for _, y in left])
     found = newton.terms(third["weights"], rows, labels)
-    slope = newton.gradient(third["weights"], found, third["noise"], 0.02)
+    slope = newton.gradient(third["weights"], found, noise, 0.02)
     assert np.abs(slope).max() < 1e-9
 
 
@@ -148,7 +154,8 @@ def test_a_client_lost_on_the_way_is_left_out_of_the_whole_step(lean: ToyFederat
     left.append((x[stays], labels[stays]))
     rows = newton.rows_of(np.concatenate([x for x, _ in left]))
     found = newton.terms(arrays["weights"], rows, np.concatenate([y for _, y in left]))
-    expected = arrays["weights"] + newton.step(arrays["weights"], found, arrays["noise"], 0.02)
+    noise = cast(LogisticModel, lean.federation.model).noise(arrays)
+    expected = arrays["weights"] + newton.step(arrays["weights"], found, noise, 0.02)
     np.testing.assert_allclose(after["weights"], expected, atol=1e-9)
 
 
@@ -175,7 +182,8 @@ def test_beyond_the_budget_a_search_begins_anew_too(lean: ToyFederation) -> None
     left = [lean.shards[client].table() for client in (0, 2, 3)]
     rows = newton.rows_of(np.concatenate([x for x, _ in left]))
     found = newton.terms(after["weights"], rows, np.concatenate([y for _, y in left]))
-    assert np.abs(newton.gradient(after["weights"], found, after["noise"], 0.02)).max() < 1e-9
+    noise = cast(LogisticModel, lean.federation.model).noise(after)
+    assert np.abs(newton.gradient(after["weights"], found, noise, 0.02)).max() < 1e-9
 
 
 def test_rounds_in_which_nobody_is_asked_are_not_shown(toy: ToyFederation) -> None:
@@ -190,6 +198,61 @@ def test_the_noise_stays_at_the_server(toy: ToyFederation) -> None:
     one_copy = 4 * (CLASSES * (FEATURES + 1) * 8 + 128)
     toy.run(UnlearningStrategy(), rounds=1)
     assert toy.federation.costs["learn"].bytes_down <= one_copy
+
+
+def test_no_message_state_or_history_holds_the_noise(tmp_path: Path) -> None:
+    """What everybody can see: whatever was sent, what the federation keeps, what it released."""
+    toy = federation(tmp_path, key=None)
+    sent: list[np.ndarray] = []
+    push = toy.grid.push_messages
+
+    def noting(messages: Iterable[Message]) -> Iterable[str]:
+        batch = list(messages)
+        for message in batch:
+            sent.extend(a.numpy() for a in message.content["arrays"].values())
+        return push(batch)
+
+    toy.grid.push_messages = noting  # type: ignore[method-assign]
+    arrays = toy.run(UnlearningStrategy(), rounds=6)
+    strategy = Newton(**GENEROUS)
+    after = toy.unlearn(strategy, request("client"), arrays)
+    model, history = cast(LogisticModel, toy.federation.model), toy.federation.history
+    noise = model.noise(after)
+    seen = [*sent, *after.values(), *arrays.values(), *history.initial.values()]
+    shaped = [array for array in seen if array.shape == noise.shape]
+    assert len(shaped) > 10
+    assert min(np.abs(array - noise).max() for array in shaped) > model.sigma / 10
+    assert strategy.guarantee is Guarantee.CERTIFIED
+    key = model.vault.key(0)
+    assert key.hex() not in repr(vars(strategy)) + repr(vars(model)) + repr(toy.federation)
+
+
+def test_noise_is_fresh_for_every_run_and_epoch_and_given_keys_are_not_certified(
+    tmp_path: Path,
+) -> None:
+    one, two = (federation(tmp_path / place, key=None).federation.model for place in "ab")
+    assert isinstance(one, LogisticModel)
+    assert isinstance(two, LogisticModel)
+    draws = [model.noise(model.begun(epoch)) for model in (one, two) for epoch in (0, 1)]
+    for left, right in itertools.combinations(draws, 2):
+        assert np.abs(left - right).max() > 0.01
+    np.testing.assert_array_equal(one.noise(one.begun(0)), draws[0])
+    toy = federation(tmp_path / "given")
+    strategy = Newton()
+    strategy.join(toy.federation)
+    assert strategy.guarantee is Guarantee.APPROXIMATE
+    assert Newton.guarantee is Guarantee.CERTIFIED
+
+
+def test_a_branch_destroys_its_own_keys_alone(tmp_path: Path) -> None:
+    toy = federation(tmp_path, key=None)
+    arrays = toy.run(UnlearningStrategy(), rounds=6)
+    shared = cast(LogisticModel, toy.federation.model)
+    noise = shared.noise(arrays)
+    toy.unlearn(Newton(epsilon=1e-6, newton_rounds=2), request("client"), arrays)
+    mine = cast(LogisticModel, toy.federation.model)
+    np.testing.assert_array_equal(shared.noise(arrays), noise)
+    assert np.abs(mine.noise(arrays) - noise).max() > 0.01  # gone: drawn anew if asked for
 
 
 def test_settings_of_the_search_out_of_range_are_refused() -> None:
