@@ -20,13 +20,13 @@ from torch import nn
 from clients.app import make_client_app
 from clients.participant import Holdings, Participant
 from clients.steps import Shard
-from experiments.federation.task import task
+from experiments.federation.task import forget_tasks, task
 from experiments.models import networks as models
 from unlearning.errors import ConfigError
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.memory import ClientMemory
 
-__all__ = ["client_app", "participant", "server_app"]
+__all__ = ["client_app", "forget_built", "participant", "server_app"]
 
 log = logging.getLogger("fedunlearn")
 
@@ -75,6 +75,13 @@ def _participant(context: Context, config: dict[str, Scalar]) -> Participant:
 def participant(client: int, scenario: str, device: str, home: Path | None) -> Participant:
     """Return a client of a scenario that remembers below ``home``."""
     return Participant(client, _holdings(scenario, device, client), ClientMemory(home, client))
+
+
+def forget_built() -> None:
+    """Drop the tasks, data and models that this process keeps: what they are made of may change."""
+    for kept in (_holdings, _workbench):
+        kept.cache_clear()
+    forget_tasks()
 
 
 client_app = make_client_app(_participant)

@@ -66,10 +66,9 @@ def test_every_file_of_the_packages_travels_with_the_app():
         for path in found
         if path.parent.name != "__pycache__" and recorded not in path.parents
     }
-    offered = dict.fromkeys(
-        [*names, "README.md", "LICENSE", "tests/support/toy.py", "Makefile"], b""
-    )
-    assert set(get_filtered_fab_paths(offered, PROJECT)) == {*names, "README.md", "LICENSE"}
+    beside = ["fedunlearn.py", "README.md", "LICENSE"]
+    offered = dict.fromkeys([*names, *beside, "tests/support/toy.py", "Makefile"], b"")
+    assert set(get_filtered_fab_paths(offered, PROJECT)) == {*names, *beside}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +77,13 @@ def test_every_file_of_the_packages_travels_with_the_app():
 def test_what_the_project_names_is_there(place):
     module, _, name = place.partition(":")
     assert hasattr(import_module(module), name)
+
+
+def test_the_module_that_is_imported_is_in_wheel_and_sdist_and_typed():
+    targets = PROJECT["tool"]["hatch"]["build"]["targets"]
+    assert targets["wheel"]["force-include"] == {"fedunlearn.py": "fedunlearn.py"}
+    assert "/fedunlearn.py" in targets["sdist"]["include"]
+    assert PROJECT["tool"]["mypy"]["modules"] == ["fedunlearn"]
 
 
 def test_every_package_of_the_wheel_is_there_and_typed():

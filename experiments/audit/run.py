@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from experiments.audit.results import Audit, Findings, write_audit
 from experiments.audit.usage import Usage
 from experiments.audit.verdict import MARGINS
 from experiments.config.loading import Config
+from experiments.runs.command import command_line
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.versions import versions
@@ -32,6 +31,7 @@ def audit(
     size: int = ENOUGH_MODELS,
     workers: int = 2,
     observer: Observer,
+    command: str | None = None,
 ) -> Path:
     """Train what is missing, measure everything, write ``audit.json``; return the run folder.
 
@@ -49,6 +49,8 @@ def audit(
         Processes; their number changes no result.
     observer : Observer
         Told of every model.
+    command : str, optional
+        What the report calls the words that made it; default: this process's command line.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def audit(
             tell(Tick("audit", config.seed, "measure", 0, prepared.total, prepared.total))
             findings: Findings = staff.call("experiments.audit.evaluation:evaluate", prepared)
             usage.look()
-            made = _audit(prepared, findings, failures, usage, workers)
+            made = _audit(prepared, findings, failures, usage, workers, command or command_line())
             write_audit(folder.path, made)
     return folder.path
 
@@ -98,10 +100,11 @@ def _audit(
     failures: dict[str, str],
     usage: Usage,
     workers: int,
+    command: str,
 ) -> Audit:
     refused = {**dict(prepared.refused), **failures}
     return Audit(
-        command=shlex.join(["fedunlearn", *sys.argv[1:]]),
+        command=command,
         key=prepared.key,
         models_per_side=prepared.size,
         exploratory=prepared.size < ENOUGH_MODELS,

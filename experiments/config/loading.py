@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shlex
 import sys
 import tomllib
@@ -37,6 +38,8 @@ __all__ = [
 
 Raw = dict[str, Any]
 
+_DOT = re.compile(r"""\.(?=(?:[^"]*"[^"]*")*[^"]*$)""")  # followed by an even number of quotes
+
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
     """Return the config that a TOML file and overrides describe.
@@ -47,14 +50,15 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
         The file; one that is not there is also looked for beside the installed packages.
     overrides : iterable of str
         ``key.key=value``. The value is read as TOML and taken as text where it is none; an empty
-        value removes the key. Numbers address list entries: ``requests.0.clients=[4]``.
+        value removes the key. Numbers address list entries: ``requests.0.clients=[4]``. A part
+        that holds a dot is quoted: ``options."my.module:Mine".rate=0.1``.
 
     Raises
     ------
     ConfigError
         If the file cannot be read or any setting is wrong.
     """
-    return from_mapping(_with_overrides(_read(path), overrides), str(path))
+    return from_mapping(_read(path), str(path), overrides)
 
 
 def from_run_config(run_config: Mapping[str, object]) -> Config:
@@ -87,15 +91,19 @@ def from_run_config(run_config: Mapping[str, object]) -> Config:
     return from_mapping(raw, "run-config" if path is None else str(path))
 
 
-def from_mapping(raw: Mapping[str, Any], source: str = "config") -> Config:
+def from_mapping(
+    raw: Mapping[str, Any], source: str = "config", overrides: Iterable[str] = ()
+) -> Config:
     """Return the checked config of nested plain values.
 
     Parameters
     ----------
     raw : mapping
-        As a TOML file holds it.
+        As a TOML file holds it; changed by the overrides.
     source : str
         Where it came from; named in errors.
+    overrides : iterable of str
+        As for :func:`load`.
 
     Raises
     ------
@@ -103,7 +111,7 @@ def from_mapping(raw: Mapping[str, Any], source: str = "config") -> Config:
         If any setting is wrong.
     """
     try:
-        return Config.model_validate(dict(raw))
+        return Config.model_validate(_with_overrides(dict(raw), overrides))
     except ValidationError as error:
         raise ConfigError(f"{source}: {_explain(error)}") from error
 
@@ -171,9 +179,17 @@ def _with_overrides(raw: Raw, overrides: Iterable[str]) -> Raw:
         key, found, text = override.partition("=")
         if not found or not key.strip():
             raise ConfigError(f"override {override!r} has no value; write key=value")
-        parts = [part.strip() for part in key.split(".")]
-        _put(raw, parts, _value(text.strip()), key.strip(), remove=not text.strip())
+        _put(raw, key_parts(key), _value(text.strip()), key.strip(), remove=not text.strip())
     return raw
+
+
+def key_parts(key: str) -> list[str]:
+    """Return the parts of a dotted key; dots between quotes are no separators.
+
+    >>> key_parts('options."my.module:Mine".rate')
+    ['options', 'my.module:Mine', 'rate']
+    """
+    return [part.strip().strip('"') for part in _DOT.split(key)]
 
 
 def _value(text: str) -> object:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -43,6 +44,9 @@ __all__ = [
     "TrunkConfig",
     "alias_of",
 ]
+
+# Between two words of a class name: before a capital that follows a small letter or begins a word.
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class DataConfig(OpenTable):
@@ -399,6 +403,6 @@ def _default_id(place: int) -> str:
 
 
 def alias_of(strategy: str) -> str:
-    """Return the short name: ``strategies.fed_eraser:FedEraser`` is ``fed-eraser``."""
-    module, _, _ = strategy.partition(":")
-    return module.rpartition(".")[2].replace("_", "-") if ":" in strategy else strategy
+    """Return the short name, that of the class: ``mine:MyStrategy`` is ``my-strategy``."""
+    _, colon, name = strategy.partition(":")
+    return _WORD.sub("-", name).lower() if colon else strategy

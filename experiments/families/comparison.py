@@ -7,9 +7,8 @@ for a paper.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.families.claims import judge
@@ -19,6 +18,7 @@ from experiments.families.page import page
 from experiments.families.plan import Plan, Scenario, is_complete, run_scenario
 from experiments.families.reading import read_run
 from experiments.families.surveys import CLAIMS
+from experiments.runs.command import command_line
 from experiments.runs.progress import Observer
 from experiments.runs.versions import versions
 from unlearning.errors import ConfigError
@@ -35,6 +35,7 @@ def carry_out(
     overrides: Sequence[str] = (),
     observer: Observer,
     tell: Callable[[str], None] = lambda text: None,
+    command: str | None = None,
 ) -> None:
     """Run the scenarios of a plan that are not there yet, each in its own subfolder.
 
@@ -52,6 +53,8 @@ def carry_out(
         Told of every round.
     tell : callable
         Told in a line what is done with each scenario.
+    command : str, optional
+        What the reports call the words that made them; default: this process's command line.
 
     Raises
     ------
@@ -63,7 +66,8 @@ def carry_out(
     if unknown := sorted(set(only) - set(names)):
         raise ConfigError(f"no scenario is named {unknown[0]!r}; the plan has {', '.join(names)}")
     wanted = [s for s in plan.scenarios if s.config and (not only or s.name in only)]
-    courses = [(s.name, plan.course(s, overrides, observer)) for s in wanted]
+    said = command or command_line()
+    courses = [(s.name, replace(plan.course(s, overrides, observer), command=said)) for s in wanted]
     missing = []
     for name, course in courses:
         if is_complete(out / name, course):
@@ -95,7 +99,7 @@ def finished_runs(plan: Plan, out: Path) -> tuple[list[Finished], list[str]]:
     return joined(found), missing
 
 
-def write_comparison(plan: Plan, out: Path) -> Path:
+def write_comparison(plan: Plan, out: Path, *, command: str | None = None) -> Path:
     """Judge the finished scenarios of a plan and write page, CSV, JSON and LaTeX.
 
     Raises
@@ -116,7 +120,7 @@ def write_comparison(plan: Plan, out: Path) -> Path:
             heading=plan.title,
             margin=plan.margin,
             missing=missing,
-            command=shlex.join(["fedunlearn", *sys.argv[1:]]),
+            command=command or command_line(),
             versions=versions(),
         ),
         "families.csv": as_csv(runs),

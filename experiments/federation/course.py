@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from experiments.federation.finish import write_all
 from experiments.federation.guard import check_fits
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_measures import measure
+from experiments.runs.command import command_line
 from experiments.runs.details import Refused, TaskMeasure
 from experiments.runs.folder import COMPARE, RUN, RunFolder
 from experiments.runs.progress import Observer, Tick
@@ -52,6 +52,8 @@ class Course:
         Told of every round.
     lenient : bool
         Whether strategies that cannot serve for want of something are left out, with the reason.
+    command : str
+        What the report calls the words that made it; default: this process's command line.
     """
 
     config: Config
@@ -60,6 +62,7 @@ class Course:
     seeds: tuple[int, ...]
     observer: Observer
     lenient: bool = False
+    command: str = field(default_factory=command_line)
 
     @classmethod
     def of_run(cls, config: Config, observer: Observer) -> Course:
@@ -211,7 +214,7 @@ class Course:
             parties,
             refused,
             ledger,
-            sys.argv,
+            self.command,
             task_measures,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -47,7 +46,7 @@ def write_all(
     parties: Sequence[Party],
     refused: Sequence[Refused],
     ledger: Ledger,
-    command: Sequence[str],
+    command: str,
     task_measures: Sequence[TaskMeasure] = (),
 ) -> None:
     """Write ``results.json``, ``results.csv``, ``details.json``, the timeline and the report."""
@@ -56,7 +55,7 @@ def write_all(
     write_results(folder.path, config.to_dict(), rows)
     requests = [{**request.to_json(), "text": request.describe()} for request in ledger.requests()]
     details = Details(
-        command=shlex.join(["fedunlearn", *command[1:]]),
+        command=command,
         versions=versions(),
         rounds={
             "learned": config.rounds,

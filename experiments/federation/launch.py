@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,17 @@ __all__ = ["compare", "conduct", "on_ray", "run"]
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
 
-def run(config: Config, out: Path, *, observer: Observer) -> Path:
+def run(config: Config, out: Path, *, observer: Observer, command: str | None = None) -> Path:
     """Learn, serve the configured and any arriving requests, recover; return the run folder.
+
+    ``command`` is what the report calls the words that made it, if not this process's own.
 
     Raises
     ------
     FedUnlearnError
         If the config cannot work; nothing is written then.
     """
-    return conduct(Course.of_run(config, observer), out)
+    return conduct(_called(Course.of_run(config, observer), command), out)
 
 
 def compare(
@@ -49,6 +53,7 @@ def compare(
     strategies: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     observer: Observer,
+    command: str | None = None,
 ) -> Path:
     """Learn once per seed, then let every strategy answer from the same history.
 
@@ -65,13 +70,16 @@ def compare(
         Default: the config's.
     observer : Observer
         Told of every round.
+    command : str, optional
+        What the report calls the words that made it; default: this process's command line.
 
     Raises
     ------
     FedUnlearnError
         If the config cannot work; nothing is written then.
     """
-    return conduct(Course.of_comparison(config, observer, strategies, seeds), out)
+    course = Course.of_comparison(config, observer, strategies, seeds)
+    return conduct(_called(course, command), out)
 
 
 def conduct(course: Course, out: Path) -> Path:
@@ -93,6 +101,10 @@ def conduct(course: Course, out: Path) -> Path:
 
         engine(course.config, course.num_clients, body, stop)
     return folder.path
+
+
+def _called(course: Course, command: str | None) -> Course:
+    return course if command is None else replace(course, command=command)
 
 
 def _in_process(
@@ -134,7 +146,10 @@ def on_ray(
         If Ray does not start.
     """
     _environment()
-    import ray
+    with warnings.catch_warnings(), quiet("ray.widgets"):
+        # In a notebook it asks for widgets, which nothing here shows.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        import ray
     from flwr.simulation import run_simulation
 
     from experiments import app

@@ -40,6 +40,7 @@ __all__ = [
     "Scenario",
     "Task",
     "TriggeredExamples",
+    "forget_tasks",
     "task",
 ]
 
@@ -143,6 +144,12 @@ def task(scenario: Scenario | str) -> Task:
         If the scenario cannot be built.
     """
     return _of_text(scenario if isinstance(scenario, str) else scenario.to_json())
+
+
+def forget_tasks() -> None:
+    """Drop the tasks and data sets that are kept in memory: what they were read from changed."""
+    _of_text.cache_clear()
+    data.load.cache_clear()
 
 
 class Task:

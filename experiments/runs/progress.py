@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from html import escape
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["Observer", "Tick", "progress"]
+
+_REDRAW_S = 0.2  # least time between two drawings of a notebook's bar
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ Observer = Callable[[Tick], None]
 def progress(
     console: Console, *, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Observer]:
-    """Show ticks while the block runs: a bar on a terminal, plain lines elsewhere.
+    """Show ticks while the block runs: a bar on a terminal and in a notebook, else plain lines.
 
     Parameters
     ----------
@@ -67,11 +71,40 @@ def progress(
     Observer
         To be called with every tick, from any one thread at a time.
     """
-    if console.is_terminal:
+    if console.is_jupyter:
+        yield _NotebookBar(clock)
+    elif console.is_terminal:
         with _bar(console) as observe:
             yield observe
     else:
         yield _Lines(console, interval_s, clock)
+
+
+class _NotebookBar:
+    """One line of a notebook's output with a bar, drawn anew; needs no widgets."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        notebook: Any = import_module("IPython.display")
+        self._html, self._clock, self._begun = notebook.HTML, clock, clock()
+        self._last = float("-inf")
+        self._shown = notebook.display(self._html(self._line(None)), display_id=True)
+
+    def __call__(self, tick: Tick) -> None:
+        now = self._clock()
+        is_last = 0 < tick.rounds_total <= tick.rounds_done
+        if now - self._last >= _REDRAW_S or is_last:
+            self._last = now
+            self._shown.update(self._html(self._line(tick)))
+
+    def _line(self, tick: Tick | None) -> str:
+        if tick is None:
+            return "<progress></progress> starting"
+        left = time_left_s(self._clock() - self._begun, tick.rounds_done, tick.rounds_total)
+        ending = "" if left is None else f", {left:.0f} s left"
+        return (
+            f'<progress max="{max(tick.rounds_total, 1)}" value="{tick.rounds_done}"></progress> '
+            f"{tick.rounds_done}/{tick.rounds_total} {escape(describe(tick))}{ending}"
+        )
 
 
 class _Lines:

@@ -84,9 +84,9 @@ def test_the_straight_line(ledger: Ledger, history: History) -> None:
     assert digest(after) == digest(AFTER)
     assert strategy.calls == [
         "check while received",
-        "unlearn while serving",
+        "unlearn while started",
         "measure",
-        "dismiss while serving",
+        "dismiss while started",
     ]
     assert states(ledger) == ["received", "started", "fulfilled"]
     ledger.verify()

@@ -183,7 +183,7 @@ def test_options_go_to_their_strategy_alone() -> None:
     }
     assert config.options_for("retrain") == {}
     assert config.option_tables == ("fed-eraser", "gradient-ascent")
-    assert alias_of("mine:Class") == "mine"
+    assert alias_of("mine:MyOwnSGD") == "my-own-sgd"
 
 
 @pytest.mark.parametrize(

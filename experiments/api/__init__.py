@@ -1,0 +1,1 @@
+"""The library behind ``import fedunlearn``: settings, what can be done, and its runs."""
