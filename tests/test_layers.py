@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 ANYTHING = None
 ALLOWED = {
-    "unlearning": {"numpy", "scipy", "sklearn", "safetensors", "cryptography"},
+    "unlearning": {"numpy", "scipy", "sklearn", "safetensors", "cryptography", "rfc8785"},
     "strategies": {"flwr", "numpy", "unlearning"},
     "clients": {"flwr", "torch", "sklearn", "numpy", "unlearning"},
     "experiments": ANYTHING,

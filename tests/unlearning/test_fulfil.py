@@ -84,9 +84,9 @@ def test_the_straight_line(ledger: Ledger, history: History) -> None:
     assert digest(after) == digest(AFTER)
     assert strategy.calls == [
         "check while received",
-        "unlearn while started",
+        "unlearn while serving",
         "measure",
-        "dismiss while started",
+        "dismiss while serving",
     ]
     assert states(ledger) == ["received", "started", "fulfilled"]
     ledger.verify()

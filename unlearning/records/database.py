@@ -14,15 +14,23 @@ __all__ = ["connect", "create", "transaction", "version_of"]
 _PATIENCE_S = 30.0  # how long to wait for another process's transaction
 
 
-def connect(path: Path | None) -> sqlite3.Connection:
+def connect(path: Path | None, *, readonly: bool = False) -> sqlite3.Connection:
     """Return a connection to a file, made if missing; None: to a database in memory.
+
+    With ``readonly`` the file must exist, and nothing is ever written to it.
 
     Transactions are begun by :func:`transaction` alone. Flower runs its server in a thread of its
     own, so the connection may change threads; callers keep turns apart where it matters.
     """
-    place = ":memory:" if path is None else path
+    place = ":memory:" if path is None else str(path)
+    if readonly and path is not None:
+        place = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(
-        place, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+        place,
+        timeout=_PATIENCE_S,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=readonly and path is not None,
     )
 
 

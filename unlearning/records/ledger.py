@@ -2,48 +2,34 @@
 
 An event's hash is the SHA-256 of its own fields and of the hash before it, so that an edit, an
 insertion, a deletion or a new order breaks the chain at a place that :meth:`Ledger.verify` names.
-Someone who noted a head earlier can also tell whether the end was cut off. No data and no arrays
-are kept here.
+A Merkle tree over these hashes has a head that is signed at every event and kept in the ledger, in
+``ledger.head`` beside it and, where one is named, in an anchor elsewhere: a cut end, an emptied
+file and a forged addition show too. No data and no arrays are kept here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sqlite3
-import threading
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from unlearning.errors import LedgerError, unknown
-from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records import states
+from unlearning.records.book import GENESIS, Book, Row, canonical, hash_of, now
+from unlearning.records.heads import Head
+from unlearning.records.merkle import proof
+from unlearning.records.proving import check_chain, check_heads
+from unlearning.records.states import EVENTS
 from unlearning.request import Forgotten, Request
 
-__all__ = ["ANSWER", "BATCH", "EVENTS", "GENESIS", "Event", "Ledger"]
+__all__ = ["ANSWER", "BATCH", "DUE_DAYS", "EVENTS", "GENESIS", "Event", "Ledger"]
 
-EVENTS = ("received", "refused", "started", "fulfilled", "failed", "held", "released")
-GENESIS = "0" * 64
+DUE_DAYS = 30  # one month, Art. 12(3) GDPR
 
-_FINAL = ("refused", "fulfilled")
 ANSWER, BATCH = "answer", "batch"  # what a hold keeps back: an answer, or a request, from serving
-_VERSION = 1
-_SCHEMA = (
-    "CREATE TABLE events (seq INTEGER PRIMARY KEY, utc TEXT NOT NULL, request_id TEXT NOT NULL,"
-    " branch TEXT NOT NULL, event TEXT NOT NULL, facts TEXT NOT NULL, previous TEXT NOT NULL,"
-    " hash TEXT NOT NULL)",
-    "CREATE UNIQUE INDEX received_once ON events (request_id) WHERE event = 'received'",
-    "CREATE TRIGGER never_changed BEFORE UPDATE ON events"
-    " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-    "CREATE TRIGGER never_deleted BEFORE DELETE ON events"
-    " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-)
 
 
 @dataclass(frozen=True)
@@ -78,71 +64,6 @@ class Event:
     hash: str
 
 
-class _Book:
-    """The file and its connection, shared by the views of all branches."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.place = "the ledger in memory" if path is None else str(path)
-        self.turn = threading.RLock()
-        try:
-            self.db = connect(path)
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"cannot open {self.place}: {error}; check that its folder exists and is writable"
-            ) from error
-        self.close = weakref.finalize(self, self.db.close)
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
-
-    def _prepare(self) -> None:
-        try:
-            self.db.execute("PRAGMA journal_mode=DELETE")
-            self.db.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder after the journal
-            if version_of(self.db) == 0:
-                with self.transaction():
-                    if version_of(self.db) == 0:  # another process may have been first
-                        self._create()
-            version = version_of(self.db)
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.place} cannot be read as a ledger: {error}; restore it from a backup or "
-                "choose another folder"
-            ) from error
-        if version != _VERSION:
-            raise LedgerError(
-                f"{self.place} has format {version}, this version reads {_VERSION}; use the "
-                "version that wrote it"
-            )
-
-    def _create(self) -> None:
-        if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-            raise LedgerError(f"{self.place} is another program's database; choose another path")
-        create(self.db, _SCHEMA, _VERSION)
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Keep everyone else from writing until the block ends; undo it on an exception."""
-        with self.turn, transaction(self.db, self.place, LedgerError):
-            yield
-
-    def rows(self, where: str = "1", values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-        """Return the rows that fulfil a condition, in order."""
-        try:
-            with self.turn:
-                return self.db.execute(
-                    "SELECT seq, utc, request_id, branch, event, facts, previous, hash "
-                    f"FROM events WHERE {where} ORDER BY seq",
-                    values,
-                ).fetchall()
-        except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.place} cannot be read: {error}; restore it from a backup"
-            ) from error
-
-
 class Ledger:
     """The requests of a federation and what became of them.
 
@@ -155,6 +76,10 @@ class Ledger:
     branch : str, default ""
         What this view writes to and judges by. A comparison serves one request once per strategy,
         each on a branch of its own; requests are received once, for all branches.
+    anchor : Path or None, default None
+        A file elsewhere that gets a line with every signed head.
+    readonly : bool, default False
+        Only read: the file must exist and is not changed, not even brought up to this format.
 
     Raises
     ------
@@ -162,10 +87,17 @@ class Ledger:
         If the file cannot be opened, is no ledger, or was written by another version.
     """
 
-    def __init__(self, path: Path | None = None, *, branch: str = "") -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        branch: str = "",
+        anchor: Path | None = None,
+        readonly: bool = False,
+    ) -> None:
         self._path = None if path is None else Path(path)
         self._branch = branch
-        self._book = _Book(self._path)
+        self._book = Book(self._path, anchor, readonly)
 
     def on_branch(self, branch: str) -> Ledger:
         """Return a view of the same ledger that writes to another branch and judges by it."""
@@ -185,8 +117,17 @@ class Ledger:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def receive(self, request: Request) -> bool:
+    def receive(self, request: Request, *, due_days: float = DUE_DAYS, **facts: object) -> bool:
         """Record that a request came in, for all branches.
+
+        Parameters
+        ----------
+        request : Request
+            What is asked.
+        due_days : float
+            Days from now until it must be fulfilled.
+        **facts : object
+            Plain JSON values beside it: whose signature it carries, for example.
 
         Returns
         -------
@@ -198,12 +139,54 @@ class Ledger:
         LedgerError
             If the file cannot be written.
         """
-        facts = _canonical(request.to_json())
+        due = (now() + timedelta(days=due_days)).isoformat(timespec="milliseconds")
+        text = canonical({**facts, **request.to_json(), "due": due})
         with self._book.transaction():
             if self._book.rows("request_id = ?", (request.id,)):
                 return False
-            self._append(request.id, "", "received", facts)
+            self._append(request.id, "", "received", text)
         return True
+
+    def extend(self, request_id: str, due: datetime, reason: str) -> Event:
+        """Give an open request a later due date.
+
+        Raises
+        ------
+        LedgerError
+            If it is unknown or closed, the date is not later, or no reason is given.
+        """
+        if not reason.strip():
+            raise LedgerError("a due date is extended for a reason; say it")
+        known = self.due_date(request_id)
+        if due <= known:
+            raise LedgerError(
+                f"request {request_id} is due {known:%Y-%m-%d} already; name a later day"
+            )
+        text = due.astimezone(UTC).isoformat(timespec="milliseconds")
+        return self.add(request_id, "extended", due=text, reason=reason)
+
+    def rekey(self, reason: str) -> tuple[str, str]:
+        """Sign with a new key from now on, because the old one is lost or known to others.
+
+        Returns
+        -------
+        tuple of str
+            The public key before (empty if its file is lost) and the new one; both stand in the
+            ledger, with the reason.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger is one in memory, or no reason is given.
+        """
+        heads = self._book.heads
+        if heads is None or not reason.strip():
+            raise LedgerError("a ledger with a file gets a new key, for a reason; say it")
+        with self._book.transaction():
+            before, after = heads.renew()
+            facts = {"key_before": before, "key": after, "reason": reason}
+            self._append("", "", "rekeyed", canonical(facts))
+        return before, after
 
     def add(self, request_id: str, event: str, **facts: object) -> Event:
         """Append what happened to a request on this branch.
@@ -212,10 +195,10 @@ class Ledger:
         ----------
         request_id : str
             A request received before.
-        event : {"refused", "started", "fulfilled", "failed", "held", "released"}
-            ``fulfilled`` needs ``started`` before it and ``released`` needs ``held``; nothing
-            follows ``fulfilled`` or ``refused``, so that of two processes that serve one request
-            only one succeeds.
+        event : str
+            One of ``EVENTS`` but the first, which may follow what was there before
+            (:mod:`unlearning.records.states`); nothing follows an end, so that of two processes
+            that serve one request only one succeeds.
         **facts : object
             Plain JSON values, finite: strategy, options, digests, scorecard ...
 
@@ -227,35 +210,25 @@ class Ledger:
         """
         if event not in EVENTS[1:]:
             raise LedgerError(unknown("ledger event", event, EVENTS[1:]))
-        text = _canonical(facts)
+        text = canonical(facts)
         with self._book.transaction():
             rows = self._book.rows("request_id = ?", (request_id,))
             if not rows:
                 known = [request.id for request in self.requests()]
                 raise LedgerError(unknown("request", request_id, known))
-            past = [str(row[4]) for row in rows if row[3] == self._branch]
+            past = [str(row[4]) for row in rows if self._counts(row)]
             where = f" on branch {self._branch!r}" if self._branch else ""
-            if final := [name for name in past if name in _FINAL]:
-                raise LedgerError(
-                    f"request {request_id} was already {final[0]}{where}; {event!r} cannot follow, "
-                    "send a new request"
-                )
-            if event == "fulfilled" and "started" not in past:
-                raise LedgerError(f"request {request_id} cannot be fulfilled{where}: never started")
-            if event == "released" and (past or [""])[-1] != "held":
-                state = (past or ["received"])[-1]
-                raise LedgerError(
-                    f"request {request_id} cannot be released{where}: it is {state}, not held"
-                )
+            states.check(event, past, f"request {request_id}{where}")
             return self._append(request_id, self._branch, event, text)
 
     def _append(self, request_id: str, branch: str, event: str, facts: str) -> Event:
         last = self._book.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
         seq, previous = last.fetchone() or (0, GENESIS)
-        utc = datetime.now(UTC).isoformat(timespec="milliseconds")
+        utc = now().isoformat(timespec="milliseconds")
         fields = (seq + 1, utc, request_id, branch, event, facts, previous)
-        row = (*fields, _hash(fields))
+        row = (*fields, hash_of(fields))
         self._book.db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._book.sign()
         return _event(row)
 
     # --- reading -------------------------------------------------------------------------------
@@ -273,26 +246,68 @@ class Ledger:
         ]
 
     def state(self, request_id: str) -> str:
-        """Return the last event of a request on this branch, ``received`` if there is none.
+        """Return the state of a request on this branch; :mod:`unlearning.records.states`.
 
         Raises
         ------
         LedgerError
             If the request is unknown.
         """
-        states = self._states()
-        if request_id not in states:
-            raise LedgerError(unknown("request", request_id, states))
-        return states[request_id]
+        known = self._states()
+        if request_id not in known:
+            raise LedgerError(unknown("request", request_id, known))
+        return known[request_id]
 
     def _states(self) -> dict[str, str]:
-        rows = self._book.rows("event = 'received' OR branch = ?", (self._branch,))
-        return {str(row[2]): str(row[4]) for row in rows}
+        events: dict[str, list[str]] = {}
+        for row in self._book.rows("request_id != '' AND branch IN ('', ?)", (self._branch,)):
+            if self._counts(row):
+                events.setdefault(str(row[2]), []).append(str(row[4]))
+        return {name: states.state_after(past) for name, past in events.items()}
+
+    def _counts(self, row: Row) -> bool:
+        """Return whether an event concerns this branch: its own, or one for all branches."""
+        return row[3] == self._branch or (row[3] == "" and row[4] in states.FOR_ALL)
 
     def waiting(self) -> list[Request]:
-        """Return the requests neither fulfilled nor refused on this branch, in order received."""
-        states = self._states()
-        return [request for request in self.requests() if states[request.id] not in _FINAL]
+        """Return the requests that are still to be served on this branch, in order received.
+
+        One whose model is made already waits for its owners alone; :meth:`pending` has it.
+        """
+        known = self._states()
+        done = (*states.FINAL, "unlearned", "deletion-pending")
+        return [request for request in self.requests() if known[request.id] not in done]
+
+    def pending(self) -> list[Request]:
+        """Return the requests whose model is made and whose deletion is not confirmed by all."""
+        known = self._states()
+        made = ("unlearned", "deletion-pending")
+        return [request for request in self.requests() if known[request.id] in made]
+
+    def due_date(self, request_id: str) -> datetime:
+        """Return by when a request must be fulfilled.
+
+        Raises
+        ------
+        LedgerError
+            If the request is unknown.
+        """
+        events = self.events(request_id)
+        if not events:
+            raise LedgerError(unknown("request", request_id, self._states()))
+        said = [str(event.facts["due"]) for event in events if "due" in event.facts]
+        if said:
+            return datetime.fromisoformat(said[-1])
+        return datetime.fromisoformat(events[0].utc) + timedelta(days=DUE_DAYS)  # an older format
+
+    def overdue(self, at: datetime | None = None) -> list[Request]:
+        """Return the requests that are open after their due date, in order received."""
+        moment, known = at or now(), self._states()
+        return [
+            request
+            for request in self.requests()
+            if known[request.id] not in states.FINAL and self.due_date(request.id) < moment
+        ]
 
     def due(self, completed_rounds: int) -> list[Request]:
         """Return the waiting requests to be served once ``completed_rounds`` have been learned.
@@ -309,8 +324,9 @@ class Ledger:
 
     def held(self) -> dict[str, Event]:
         """Return the requests that are held on this branch, by id: the event that says why."""
-        last = {str(row[2]): row for row in self._book.rows("branch = ?", (self._branch,))}
-        return {name: _event(row) for name, row in last.items() if row[4] == "held"}
+        rows = self._book.rows("event = 'held' AND branch = ?", (self._branch,))
+        last, known = {str(row[2]): row for row in rows}, self._states()
+        return {name: _event(row) for name, row in last.items() if known[name] == "held"}
 
     def is_released(self, request_id: str) -> bool:
         """Return whether the operator has let a held request go, and it was not held again."""
@@ -334,8 +350,23 @@ class Ledger:
         rows = self._book.rows("seq = (SELECT MAX(seq) FROM events)")
         return str(rows[0][7]) if rows else GENESIS
 
+    @property
+    def signed_head(self) -> Head | None:
+        """The signed head; None: an older format that was only read, or a ledger in memory."""
+        return self._book.head()
+
+    def inclusion(self, seq: int) -> list[bytes]:
+        """Return the proof that an event is in the ledger, for the present head.
+
+        Raises
+        ------
+        IndexError
+            If there is no such event.
+        """
+        return proof([str(row[7]).encode() for row in self._book.rows()], seq - 1)
+
     def verify(self, head: str | None = None) -> None:
-        """Check the chain from the first event to the last.
+        """Check the chain from the first event to the last, and every signed head.
 
         Parameters
         ----------
@@ -345,29 +376,13 @@ class Ledger:
         Raises
         ------
         LedgerError
-            Naming the ``seq`` where the chain breaks, or saying that its end was cut off.
+            Naming the ``seq`` where the chain breaks, or saying that its end was cut off, that
+            something was added by somebody without the key, or which head is missing.
         """
-        previous, found = GENESIS, head in (None, GENESIS)
-        for place, row in enumerate(self._book.rows(), start=1):
-            problem = None
-            if row[0] != place:
-                problem = f"event {place} is missing"
-            elif row[6] != previous:
-                problem = f"event {place} does not follow the event before it"
-            elif row[7] != _hash(row[:7]):
-                problem = f"event {place} was changed after it was written"
-            if problem:
-                raise LedgerError(
-                    f"the chain of {self._book.place} breaks at seq {place}: {problem}; restore it "
-                    "from a backup"
-                )
-            previous = str(row[7])
-            found = found or previous == head
-        if not found:
-            raise LedgerError(
-                f"{self._book.place} does not contain the head {head}: its end was cut off, or the "
-                "head is another ledger's; restore it from a backup"
-            )
+        rows = self._book.rows()
+        check_chain(rows, self._book.place, head)
+        renewed = [str(e.facts.get("key")) for e in self.events("") if e.event == "rekeyed"]
+        check_heads(rows, self._book, renewed)
 
     def close(self) -> None:
         """Close the file, for the views of all branches."""
@@ -387,33 +402,7 @@ class Ledger:
         self.close()
 
 
-def _canonical(value: object) -> str:
-    try:
-        return json.dumps(
-            value,
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-            allow_nan=False,
-            default=_plain,
-        )
-    except (TypeError, ValueError) as error:
-        raise LedgerError(
-            f"the facts of an event must be plain, finite JSON values: {error}"
-        ) from error
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.generic):  # a measurement, not an array
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is none")
-
-
-def _hash(fields: tuple[object, ...]) -> str:
-    return hashlib.sha256(_canonical(list(fields)).encode()).hexdigest()
-
-
-def _event(row: tuple[object, ...]) -> Event:
+def _event(row: Row) -> Event:
     seq, utc, request_id, branch, event, facts, previous, own = row
     return Event(
         int(str(seq)), str(utc), str(request_id), str(branch), str(event),

@@ -193,10 +193,10 @@ def test_a_held_answer_is_told_and_released(tmp_path):
     found = CliRunner().invoke(app, ["release", str(folder.path), "config-1"])
     assert found.exit_code == 0, found.output
     with Ledger(folder.ledger) as ledger:
-        assert ledger.state("config-1") == "released"
+        assert ledger.state("config-1") == "waiting"
     again = CliRunner().invoke(app, ["release", str(folder.path), "config-1"])
     assert again.exit_code == 2
-    assert "it is released, not held" in again.stderr
+    assert "it is waiting, not held" in again.stderr
 
 
 def test_a_held_answer_is_no_row_of_a_comparison(tmp_path):

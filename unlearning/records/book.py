@@ -1,0 +1,216 @@
+"""The ledger's file: its tables, its transactions, and the signed head that follows every event."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from unlearning.errors import LedgerError
+from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.heads import Head, Heads
+from unlearning.records.merkle import Tree
+
+__all__ = ["GENESIS", "VERSION", "Book", "Row", "canonical", "hash_of", "now"]
+
+GENESIS = "0" * 64
+Row = tuple[object, ...]
+
+VERSION = 2  # 1 had no signed heads
+_SCHEMA = (
+    "CREATE TABLE events (seq INTEGER PRIMARY KEY, utc TEXT NOT NULL, request_id TEXT NOT NULL,"
+    " branch TEXT NOT NULL, event TEXT NOT NULL, facts TEXT NOT NULL, previous TEXT NOT NULL,"
+    " hash TEXT NOT NULL)",
+    "CREATE UNIQUE INDEX received_once ON events (request_id) WHERE event = 'received'",
+    "CREATE TRIGGER never_changed BEFORE UPDATE ON events"
+    " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+    "CREATE TRIGGER never_deleted BEFORE DELETE ON events"
+    " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+)
+_HEAD_SCHEMA = (
+    "CREATE TABLE head (place INTEGER PRIMARY KEY CHECK (place = 1), facts TEXT NOT NULL)",
+    "CREATE TABLE identity (place INTEGER PRIMARY KEY CHECK (place = 1), name TEXT NOT NULL)",
+)
+
+
+class Book:
+    """The file and its connection, shared by the views of all branches."""
+
+    def __init__(self, path: Path | None, anchor: Path | None, readonly: bool) -> None:
+        self.place = "the ledger in memory" if path is None else str(path)
+        self.turn = threading.RLock()
+        self.heads = None if path is None else Heads(path, anchor)
+        self.readonly = readonly
+        self._tree, self._last = Tree(), GENESIS
+        if self.heads is not None and path is not None and not path.exists():
+            self.heads.check_free(self.place)
+        try:
+            self.db = connect(path, readonly=readonly)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"cannot open {self.place}: {error}; check that its folder exists and is writable"
+            ) from error
+        self.close = weakref.finalize(self, self.db.close)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        try:
+            if not self.readonly:
+                self.db.execute("PRAGMA journal_mode=DELETE")
+                self.db.execute(
+                    "PRAGMA synchronous=EXTRA"
+                )  # FULL, and the folder after the journal
+                if version_of(self.db) < VERSION:
+                    with self.transaction():  # another process may have been first
+                        self._bring_up()
+            self.version = version_of(self.db)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self.place} cannot be read as a ledger: {error}; restore it from a backup or "
+                "choose another folder"
+            ) from error
+        readable = range(1, VERSION + 1) if self.readonly else (VERSION,)
+        if self.version not in readable:
+            raise LedgerError(
+                f"{self.place} has format {self.version}, this version reads {VERSION}; use the "
+                "version that wrote it"
+            )
+
+    def _bring_up(self) -> None:
+        """Make the tables, or those that the first format had not."""
+        version = version_of(self.db)
+        if version == 0:
+            if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                raise LedgerError(
+                    f"{self.place} is another program's database; choose another path"
+                )
+            create(self.db, (*_SCHEMA, *_HEAD_SCHEMA), VERSION)
+        elif version == 1:
+            create(self.db, _HEAD_SCHEMA, VERSION)
+        else:
+            return
+        self.db.execute("INSERT INTO identity VALUES (1, ?)", (uuid.uuid4().hex,))
+        self.sign(is_new=True)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Keep everyone else from writing until the block ends; undo it on an exception."""
+        if self.readonly:
+            raise LedgerError(f"{self.place} was opened to be read only")
+        # The head's file follows the ledger in the same order for all processes.
+        turn = nullcontext() if self.heads is None else self.heads.turn()
+        with self.turn, turn:
+            try:
+                with transaction(self.db, self.place, LedgerError):
+                    self._catch_up()
+                    yield
+            except BaseException:
+                self._tree, self._last = Tree(), GENESIS  # what was added is undone
+                raise
+            if self.heads is not None and (head := self.head()) is not None:
+                self.heads.write(head)
+
+    def _catch_up(self) -> None:
+        """Read what other processes added; refuse to vouch for what nobody signed."""
+        if self.heads is None or version_of(self.db) < VERSION:
+            return
+        self._read_tree()
+        head = self.head()
+        if head is None or (head.size, head.root) != (self._tree.size, self._tree.root.hex()):
+            raise LedgerError(
+                f"{self.place} does not hold what its signed head says; see "
+                f"`fedunlearn verify` and restore it from a backup"
+            )
+
+    def _read_tree(self) -> None:
+        found = self.db.execute(
+            "SELECT hash FROM events WHERE seq > ? ORDER BY seq", (self._tree.size,)
+        )
+        for (own,) in found.fetchall():
+            self._tree.add(str(own).encode())
+            self._last = str(own)
+
+    def sign(self, *, is_new: bool = False) -> None:
+        """Bring the head up to the last event, inside a transaction."""
+        if self.heads is None:
+            return
+        self._read_tree()
+        utc = now().isoformat(timespec="milliseconds")
+        head = self.heads.sign(self.name(), self._tree, self._last, utc, is_new=is_new)
+        self.db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (json.dumps(head.to_json()),))
+
+    def name(self) -> str:
+        """Return the random name of this ledger."""
+        return str(self.db.execute("SELECT name FROM identity").fetchone()[0])
+
+    def head(self) -> Head | None:
+        """Return the signed head that the ledger holds; None: an older format, or in memory."""
+        if self.heads is None or version_of(self.db) < VERSION:
+            return None
+        row = self.db.execute("SELECT facts FROM head").fetchone()
+        if row is None:
+            return None
+        try:
+            return Head.parse(str(row[0]))
+        except LedgerError as error:
+            raise LedgerError(f"the signed head of {self.place} is damaged: {error}") from error
+
+    def rows(self, where: str = "1", values: tuple[object, ...] = ()) -> list[Row]:
+        """Return the rows that fulfil a condition, in order."""
+        try:
+            with self.turn:
+                return self.db.execute(
+                    "SELECT seq, utc, request_id, branch, event, facts, previous, hash "
+                    f"FROM events WHERE {where} ORDER BY seq",
+                    values,
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self.place} cannot be read: {error}; restore it from a backup"
+            ) from error
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+def canonical(value: object) -> str:
+    """Return plain, finite JSON values as one text; LedgerError for anything else."""
+    try:
+        return json.dumps(
+            value,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+            default=_plain,
+        )
+    except (TypeError, ValueError) as error:
+        raise LedgerError(
+            f"the facts of an event must be plain, finite JSON values: {error}"
+        ) from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):  # a measurement, not an array
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is none")
+
+
+def hash_of(fields: Row) -> str:
+    """Return the hash of an event: all its fields but the last."""
+    return hashlib.sha256(canonical(list(fields)).encode()).hexdigest()

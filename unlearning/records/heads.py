@@ -1,0 +1,220 @@
+"""Signed heads of a ledger: what it holds at a moment, kept where a cut ledger cannot reach.
+
+A head names the ledger, the number of its events, the Merkle root over their hashes and the hash of
+the last one, signed with the run folder's own key. It stands in the ledger, in ``ledger.head``
+beside it and, one line per event, in an anchor that may lie on another machine. Whoever can read
+the private key and write all three can still forge; an anchor out of their reach tells.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from unlearning.errors import LedgerError
+from unlearning.records.files import write_atomically
+from unlearning.records.merkle import Tree
+from unlearning.records.seal import Seal, is_signed_by
+
+__all__ = ["Head", "Heads"]
+
+log = logging.getLogger("fedunlearn")
+
+_TAG = "fedunlearn-ledger-head-1"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a ledger held at a moment.
+
+    Parameters
+    ----------
+    ledger : str
+        Its random name.
+    size : int
+        Number of events.
+    root, last : str
+        Hex: Merkle root over the hashes of the events, and the hash of the last.
+    utc : str
+        ISO 8601 time of signing.
+    key : str
+        The public key, hex of 32 bytes.
+    signature : str
+        Over all of the above, hex of 64 bytes.
+    """
+
+    ledger: str
+    size: int
+    root: str
+    last: str
+    utc: str
+    key: str
+    signature: str = ""
+
+    def facts(self) -> dict[str, object]:
+        """Return what is signed."""
+        found = asdict(self)
+        del found["signature"]
+        return {"tag": _TAG, **found}
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values."""
+        return {**self.facts(), "signature": self.signature}
+
+    @staticmethod
+    def parse(text: str) -> Head:
+        """Return the head that a text holds.
+
+        Raises
+        ------
+        LedgerError
+            If it is none.
+        """
+        try:
+            return Head.from_json(json.loads(text))
+        except ValueError as error:
+            raise LedgerError(f"it is no head of a ledger: {error}") from error
+
+    @staticmethod
+    def from_json(value: object) -> Head:
+        """Return the head that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        LedgerError
+            If it is none.
+        """
+        if not isinstance(value, Mapping) or value.get("tag") != _TAG:
+            raise LedgerError("it is no head of a ledger")
+        kinds = {name: value.get(name) for name in Head.__dataclass_fields__}
+        size = kinds.pop("size")
+        if type(size) is not int or any(not isinstance(text, str) for text in kinds.values()):
+            raise LedgerError("it is no head of a ledger")
+        return Head(size=size, **{name: str(text) for name, text in kinds.items()})
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the signature fits the facts and the key that they name."""
+        return is_signed_by(self.key, self.signature, self.facts())
+
+
+class Heads:
+    """The key of a ledger, and the places outside it where its head is kept.
+
+    Parameters
+    ----------
+    ledger : Path
+        The ledger's file; key, public key and head lie beside it under its name.
+    anchor : Path or None
+        A file, at best on another machine, that gets a line with every head.
+    """
+
+    def __init__(self, ledger: Path, anchor: Path | None = None) -> None:
+        self.key = ledger.with_suffix(".key")
+        self.public = ledger.with_suffix(".pub")
+        self.file = ledger.with_suffix(".head")
+        self.anchor = anchor
+        self._lock = ledger.with_name(f".{ledger.stem}.lock")
+        self._seal: Seal | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keep other processes from writing ledger and head until the block ends."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LedgerError(
+                f"cannot write beside {self.file}: {error.strerror}; remove the cause and run it "
+                "again"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def check_free(self, place: str) -> None:
+        """Refuse to begin a ledger anew where one was.
+
+        Raises
+        ------
+        LedgerError
+            If a head vouches for one that is gone.
+        """
+        if self.file.exists():
+            raise LedgerError(
+                f"{place} is missing, but {self.file.name} beside it vouches for one; restore it "
+                "from a backup"
+            )
+
+    def seal(self, *, is_new: bool) -> Seal:
+        """Return the key, a new one where the ledger is new."""
+        if self._seal is None:
+            wanted = is_new and not self.key.exists()
+            self._seal = Seal.make(self.key) if wanted else Seal.read(self.key)
+        return self._seal
+
+    def renew(self) -> tuple[str, str]:
+        """Make another key; the old files stay beside it. Return the old and the new public key."""
+        before = ""
+        if self.public.exists():
+            from unlearning.records.seal import fingerprint_of, read_public
+
+            before = read_public(self.public)
+            mark = fingerprint_of(before)[:8]
+            os.replace(self.public, self.public.with_name(f"{self.public.stem}-{mark}.pub"))
+            if self.key.exists():
+                os.replace(self.key, self.key.with_name(f"{self.key.stem}-{mark}.key"))
+        self._seal = Seal.make(self.key)
+        return before, self._seal.public
+
+    def sign(self, ledger: str, tree: Tree, last: str, utc: str, *, is_new: bool) -> Head:
+        """Return the signed head of a tree."""
+        seal = self.seal(is_new=is_new)
+        bare = Head(ledger, tree.size, tree.root.hex(), last, utc, seal.public)
+        return Head(**{**asdict(bare), "signature": seal.sign(bare.facts())})
+
+    def write(self, head: Head) -> None:
+        """Keep a head in the file and in the anchor; a newer one is not replaced."""
+        text = json.dumps(head.to_json(), sort_keys=True)
+        known = self.read()
+        if known is None or known.size <= head.size:
+            write_atomically(self.file, text.encode())
+        if self.anchor is None:
+            return
+        try:
+            with self.anchor.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:  # the event stands; verify tells how far the anchor reaches
+            log.warning("the anchor %s cannot be written: %s", self.anchor, error.strerror)
+
+    def read(self) -> Head | None:
+        """Return the head in the file, None if it is missing or damaged."""
+        try:
+            return Head.parse(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, LedgerError):
+            return None
+
+    def anchored(self) -> list[Head]:
+        """Return the heads in the anchor, in order.
+
+        Raises
+        ------
+        LedgerError
+            If the file is missing or a line is none.
+        """
+        if self.anchor is None:
+            return []
+        try:
+            lines = self.anchor.read_text(encoding="utf-8").splitlines()
+            return [Head.parse(line) for line in lines if line.strip()]
+        except (OSError, ValueError, LedgerError) as error:
+            raise LedgerError(f"the anchor {self.anchor} cannot be read: {error}") from error

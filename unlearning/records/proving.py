@@ -1,0 +1,109 @@
+"""Whether a ledger is what its chain, its signed heads and its anchor say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlearning.errors import LedgerError
+from unlearning.records.book import GENESIS, VERSION, Book, Row, hash_of
+from unlearning.records.heads import Head, Heads
+from unlearning.records.merkle import Tree
+from unlearning.records.seal import read_public
+
+__all__ = ["check_chain", "check_heads"]
+
+
+def check_chain(rows: Sequence[Row], place: str, head: str | None) -> None:
+    """Check the chain of events, and that it contains a head noted earlier.
+
+    Raises
+    ------
+    LedgerError
+        Naming the ``seq`` where it breaks.
+    """
+    previous, found = GENESIS, head in (None, GENESIS)
+    for seq, row in enumerate(rows, start=1):
+        problem = None
+        if row[0] != seq:
+            problem = f"event {seq} is missing"
+        elif row[6] != previous:
+            problem = f"event {seq} does not follow the event before it"
+        elif row[7] != hash_of(row[:7]):
+            problem = f"event {seq} was changed after it was written"
+        if problem:
+            raise LedgerError(
+                f"the chain of {place} breaks at seq {seq}: {problem}; restore it from a backup"
+            )
+        previous = str(row[7])
+        found = found or previous == head
+    if not found:
+        raise LedgerError(
+            f"{place} does not contain the head {head}: its end was cut off, or the head is "
+            "another ledger's; restore it from a backup"
+        )
+
+
+def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[str]) -> None:
+    """Hold the events against the head in the ledger, the one beside it and the anchor's.
+
+    Parameters
+    ----------
+    rows : sequence
+        The events.
+    book : Book
+        Where they come from.
+    renewed : sequence of str
+        The public keys that the ledger itself names as later ones.
+
+    Raises
+    ------
+    LedgerError
+        Saying which head does not fit, and how.
+    """
+    if book.heads is None or book.version != VERSION:
+        return
+    tree, roots = Tree(), [Tree().root.hex()]
+    for row in rows:
+        tree.add(str(row[7]).encode())
+        roots.append(tree.root.hex())
+    witness = _Witness(book.place, book.name(), roots, {read_public(book.heads.public), *renewed})
+    inside = book.head()
+    if inside is None:
+        raise LedgerError(f"{book.place} has lost its signed head; restore it from a backup")
+    witness.check(inside, "its signed head", is_last=True)
+    _check_outside(witness, book.heads)
+
+
+def _check_outside(witness: _Witness, heads: Heads) -> None:
+    beside = heads.read()
+    if beside is None:
+        raise LedgerError(
+            f"{heads.file} is missing or damaged: nothing beside {witness.place} tells whether its "
+            "end was cut off; restore it from a backup"
+        )
+    witness.check(beside, heads.file.name)
+    for noted in heads.anchored():
+        witness.check(noted, f"the anchor {heads.anchor}")
+
+
+class _Witness:
+    """What the events of a ledger say, to hold heads against."""
+
+    def __init__(self, place: str, name: str, roots: list[str], keys: set[str]) -> None:
+        self.place, self._name, self._roots, self._keys = place, name, roots, keys
+
+    def check(self, found: Head, where: str, *, is_last: bool = False) -> None:
+        """Refuse a head that the events do not bear out; the last one covers all of them."""
+        held = len(self._roots) - 1
+        if not found.is_signed or found.key not in self._keys or found.ledger != self._name:
+            raise LedgerError(f"{where} is not signed by the key of {self.place}: it was changed")
+        says = f"{self.place} holds {held} event(s), {where} vouches for {found.size}: "
+        if found.size > held:
+            raise LedgerError(f"{says}its end was cut off; restore it from a backup")
+        if found.root != self._roots[found.size]:
+            raise LedgerError(
+                f"the first {found.size} event(s) of {self.place} are not those that {where} "
+                "vouches for; restore it from a backup"
+            )
+        if is_last and found.size < held:
+            raise LedgerError(f"{says}the rest was added by somebody without the key")
