@@ -13,10 +13,12 @@ from typing import ClassVar, Protocol
 from unlearning.arrays import Arrays, digest
 from unlearning.records.history import History
 from unlearning.records.ledger import ANSWER, Ledger
+from unlearning.records.merkle import root_of
 from unlearning.request import Guarantee, Request
 
 __all__ = ["Guard", "Inspection", "Unlearner", "fulfil"]
 
+Files = Mapping[str, tuple[str, int]]
 Measure = Callable[[Arrays, Arrays], Mapping[str, float | None]]
 
 
@@ -152,6 +154,7 @@ def fulfil(
         strategy.discard()
         ledger.add(request.id, "failed", **facts, reason=f"{type(error).__name__}: {error}")
         raise
+    held = history.digests()
     if strategy.rewritten is not None:
         history.adopt(strategy.rewritten)
         strategy.discard()
@@ -164,9 +167,26 @@ def fulfil(
         model_after=digest(after),
         metrics=metrics,
         deletion=dict(deletion),
+        deleted=_deleted(held, history.digests()),
         **found,
     )
     return after
+
+
+_LISTED = 20  # deleted files named one by one; a root over all of them stands beside
+
+
+def _deleted(before: Files, after: Files) -> dict[str, object]:
+    """Return which files are gone: their number, bytes, digests before, and a root over these."""
+    kept = {digest for digest, _ in after.values()}
+    gone = sorted((name, *found) for name, found in before.items() if found[0] not in kept)
+    entries = [f"{digest}  {name}".encode() for name, digest, _ in gone]
+    return {
+        "files": len(gone),
+        "bytes": sum(size for _, _, size in gone),
+        "root": root_of(entries).hex(),
+        "first": [entry.decode() for entry in entries[:_LISTED]],
+    }
 
 
 def _hold(request: Request, ledger: Ledger, reasons: tuple[str, ...], **facts: object) -> None:

@@ -16,6 +16,7 @@ from experiments.cli.attacks import attack
 from experiments.cli.audits import audit
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
+from experiments.cli.receipts import extend, receipt, rekey, withdraw
 from experiments.cli.reports import families, report
 from experiments.cli.requests import claim, release, request
 from experiments.cli.runs import compare, resume, run, status, verify
@@ -85,6 +86,9 @@ _COMMANDS = (
     request,
     claim,
     release,
+    withdraw,
+    extend,
+    rekey,
     status,
     report,
     families,
@@ -96,3 +100,4 @@ _COMMANDS = (
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)
 app.add_typer(kit)
+app.add_typer(receipt)

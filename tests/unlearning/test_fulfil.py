@@ -101,8 +101,13 @@ def test_the_ledger_tells_the_whole_story(ledger: Ledger, history: History) -> N
         "options": {"interval": 2},
         "model_before": digest(BEFORE),
     }
+    deleted = fulfilled.facts["deleted"]
+    assert isinstance(deleted, dict)
+    assert (deleted["files"], len(deleted["first"]), len(deleted["root"])) == (2, 2, 64)
+    assert all("client-00001" in line or "global" in line for line in deleted["first"])
     assert fulfilled.facts == {
         **common,
+        "deleted": deleted,
         "model_after": digest(AFTER),
         "metrics": {"mia_auc": 0.5},
         "deletion": {"acknowledged": [1], "unacknowledged": []},

@@ -261,6 +261,10 @@ class History(Past):
         """
         rewriting.truncate(self, after_round)
 
+    def digests(self) -> dict[str, tuple[str, int]]:
+        """Return what is stored: by path below the history, the SHA-256 and the size in bytes."""
+        return {blob.path: (blob.sha256, blob.size) for blob in self.store.select()}
+
     # --- health --------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:

@@ -22,6 +22,7 @@ from unlearning.records.book import GENESIS, Book, Row, canonical, hash_of, now
 from unlearning.records.heads import Head
 from unlearning.records.merkle import proof
 from unlearning.records.proving import check_chain, check_heads
+from unlearning.records.seal import Seal
 from unlearning.records.states import EVENTS
 from unlearning.request import Forgotten, Request
 
@@ -238,6 +239,32 @@ class Ledger:
         if request_id is None:
             return [_event(row) for row in self._book.rows()]
         return [_event(row) for row in self._book.rows("request_id = ?", (request_id,))]
+
+    def rows_of(self, request_id: str) -> list[Row]:
+        """Return the events of a request as they are hashed: all fields, in order.
+
+        Raises
+        ------
+        LedgerError
+            If the request is unknown.
+        """
+        rows = self._book.rows("request_id = ?", (request_id,))
+        if not rows:
+            raise LedgerError(unknown("request", request_id, [r.id for r in self.requests()]))
+        return rows
+
+    @property
+    def seal(self) -> Seal:
+        """The key that signs the head.
+
+        Raises
+        ------
+        LedgerError
+            If it is lost, or the ledger is one in memory.
+        """
+        if self._book.heads is None:
+            raise LedgerError("a ledger in memory has no key")
+        return self._book.heads.seal(is_new=False)
 
     def requests(self) -> list[Request]:
         """Return all requests, in the order received."""
