@@ -218,7 +218,12 @@ class Participant(NumPyClient):
         before = len(self._kept(self.memory.tombstones))
         self.memory.bury(omission)
         kept = len(self._kept(self.memory.tombstones | omission))
-        return {Wire.CLIENT: self.client, "deleted-examples": before - kept}
+        named = len(self.holdings.train) - len(self._kept(omission))
+        return {
+            Wire.CLIENT: self.client,
+            Wire.NAMED_EXAMPLES: named,
+            "deleted-examples": before - kept,
+        }
 
     def _local(self, config: Config, extras: Arrays, arrays: Arrays | None = None) -> Local:
         """Split the training data by what is forgotten for good and what is being forgotten."""

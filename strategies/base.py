@@ -21,7 +21,7 @@ from strategies.exchange import (
     RECOVER,
     UNLEARN,
     Exchange,
-    check_finite,
+    check_model,
     evaluation_messages,
     mean_measures,
     missing,
@@ -174,7 +174,7 @@ class UnlearningStrategy(FedAvg):
                     yield reply
 
             current = self.learn(server_round, arrays, noted())
-            check_finite(current, f"the model of round {server_round}", type(self).__name__)
+            self._check_model(current, arrays, f"the model of round {server_round}")
             return current
 
     def rewrite(self, history: History, *, before: int) -> History:
@@ -273,7 +273,7 @@ class UnlearningStrategy(FedAvg):
             If what the strategy needs was not recorded.
         """
         federation, roster = self.federation, self._roster
-        held = frozenset(federation.ledger.held())
+        held = serving.unanswered(federation)
         if not serving.leave(federation, roster, request, history, held):
             return arrays
         if not roster.clients:
@@ -292,10 +292,7 @@ class UnlearningStrategy(FedAvg):
                 before, current = current, self._unlearning_round(server_round, current, held)
                 if current is not before:  # else nobody was asked and nothing was done
                     federation.observe("unlearn", server_round, current)
-            difference = named.mismatch(arrays, current)
-            if difference and federation.model is None:
-                raise FederationError(f"{type(self).__name__} returned a model whose {difference}")
-            check_finite(current, "the unlearned model", type(self).__name__)
+            self._check_model(current, arrays, "the unlearned model")
             if federation.model is not None and self.rewritten is None:
                 serving.keep_participants(self.rewrite(history, before=1), request, history)
         except BaseException:
@@ -309,8 +306,8 @@ class UnlearningStrategy(FedAvg):
         federation.edited = federation.completed
         return current
 
-    def dismiss(self, request: Request) -> dict[str, list[int]]:
-        """Have the owners delete for good; return who acknowledged and who did not answer."""
+    def dismiss(self, request: Request) -> dict[str, object]:
+        """Have the owners delete for good; return who acknowledged, who did not, and how much."""
         return serving.dismiss(self.federation, self._roster, request)
 
     def overlap(self, request: Request) -> dict[str, object]:
@@ -345,7 +342,7 @@ class UnlearningStrategy(FedAvg):
                 stop=federation.stop,
             )
         timeout = federation.timeout_s = min(federation.timeout_s, timeout)
-        federation.forgotten = federation.ledger.forgotten()
+        federation.forgotten, federation.failed = federation.ledger.forgotten(), frozenset()
         federation.roster.forget(federation.forgotten.clients)
         if not federation.completed:
             federation.history.start(to_arrays(initial_arrays))
@@ -353,11 +350,11 @@ class UnlearningStrategy(FedAvg):
         common = (timeout, train_config, evaluate_config, evaluate_fn)
         result = flower(federation.roster, initial_arrays, num_rounds, *common)
         arrays = result.arrays if num_rounds else initial_arrays
-        while federation.ledger.due(federation.completed):
+        while serving.due(federation):
             before = {request.id for request in federation.ledger.waiting()}
             arrays = to_record(self._serve_due(to_arrays(arrays)))
             if before <= {request.id for request in federation.ledger.waiting()}:
-                break  # what is left is held: the model in force stays as it is
+                break  # what is left is held or failed: the model in force stays as it is
             if federation.recovery_rounds and federation.roster.clients:
                 rounds = federation.recovery_rounds
                 result = flower(federation.roster, arrays, rounds, *common)
@@ -427,13 +424,17 @@ class UnlearningStrategy(FedAvg):
             )
         return self.federation.roster
 
+    def _check_model(self, current: Arrays, before: Arrays, what: str) -> None:
+        like = before if self.federation.model is None else None
+        check_model(current, like, what, type(self).__name__)
+
     def _has_recovered(self) -> bool:
         loss = mean_over(self._losses, self._losses.keys())
         return has_recovered(loss, self._before, self.federation.tolerance)
 
     def _is_at_rest(self) -> bool:
         """Return whether recovery is over and no request is to come."""
-        return self._has_recovered() and not self.federation.ledger.waiting()
+        return self._has_recovered() and not serving.outstanding(self.federation)
 
     def _serve_due(self, arrays: Arrays) -> Arrays:
         return serving.serve_due(self, self.federation, self._roster, arrays)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import Federation
@@ -24,7 +25,7 @@ __all__ = [
     "UNLEARN",
     "Exchange",
     "Hook",
-    "check_finite",
+    "check_model",
     "evaluation_messages",
     "mean_measures",
     "missing",
@@ -159,26 +160,43 @@ class Exchange:
 
         Where the federation wants it, and all of them trained one model, they are made harmless
         first. They are counted when the last has come, still inside the hook, so that a round with
-        too few of them is not recorded either.
+        too few of them is not recorded either. Where nobody who was asked holds any data, the mean
+        of no models is the model as it is; a hook that unlearns by answers of another kind is told
+        that there are none, since parts of these clients may have to go.
 
         Raises
         ------
         FederationError
-            If too few replies are valid, or what the hook makes of them is not finite.
+            If too few replies are valid, or what the hook makes of them is no finite model.
         """
         stream = self._counted(replies)
         if robust and self.federation.robust is not None:
             stream = self.federation.robust.cleaned(self.arrays, stream)
         first = next(stream, None)
-        if first is None:
+        if first is not None:
+            stream = _again(first, stream)
+        elif not self._is_idle:
             raise FederationError(self._too_few(0))
-        current = hook(self.number, self.arrays, _again(first, stream))
+        elif self.phase != UNLEARN or self._asks_models:
+            log.info("round %d: nobody who was asked holds any data; nothing changes", self.number)
+            return self.arrays
+        current = hook(self.number, self.arrays, stream)
         for _ in stream:  # a hook may stop early; what it left is still checked and counted
             pass
-        check_finite(current, f"the model of round {self.number}", self.who)
+        like = self.arrays if self.federation.model is None else None
+        check_model(current, like, f"the model of round {self.number}", self.who)
         if self.arrays.keys() != current.keys():
             return current
         return {name: current[name] for name in self.arrays}
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether everyone who was asked answered that no data are there any more."""
+        return self.roster.lost.keys() >= self.asked.keys() and not missing(self.roster.lost)
+
+    @property
+    def _asks_models(self) -> bool:
+        return all(instruction.answers == "model" for instruction in self.asked.values())
 
     def _address(self, client: int, instruction: Instruction) -> list[int]:
         """Return the address of a client's randomness."""
@@ -214,8 +232,30 @@ def missing(lost: Mapping[int, str]) -> dict[int, str]:
     return {client: why for client, why in lost.items() if why != _NOTHING_LEFT}
 
 
-def check_finite(arrays: Arrays, what: str, who: str) -> None:
-    """Raise FederationError if a model that a strategy made is not finite."""
+def check_model(arrays: Arrays, like: Arrays | None, what: str, who: str) -> None:
+    """Refuse what a strategy gives back if it is no model to go on with.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        What a hook returned.
+    like : Arrays or None
+        A model whose names, shapes and dtypes it must have; None: any will do.
+    what, who : str
+        The model and the strategy in words.
+
+    Raises
+    ------
+    FederationError
+        If it is no mapping of names to numeric arrays, differs from ``like``, or is not finite.
+    """
+    found: object = arrays  # of a strategy of one's own, whatever its signature says
+    if not isinstance(found, Mapping) or not all(map(_is_numeric, found.values())):
+        raise FederationError(
+            f"{what} that {who} made is no mapping of names to numeric arrays; correct the hook"
+        )
+    if like is not None and (difference := named.mismatch(like, arrays)):
+        raise FederationError(f"{who} returned a model whose {difference}")
     if not named.is_finite(arrays):
         raise FederationError(
             f"{what} is not finite and was discarded; lower the learning rate or the step of {who}"
@@ -275,6 +315,10 @@ def mean_measures(replies: Iterable[Message]) -> MetricRecord | None:
             for name in ("loss", "accuracy")
         }
     )
+
+
+def _is_numeric(found: object) -> bool:
+    return isinstance(found, np.ndarray) and found.dtype.kind in "biuf"
 
 
 def _again(first: Reply, rest: Iterator[Reply]) -> Iterator[Reply]:

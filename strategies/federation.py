@@ -139,6 +139,9 @@ class Federation:
         What clients reported in the last learning round: mean training loss in nats, examples.
     forgotten : Forgotten
         Who and what may never be trained on again.
+    failed : frozenset of str
+        Requests that failed since the run was started; they are not tried again before the next
+        start, or before somebody asks anew.
     costs : dict
         Cost by phase: ``learn``, ``unlearn``, ``recover``.
     """
@@ -174,6 +177,7 @@ class Federation:
     edited: int = -1
     losses: Mapping[int, tuple[float, int]] = field(default_factory=dict)
     forgotten: Forgotten = field(default_factory=Forgotten)
+    failed: frozenset[str] = frozenset()
     costs: dict[str, Cost] = field(default_factory=dict)
     _aside_s: float = 0.0
 

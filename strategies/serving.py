@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from strategies.exchange import UNLEARN, Exchange, missing
 from strategies.federation import Federation
 from strategies.roster import DELETE, Roster
 from strategies.wire import to_content
-from unlearning.arrays import Arrays
-from unlearning.errors import FedUnlearnError, HistoryError
+from unlearning.arrays import Array, Arrays
+from unlearning.errors import HistoryError, LedgerError
 from unlearning.fulfil import Unlearner, fulfil
 from unlearning.protocol import Instruction, Wire, part
 from unlearning.records.history import History
@@ -24,16 +25,24 @@ from unlearning.request import Forgotten, Request
 
 __all__ = [
     "dismiss",
+    "due",
     "forgotten_before",
     "is_concerned",
     "keep_participants",
     "leave",
+    "outstanding",
     "overlap",
     "ready",
     "serve_due",
+    "unanswered",
 ]
 
 log = logging.getLogger("fedunlearn")
+
+_FATES = {
+    "refused": "was refused",
+    "failed": "failed, its data stay out of training; ask again, with another strategy if need be",
+}
 
 
 def serve_due(
@@ -64,12 +73,31 @@ def serve_due(
             if (held := federation.ledger.held().get(request.id)) is not None:
                 federation.edited = edited
                 log.warning("request %s is held: %s", request.id, held.facts["reason"])
-        except FedUnlearnError as error:
-            if federation.ledger.state(request.id) != "refused":
-                raise
+        except (InterruptedError, LedgerError):  # the run was cancelled, or cannot go on
+            raise
+        except Exception as error:
             # A request that cannot be served must not end the federation for all.
-            log.warning("request %s was refused: %s", request.id, error)
+            state = federation.ledger.state(request.id)
+            log.warning("request %s %s: %s", request.id, _FATES.get(state, state), error)
+            if state == "refused":
+                continue
+            log.debug("request %s", request.id, exc_info=True)
+            federation.edited = edited
+            federation.failed |= {request.id}
+            federation.forgotten = federation.forgotten | request
+            roster.forget(request.leavers)
     return arrays
+
+
+def outstanding(federation: Federation) -> list[Request]:
+    """Return the requests that are still to be served; those that failed wait to be asked anew."""
+    return [r for r in federation.ledger.waiting() if r.id not in federation.failed]
+
+
+def due(federation: Federation) -> list[Request]:
+    """Return the requests that are due, those left out that failed since the run was started."""
+    found = federation.ledger.due(federation.completed)
+    return [request for request in found if request.id not in federation.failed]
 
 
 def ready(federation: Federation, roster: Roster) -> list[Request]:
@@ -78,11 +106,11 @@ def ready(federation: Federation, roster: Roster) -> list[Request]:
     The rest is held, its data out of training from now on.
     """
     ledger = federation.ledger
-    due = ledger.due(federation.completed)
-    released = [request for request in due if ledger.is_released(request.id)]
-    waiting = [request for request in due if request not in released]
+    found = due(federation)
+    released = [request for request in found if ledger.is_released(request.id)]
+    waiting = [request for request in found if request not in released]
     if len(waiting) >= federation.batch:
-        return due
+        return found
     held = ledger.held()
     for request in waiting:
         federation.forgotten = federation.forgotten | request
@@ -93,8 +121,13 @@ def ready(federation: Federation, roster: Roster) -> list[Request]:
     return released
 
 
+def unanswered(federation: Federation) -> frozenset[str]:
+    """Return the requests that are held or failed: the model still rests on what they name."""
+    return frozenset(request.id for request in federation.ledger.waiting())
+
+
 def forgotten_before(forgotten: Forgotten, request: Request, held: frozenset[str]) -> Forgotten:
-    """Return what the model no longer rests on: requests before this one that are not held."""
+    """Return what the model no longer rests on: requests before this one that were answered."""
     return Forgotten(
         tuple(r for r in forgotten.requests if r.id != request.id and r.id not in held)
     )
@@ -158,8 +191,15 @@ def keep_participants(clean: History, request: Request, history: History) -> Non
                     entry.note(client, count)
 
 
-def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[str, list[int]]:
-    """Have the owners delete for good; return who acknowledged and who did not answer."""
+def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[str, object]:
+    """Have the owners delete for good.
+
+    Returns
+    -------
+    dict
+        Who ``acknowledged`` and who stayed ``unacknowledged``, by id, and how many ``examples`` of
+        what the request names those who answered hold; 0: there was nothing to forget.
+    """
     owners = request.owners(roster.nodes)
     model = ArrayRecord()
 
@@ -172,11 +212,17 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
         return Message(to_content(model, {}, facts), roster.nodes[client], DELETE)
 
     replies = roster.send_and_receive(map(ask, owners), timeout=federation.timeout_s)
-    done = [roster.sender(reply) for reply in replies if _acknowledges(reply, roster)]
-    return {
-        "acknowledged": sorted(done),
-        "unacknowledged": sorted(set(owners) - set(done)),
-    }
+    done: dict[int, int] = {}
+    for reply in replies:
+        receipt = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
+        client, count = roster.sender(reply), receipt.get(Wire.NAMED_EXAMPLES)
+        if receipt.get(Wire.CLIENT) == client:  # it answers for itself
+            done[client] = max(count, 0) if isinstance(count, int) else 0
+    left = sorted(set(owners) - done.keys())
+    total = sum(done.values())
+    if not total and not left:
+        log.info("request %s: its owners hold nothing of it; nothing to forget", request.id)
+    return {"acknowledged": sorted(done), "unacknowledged": left, "examples": total}
 
 
 def overlap(federation: Federation, roster: Roster, request: Request) -> dict[str, object]:
@@ -189,17 +235,21 @@ def overlap(federation: Federation, roster: Roster, request: Request) -> dict[st
         (``copies``), the ``clients`` that hold one, and those that were ``unanswered``. Equal
         bits alone are found.
     """
-    owners = set(request.owners(roster.nodes))
+    there = set(roster.clients) | request.leavers  # who left before has nothing to say any more
+    owners = set(request.owners(there & roster.nodes.keys()))
     salt = {"salt": secrets.token_hex(32)}
     how = Instruction("fingerprints", salt, arrays={}, answers="free")
     asked = dict.fromkeys(sorted(owners | set(roster.clients)), how)
-    held = frozenset(federation.ledger.held())
+    held = unanswered(federation)
     exchange = Exchange(federation, roster, asked, {}, 0, UNLEARN, request=request, held=held)
     roster.helping = request.leavers
     gone: Counter[bytes] = Counter()
     kept: dict[int, set[bytes]] = {}
     try:
         for reply in exchange.ask():
+            if any(not _hashes(reply.arrays.get(name)) for name in ("forget", "retain")):
+                roster.lost[reply.client] = "quarantined: it sent no fingerprints"
+                continue
             gone.update(map(bytes, reply.arrays["forget"]))
             kept[reply.client] = set(map(bytes, reply.arrays["retain"]))
     finally:
@@ -213,7 +263,6 @@ def overlap(federation: Federation, roster: Roster, request: Request) -> dict[st
     }
 
 
-def _acknowledges(reply: Message, roster: Roster) -> bool:
-    """Return whether a client answers for itself that it deleted."""
-    receipt = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
-    return receipt.get(Wire.CLIENT) == roster.sender(reply)
+def _hashes(found: Array | None) -> bool:
+    """Return whether an array holds one hash per row."""
+    return found is not None and found.ndim == 2 and found.dtype == np.uint8

@@ -123,7 +123,9 @@ def read_reply(
         raise BadReplyError(f"arrays cannot be read ({reason})") from error
     metrics = dict(record)
     count = metrics.pop(Wire.NUM_EXAMPLES, None)
-    if not isinstance(count, int) or count < 0 or (declared is not None and count > declared):
+    # An answer that is no model has no weight; an owner that is empty may say so with a 1.
+    most = declared if declared is None or model_like else max(declared, 1)
+    if not isinstance(count, int) or count < 0 or (most is not None and count > most):
         raise BadReplyError(f"{Wire.NUM_EXAMPLES} is {count!r}, expected 0 to {declared}")
     if model_like and (difference := named.mismatch(sent, arrays)):
         raise BadReplyError(difference)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from unlearning.arrays import Arrays, digest
+from unlearning.errors import FedUnlearnError
 from unlearning.records.history import History
 from unlearning.records.ledger import ANSWER, Ledger
 from unlearning.records.merkle import root_of
@@ -118,8 +119,9 @@ def fulfil(
     RequestError
         If the guard refuses it; the ledger then says ``refused``.
     Exception
-        Whatever the unlearning raised; the ledger then says ``failed``, and the data stay out of
-        training all the same.
+        Whatever the unlearning, the guard, the judge or the deletion raised; the ledger then says
+        ``failed`` and why, and the data stay out of training all the same. The request can be
+        served again, by another strategy as well.
     """
     ledger.receive(request)
     if ledger.state(request.id) in ("fulfilled", "refused"):
@@ -129,12 +131,15 @@ def fulfil(
         if guard is not None:
             guard.check(request)
         strategy.check(request)
-    except Exception as error:
+        options = strategy.options()
+    except FedUnlearnError as error:
         ledger.add(request.id, "refused", **facts, reason=str(error))
         raise
-    ledger.add(
-        request.id, "started", **facts, options=strategy.options(), model_before=digest(arrays)
-    )
+    except Exception as error:  # the strategy is at fault, not the request
+        ledger.add(request.id, "started", **facts, model_before=digest(arrays))
+        _fail(request, ledger, error, facts)
+        raise
+    ledger.add(request.id, "started", **facts, options=options, model_before=digest(arrays))
     found: dict[str, object] = {}
     try:
         after = strategy.unlearn(request, history, arrays)
@@ -150,16 +155,16 @@ def fulfil(
             _hold(request, ledger, reasons, **facts, **found, metrics=metrics)
             return arrays
         deletion = strategy.dismiss(request)
+        held = history.digests()
+        if strategy.rewritten is not None:
+            history.adopt(strategy.rewritten)
+            strategy.discard()
+        else:
+            history.purge(request)
     except BaseException as error:
         strategy.discard()
-        ledger.add(request.id, "failed", **facts, reason=f"{type(error).__name__}: {error}")
+        _fail(request, ledger, error, facts)
         raise
-    held = history.digests()
-    if strategy.rewritten is not None:
-        history.adopt(strategy.rewritten)
-        strategy.discard()
-    else:
-        history.purge(request)
     ledger.add(
         request.id,
         "fulfilled",
@@ -187,6 +192,16 @@ def _deleted(before: Files, after: Files) -> dict[str, object]:
         "root": root_of(entries).hex(),
         "first": [entry.decode() for entry in entries[:_LISTED]],
     }
+
+
+def _fail(
+    request: Request, ledger: Ledger, error: BaseException, facts: Mapping[str, object]
+) -> None:
+    """Write down why a request was not served."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, (KeyboardInterrupt, InterruptedError)):
+        reason = f"{type(error).__name__}: interrupted; it is served when the run goes on"
+    ledger.add(request.id, "failed", **facts, reason=reason)
 
 
 def _hold(request: Request, ledger: Ledger, reasons: tuple[str, ...], **facts: object) -> None:

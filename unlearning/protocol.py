@@ -48,6 +48,7 @@ class Wire:
     KEEP = "keep"  # what else to make while training, or to have at hand: steps, settings, as JSON
     TIMEOUT = "client-timeout-s"
     NUM_EXAMPLES = "num-examples"
+    NAMED_EXAMPLES = "named-examples"  # of a receipt: how many a request for deletion names
     EXAMPLES_PROCESSED = "examples-processed"  # forward-backward passes over single examples
     LOSS = "training-loss"  # mean over the batches of a round, in nats
     CLIENT_SECONDS = "client-seconds"

@@ -40,7 +40,7 @@ from unlearning.packing import PackingError, pack, unpack_file
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.files import write_atomically
 from unlearning.records.history import COLUMNS, History
-from unlearning.records.ledger import Event, Ledger
+from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Request
 
 __all__ = ["Conductor", "Party", "keepsakes", "starting_model"]
@@ -232,11 +232,16 @@ class Conductor:
             branch = self._ledger.on_branch(f"{alias_of(name)}/seed-{seed}")
             try:
                 party = self._branch(grid, name, strategy, federation, branch, arrays, judge, last)
-            except FedUnlearnError as error:
+            except InterruptedError:
+                raise
+            except Exception as error:
                 if name in (RETRAIN, FINE_TUNE):
                     raise
-                # One strategy that cannot answer must not cost the answers of all others.
-                self.failures += (Refused(strategy=name, reason=f"seed {seed}: {error}"),)
+                # One strategy that cannot answer must not cost the answers of all others; one of a
+                # user's own may raise anything.
+                known = isinstance(error, FedUnlearnError)
+                why = f"{error}" if known else f"{type(error).__name__}: {error}"
+                self.failures += (Refused(strategy=name, reason=f"seed {seed}: {why}"),)
             else:
                 parties.append(party)
         self._close(federation, list(strategies))
@@ -341,16 +346,17 @@ class Conductor:
         )
 
     def _expect_served(self, ledger: Ledger) -> None:
-        """Raise where there is no answer: a strategy refused the request, or the guard holds it.
+        """Raise where there is no answer: refused, failed, or held by the guard.
 
         A federation goes on after that, a comparison must not take it for an answer.
         """
         for held in ledger.held().values():
             raise FederationError(f"its answer is held by the guard: {held.facts['reason']}")
         for request in ledger.requests():
-            if ledger.state(request.id) == "refused":
-                (event,) = (e for e in ledger.events(request.id) if _is_refusal(e, ledger.branch))
-                raise UnsupportedRequestError(str(event.facts["reason"]))
+            if (state := ledger.state(request.id)) in ("refused", "failed"):
+                told = [e for e in ledger.events(request.id) if e.branch == ledger.branch]
+                kind = UnsupportedRequestError if state == "refused" else FederationError
+                raise kind(str(told[-1].facts["reason"]))
 
     def _close(self, federation: Federation, names: list[str]) -> None:
         """After a comparison: nothing of the forgotten stays in the run's own stores."""
@@ -483,10 +489,6 @@ class Conductor:
 
     def _served(self) -> list[Request]:
         return [r for r in self._ledger.requests() if self._ledger.state(r.id) == "fulfilled"]
-
-
-def _is_refusal(event: Event, branch: str) -> bool:
-    return (event.event, event.branch) == ("refused", branch)
 
 
 def starting_model(config: Config, task: Task) -> Arrays | None:

@@ -267,8 +267,10 @@ def _unknown(kind: str, value: int, known: Iterable[int]) -> str:
 
 
 def _check_not_asked(request: Request, federation: FederationFacts, ledger: Ledger) -> None:
-    """Refuse what earlier requests ask for in full; those refused do not count."""
-    asked = _asked(ledger)
+    """Refuse what earlier requests ask for in full; those refused or failed do not count."""
+    asked = Forgotten(
+        tuple(one for one in _asked(ledger).requests if ledger.state(one.id) != "failed")
+    )
     owners = request.owners(federation.clients)
     if all(asked.omission(k).covers(request.omission(k)) for k in owners):
         part = next(known for known in asked.requests if set(known.owners(owners)))

@@ -10,6 +10,7 @@ Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNA
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -177,9 +178,13 @@ class EwcAscent(UnlearningStrategy):
         }
 
     def _averaged(self, model: Arrays, replies: Iterable[Reply]) -> Arrays:
+        replies = iter(replies)
+        heard = list(itertools.islice(replies, 1))
+        if not heard:  # nobody who remains holds any data: no parameter matters more than another
+            return normalise({n: np.zeros_like(a) for n, a in model.items()}, self.fisher_floor)
         terms = (
             (answer.num_examples, answer.parts[""])
-            for answer in fitting(replies, model)
+            for answer in fitting(itertools.chain(heard, replies), model)
             if answer.parts
         )
         try:

@@ -179,7 +179,8 @@ class FedOsd(UnlearningStrategy):
         self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
         # A class has holders everywhere: those drawn for a round stand for all of them.
         everyone = request.scope is Scope.CLASS
-        self._holders = () if everyone else request.owners(self._roster.nodes)
+        there = {*self.remaining, *request.leavers}  # who left before is asked nothing any more
+        self._holders = () if everyone else request.owners(there)
         self._done = False
         self._guarded_rounds = self.federation.recovery_rounds
         return arrays, self.unlearning_rounds
@@ -199,7 +200,8 @@ class FedOsd(UnlearningStrategy):
         model = named.parameters(arrays)
         with Rows() as rows:
             target, loss = self._gather(model, replies, rows)
-            if target is None:
+            if target is None:  # no holder has anything of what is to be forgotten
+                self._done = True
                 return arrays
             if loss < self.stop_loss:
                 self._done = True
@@ -239,7 +241,15 @@ class FedOsd(UnlearningStrategy):
         """Fill ``rows``; return the mean gradient on the forget set and the mean loss there."""
         total: Array | None = None
         examples, loss = 0.0, 0.0
-        for answer in fitting(replies, model, ("retain/", "forget/")):
+        unfit: set[int] = set()  # holders whose gradient on the forget set did not fit
+
+        def heard() -> Iterator[Reply]:
+            for reply in replies:
+                if any(name.startswith("forget/") for name in reply.arrays):
+                    unfit.add(reply.client)
+                yield reply
+
+        for answer in fitting(heard(), model, ("retain/", "forget/")):
             if kept := answer.parts.get("retain/"):
                 rows.append(flat(kept, model))
             if gone := answer.parts.get("forget/"):
@@ -250,7 +260,7 @@ class FedOsd(UnlearningStrategy):
                 loss += answer.metrics.get("forget-loss", 0.0) * count
         if total is not None and examples > 0:
             return total / examples, loss / examples
-        if self._holders:
+        if (unfit | set(self.unanswered)) & set(self._holders):
             raise FederationError(
                 "no holder of the forget set sent its gradient, and FedOSD cannot do without; wait "
                 "until one is there, or take a strategy that asks no leaving client (no-t, retrain)"

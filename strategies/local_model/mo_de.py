@@ -102,7 +102,8 @@ class MoDe(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Start the second model, and note who holds something of the forget set."""
         self._degradation = history.initial
-        holders = request.owners(self._roster.nodes) if self.ask_holders else ()
+        there = {*self.remaining, *request.leavers}  # who left before is asked nothing any more
+        holders = request.owners(there) if self.ask_holders else ()
         self._holders = frozenset(holders)
         self._statistics_rounds = int(has_statistics(arrays))
         self._last_round = self.erasure_rounds + self._statistics_rounds + self.guidance_rounds

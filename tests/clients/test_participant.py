@@ -409,7 +409,7 @@ def test_the_app_speaks_all_four_kinds_of_message(tmp_path: Path) -> None:
 
     assert dict(ask("query", facts).config_records[Wire.CONFIG])[Wire.NUM_EXAMPLES] == 8
     receipt = ask("query.delete", facts).config_records[Wire.CONFIG]
-    assert dict(receipt) == {Wire.CLIENT: 0, "deleted-examples": 1}
+    assert dict(receipt) == {Wire.CLIENT: 0, "named-examples": 1, "deleted-examples": 1}
 
 
 def test_a_slow_client_is_cut_off() -> None:

@@ -13,7 +13,7 @@ from strategies.exchange import (
     RECOVER,
     UNLEARN,
     Exchange,
-    check_finite,
+    check_model,
     mean_measures,
     missing,
     omissions,
@@ -81,7 +81,22 @@ def test_too_few_valid_replies() -> None:
 def test_a_hook_may_not_make_a_model_that_is_not_finite() -> None:
     with pytest.raises(FederationError, match=r"round 3 is not finite .* step of Wild"):
         exchange(number=3, who="Wild").combine(mean, iter([reply(0, np.inf)]))
-    check_finite({"w": np.ones(1)}, "the model", "Tame")
+    check_model({"w": np.ones(1)}, None, "the model", "Tame")
+
+
+@pytest.mark.parametrize("model", [None, [np.ones(1)], {"w": 1.0}, {"w": np.array(["a"])}])
+def test_what_is_no_model_is_refused(model: object) -> None:
+    with pytest.raises(FederationError, match=r"the model that Odd made is no mapping"):
+        check_model(model, None, "the model", "Odd")  # type: ignore[arg-type]
+
+
+def test_where_nobody_holds_any_data_the_model_stays() -> None:
+    found = exchange()
+    found.roster.lost = dict.fromkeys(found.asked, "holds no data any more")
+    assert found.combine(mean, iter(())) is found.arrays
+    found.roster.lost = {**found.roster.lost, 1: "no reply within 1 s"}
+    with pytest.raises(FederationError, match="0 of 2"):
+        found.combine(mean, iter(()))
 
 
 def test_replies_are_read_checked_and_metered(tmp_path: Path) -> None:

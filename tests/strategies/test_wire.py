@@ -407,4 +407,5 @@ def test_a_malformed_receipt_acknowledges_nothing(tmp_path: Path) -> None:
     assert strategy.dismiss(request("class")) == {
         "acknowledged": [],
         "unacknowledged": [0, 1, 2, 3],
+        "examples": 0,
     }
