@@ -138,7 +138,9 @@ def check_file(path: Path, key: Path | None = None) -> Verified:
 
 
 def _is_drawn(data: bytes, page: bytes) -> bool:
+    from jinja2 import TemplateError
+
     try:
         return draw(data) == page
-    except (FedUnlearnError, KeyError, TypeError, ValueError):
+    except (FedUnlearnError, TemplateError, AttributeError, KeyError, TypeError, ValueError):
         return False
