@@ -112,6 +112,7 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
 
     from experiments.cli.task_table import plain_task_table, task_table
     from experiments.runs.details import read_details
+    from experiments.runs.inspection import overview
     from experiments.runs.results import read_results
     from experiments.runs.table import plain_table, table
 
@@ -130,4 +131,6 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
         typer.echo(plain_table(rows))
         if details.task_measures:
             typer.echo(f"\n{plain_task_table(*tasks)}")
+    for request in overview(folder).requests:
+        typer.echo(request.remark)
     typer.echo(f"report: {folder.report}")

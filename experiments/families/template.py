@@ -215,7 +215,7 @@ td.first { padding-left: 0; white-space: nowrap; }
 <h2 id="served">What each serves and demands</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="served">
 <table class="sortable">
-<caption>As the strategies declare it; those in bold were measured here.</caption>
+<caption><span>As the strategies declare it; those in bold were measured here.</span></caption>
 <thead><tr><th scope="col">Strategy<span class="unit">family</span></th><th scope="col">Scopes</th><th scope="col">Models</th><th scope="col">Guarantee</th><th scope="col">Kept while learning</th><th scope="col">Leaver helps</th></tr></thead>
 <tbody>
 {% for row in served %}

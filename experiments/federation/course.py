@@ -14,13 +14,14 @@ from flwr.serverapp import Grid
 from experiments.config.loading import Config
 from experiments.config.registry import make, resolve
 from experiments.config.registry import strategies as registered
+from experiments.federation.answers import answers
 from experiments.federation.conduct import Conductor, Party, keepsakes, starting_model
 from experiments.federation.finish import write_all
 from experiments.federation.guard import check_fits
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_measures import measure
 from experiments.runs.command import command_line
-from experiments.runs.details import Refused, TaskMeasure
+from experiments.runs.details import Answer, Refused, TaskMeasure
 from experiments.runs.folder import COMPARE, RUN, RunFolder
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import FINE_TUNE, RETRAIN
@@ -181,6 +182,7 @@ class Course:
         parties: list[Party] = []
         refused: tuple[Refused, ...] = ()
         task_measures: list[TaskMeasure] = []
+        measured: list[Answer] = []
         watched = _Last(tell)
         for number, seed in enumerate(self.seeds):
             config, found = self.config.model_copy(update={"seed": seed}), self.tasks[seed]
@@ -203,6 +205,7 @@ class Course:
                 refused += tuple(one for one in failed if one not in refused)
                 served = list(found.requests(config))
             parties += here
+            measured += answers(found, served, here, config.device)
             if found.tasks:
                 task_measures += measure(
                     grid, config, found, served, here, say=watched.measuring, stop=stop
@@ -216,6 +219,7 @@ class Course:
             ledger,
             self.command,
             task_measures,
+            measured,
         )
 
     def serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:

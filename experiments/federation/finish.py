@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.config.loading import Config
+from experiments.federation.answers import asks_for_marker
 from experiments.federation.conduct import Party
 from experiments.federation.task import Task
 from experiments.federation.task_measures import relearn_limit
 from experiments.reporting.report import render
 from experiments.reporting.timeline import timeline
 from experiments.runs.details import (
+    Answer,
     Details,
     Extra,
     Phases,
@@ -48,12 +50,14 @@ def write_all(
     ledger: Ledger,
     command: str,
     task_measures: Sequence[TaskMeasure] = (),
+    answers: Sequence[Answer] = (),
 ) -> None:
     """Write ``results.json``, ``results.csv``, ``details.json``, the timeline and the report."""
     references = {party.seed: party for party in parties if party.strategy == RETRAIN}
     rows = [_row(party, references.get(party.seed)) for party in parties]
     write_results(folder.path, config.to_dict(), rows)
-    requests = [{**request.to_json(), "text": request.describe()} for request in ledger.requests()]
+    asked = ledger.requests()
+    requests = [{**request.to_json(), "text": request.describe()} for request in asked]
     details = Details(
         command=command,
         versions=versions(),
@@ -62,7 +66,9 @@ def write_all(
             "recovery": config.recovery_rounds,
             **({"relearn": relearn_limit(config)} if task_measures else {}),
         },
-        marker=config.marker.model_dump() if config.marker else None,
+        marker={**config.marker.model_dump(), "asked": asks_for_marker(task, asked)}
+        if config.marker
+        else None,
         requests=tuple(requests),
         data={
             "name": config.data.name,
@@ -74,6 +80,7 @@ def write_all(
         phases=tuple(_phases(party) for party in parties if party.strategy != ORIGINAL),
         extra=tuple(_extra(party, references.get(party.seed)) for party in parties),
         task_measures=tuple(task_measures),
+        answers=tuple(answers),
         refused=tuple(refused),
         rocs=tuple(filter(None, map(_roc, parties))),
         tallies=tuple(filter(None, map(_tally, parties))),

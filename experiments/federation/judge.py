@@ -50,9 +50,18 @@ class Judge:
             names=tuple(map(str, range(task.num_classes))),
         )
 
-    def outputs(self, arrays: Arrays) -> Outputs:
-        """Return what a model says about every set."""
-        seen = {name: self._look(arrays, found) for name, found in self._sets.items()}
+    def outputs(self, arrays: Arrays, *, alone: bool = False) -> Outputs:
+        """Return what a model says about every set.
+
+        ``alone``: about the forget set and the held-out data like it; the other sets stay empty.
+        """
+        wanted = {"forget", "held_out"} if alone else self._sets.keys()
+        seen = {
+            name: self._look(
+                arrays, found if name in wanted else Examples(found.x[:0], found.y[:0])
+            )
+            for name, found in self._sets.items()
+        }
         triggered = None
         if self._triggered is not None:
             probabilities = self._predict(arrays, self._triggered.x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from experiments.reporting.audit import Audited
@@ -191,8 +192,8 @@ def asked(details: Details) -> str:
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
-def summary(run: Run) -> str:
-    """Return in one sentence what this run did."""
+def summary(run: Run, unserved: Mapping[str, str] | None = None) -> str:
+    """Return in one sentence what this run did; who left a request unserved did not answer it."""
     details = run.details
     data = details.data
     who = f"{data['clients']} clients" if "clients" in data else "A federation"
@@ -201,8 +202,11 @@ def summary(run: Run) -> str:
     rounds = f" for {learned} rounds" if learned else ""
     wanted = asked(details)
     wish = f" The federation was then asked to forget {wanted}." if wanted else ""
-    names = ", ".join(run.answers)
+    left = unserved or {}
+    names = ", ".join(name for name in run.answers if name not in left)
     recovery = details.rounds.get("recovery")
     after = f", each followed by {recovery} rounds of recovery" if recovery else ""
     answered = f" Answered by {names}{after}." if names else ""
-    return f"{who}{what}{rounds}.{wish}{answered}"
+    missing = "; ".join(f"{name} ({words})" for name, words in left.items())
+    not_served = f" Not answered by {missing}." if missing else ""
+    return f"{who}{what}{rounds}.{wish}{answered}{not_served}"

@@ -42,6 +42,7 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px sol
 .scroll { overflow-x: auto; margin: 1rem 0; position: relative; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums lining-nums; }
 caption { text-align: left; color: var(--muted); padding: 0 0 .5rem; font-size: .875rem; }
+caption span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 3rem); }
 th, td { padding: .45rem .6rem; vertical-align: top; text-align: left; border-bottom: 1px solid var(--grid); }
 th:first-child { padding-left: 0; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; font-weight: 600; line-height: 1.25; }
@@ -98,10 +99,14 @@ time { white-space: nowrap; }
 .facts b { font-weight: 400; color: var(--muted); }
 @media (max-width: 40rem) {
   body { padding: 1.25rem 1rem 3rem; }
+  caption span { max-width: calc(100vw - 2rem); }
   dl.pairs { grid-template-columns: 1fr; gap: 0; }
   dl.pairs dd { margin-bottom: .6rem; }
 }
+.requests tbody th { white-space: normal; }
+.requests tbody th[scope="row"] { padding-left: .6rem; }
 @media print {
+  caption span { max-width: none; }
   @page { size: A4; margin: 14mm 13mm; }
   :root {
     --paper: #ffffff; --ink: #000000; --muted: #444c55; --grid: #c9ced4;

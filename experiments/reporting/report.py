@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from experiments.reporting import claims, closeness, cost, findings, latex, origin
 from experiments.reporting.audit import Audited, audit
 from experiments.reporting.look import SCRIPT, STYLE
+from experiments.reporting.requests import asked_for, unserved
 from experiments.reporting.run import TITLES, Run
 from experiments.reporting.scorecard import scorecard
 from experiments.reporting.svg import inline
@@ -70,16 +71,19 @@ def _content(run_dir: Path) -> dict[str, object]:
     if not rows:
         broken = ""  # an audit serves no request of its own
     asked = findings.asked(details) or (audited.asked if audited else "")
+    requests = asked_for(run, ledger) if rows else []
     limits = [*(findings.warnings(run) if rows else ()), *findings.audit_warnings(audited)]
+    summary = findings.summary(run, unserved(requests)) if rows else ""
     return {
         "title": f"Forgetting {asked}" if asked else f"Unlearning {'report' if rows else 'audit'}",
-        "summary": findings.summary(run) if rows else findings.audit_summary(audited),
+        "summary": summary or findings.audit_summary(audited),
         "findings": [*findings.audit_findings(audited), *findings.findings(run)],
         "warnings": [broken, *limits] if broken else limits,
         "num_seeds": len(run.seeds),
         "num_strategies": len(run.strategies),
         "has_reference": run.has_reference,
         "scorecard": scorecard(run),
+        "asked": requests,
         "audit": audited,
         "differences": closeness.differences(run),
         "timeline": timeline(details.timeline),

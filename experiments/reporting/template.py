@@ -34,6 +34,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <p class="lede">{{ summary }}</p>
 <nav aria-label="Contents"><ul>
 {% if rows %}<li><a href="#scorecard">Scorecard</a></li>{% endif %}
+{% if asked %}<li><a href="#requests">Request by request</a></li>{% endif %}
 {% if audit %}<li><a href="#audit">Audit</a></li>{% endif %}
 {% if differences %}<li><a href="#differences">Differences to retraining</a></li>{% endif %}
 {% if timeline %}<li><a href="#course">Course</a></li>{% endif %}
@@ -72,7 +73,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h2 id="scorecard">Scorecard</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="scorecard">
 <table class="scores sortable">
-<caption>{% if num_seeds > 1 %}Mean over {{ num_seeds }} seeds, below it the 95&nbsp;% interval.{% else %}One seed.{% endif %} All numbers are fractions or distances, never percent.{% if has_reference %} Last in each cell: the difference to the retrained model{% if num_seeds > 1 %}, mean of the pairs of one seed{% endif %}. Good is what is close to retraining, not what is high or low.{% endif %} The controls come first.</caption>
+<caption><span>{% if num_seeds > 1 %}Mean over {{ num_seeds }} seeds, below it the 95&nbsp;% interval.{% else %}One seed.{% endif %} All numbers are fractions or distances, never percent.{% if has_reference %} Last in each cell: the difference to the retrained model{% if num_seeds > 1 %}, mean of the pairs of one seed{% endif %}. Good is what is close to retraining, not what is high or low.{% endif %} The controls come first.</span></caption>
 <thead><tr>
 <th scope="col">Strategy<span class="unit">guarantee</span></th>
 {% for name in scorecard.titles %}<th scope="col" class="num">{{ name }}</th>
@@ -95,6 +96,35 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </section>
 {% endif %}
 
+{% if asked %}
+<section aria-labelledby="requests">
+<h2 id="requests">Request by request</h2>
+<p>Fulfilled says that the work was done and the data deleted. Whether the model forgot is the verdict beside it, by the margins declared before the run: forgotten, not forgotten, inconclusive, or not measured.</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="requests">
+<table class="prose requests">
+<caption><span>Each request by itself, on its own forget set and on the final models{% if num_seeds > 1 %}; mean and 95&nbsp;% interval over {{ num_seeds }} seeds{% endif %}; below, the retrained model's.</span></caption>
+<thead><tr><th scope="col">Request<span class="unit">who asked</span></th><th scope="col">Strategy<span class="unit">claim</span></th><th scope="col">State</th><th scope="col">Verdict</th><th scope="col" class="num">Forget accuracy</th><th scope="col" class="num">MIA AUC</th><th scope="col">Residual risk</th></tr></thead>
+{% for request in asked %}
+<tbody>
+{% for fate in request.fates %}
+<tr{% if not loop.last %} class="within"{% endif %}>
+{% if loop.first %}<th scope="rowgroup" rowspan="{{ request.fates | length }}">Forget {{ request.what }}<span class="guarantee">{{ request.who }}{% if request.id %}, <code title="{{ request.id }}">{{ request.id[:short] }}</code>{% endif %}</span></th>{% endif %}
+<th scope="row">{{ fate.strategy }}<span class="guarantee">{{ fate.guarantee }}</span></th>
+<td>{{ fate.state }}{% if fate.reason %}<span class="below">{{ fate.reason }}</span>{% endif %}</td>
+<td><strong>{{ fate.verdict }}</strong>{% if fate.why %}<span class="below">{{ fate.why }}</span>{% endif %}</td>
+{% for c in fate.cells %}{{ td(c) }}{% endfor %}
+<td>{{ fate.risk }}</td>
+</tr>
+{% else %}
+<tr><th scope="row">Forget {{ request.what }}<span class="guarantee">{{ request.who }}</span></th><td colspan="6">Not answered.</td></tr>
+{% endfor %}
+</tbody>
+{% endfor %}
+</table>
+</div>
+</section>
+{% endif %}
+
 {% if audit %}
 <section aria-labelledby="audit">
 <h2 id="audit">Audit</h2>
@@ -102,7 +132,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h3 id="audit-verdicts">Verdicts</h3>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="audit-verdicts">
 <table class="prose sortable">
-<caption>Drawn only from measures whose card passes{% if audit.margins %}; a difference within the margin counts as none ({% for name, margin in audit.margins %}{{ name }}: {{ margin }}{{ ", " if not loop.last else ")" }}{% endfor %}{% endif %}.</caption>
+<caption><span>Drawn only from measures whose card passes{% if audit.margins %}; a difference within the margin counts as none ({% for name, margin in audit.margins %}{{ name }}: {{ margin }}{{ ", " if not loop.last else ")" }}{% endfor %}{% endif %}.</span></caption>
 <thead><tr><th scope="col">Strategy<span class="unit">guarantee</span></th><th scope="col">Verdict</th><th scope="col" class="num">More seeds needed</th><th scope="col">What it rests on</th></tr></thead>
 <tbody>
 {% for row in audit.rows %}
@@ -141,7 +171,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <details{% if part.card.passes and part.card.decides %} open{% endif %}><summary>{{ part.card.id }} {{ part.card.title }}{% if not part.card.passes %} (card failed){% endif %}</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="{{ part.card.id }} {{ part.card.title }}">
 <table class="sortable{% if not part.card.passes %} failed{% endif %}">
-<caption>{{ part.card.title }}{% if part.card.unit %}, {{ part.card.unit }}{% endif %}; 95&nbsp;% intervals below. Calibrated: 0 is retraining, 1 is the original model.{% if not part.card.passes %} {{ part.card.verdict }}{% endif %}</caption>
+<caption><span>{{ part.card.title }}{% if part.card.unit %}, {{ part.card.unit }}{% endif %}; 95&nbsp;% intervals below. Calibrated: 0 is retraining, 1 is the original model.{% if not part.card.passes %} {{ part.card.verdict }}{% endif %}</span></caption>
 <thead><tr><th scope="col">Strategy</th><th scope="col" class="num">Value</th><th scope="col" class="num">Calibrated</th><th scope="col" class="num">p, Holm</th><th scope="col">Equal within the margin</th></tr></thead>
 <tbody>
 {% for strategy, control, cells in part.lines %}
@@ -170,7 +200,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="differences">
 <table class="sortable">
-<caption>Paired by seed; below: the 95&nbsp;% interval, and where it lies beside the margin declared before the run.{% if num_seeds == 1 %} One seed has no interval, so everything is undecided.{% endif %}</caption>
+<caption><span>Paired by seed; below: the 95&nbsp;% interval, and where it lies beside the margin declared before the run.{% if num_seeds == 1 %} One seed has no interval, so everything is undecided.{% endif %}</span></caption>
 <thead><tr><th scope="col">Strategy</th>{% for title in differences.titles %}<th scope="col" class="num">{{ title }}<span class="unit">margin {{ differences.margins[loop.index0] }}</span></th>{% endfor %}</tr></thead>
 <tbody>
 {% for line in differences.lines %}
@@ -204,7 +234,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="cost">
 <table class="cost">
-<caption>What the answer to the request cost, evaluation excluded{% if num_seeds > 1 %}; mean ± standard deviation over {{ num_seeds }} seeds{% endif %}. The original model's line is what learning cost. Speed-ups compare totals with retraining's; 1 MB = 1,000,000 bytes.</caption>
+<caption><span>What the answer to the request cost, evaluation excluded{% if num_seeds > 1 %}; mean ± standard deviation over {{ num_seeds }} seeds{% endif %}. The original model's line is what learning cost. Speed-ups compare totals with retraining's; 1 MB = 1,000,000 bytes.</span></caption>
 <thead><tr>
 <th scope="col">Strategy</th><th scope="col">Phase</th>
 {% for name, heading, unit in work %}<th scope="col" class="num">{{ heading }}{% if unit %}<span class="unit">{{ unit }}</span>{% endif %}</th>
@@ -241,7 +271,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="attack">
 <table class="sortable">
-<caption>Area under the curve{% if num_seeds > 1 %}, mean and 95&nbsp;% interval over seeds{% endif %}, beside where it lies for 95&nbsp;% of single seeds if there is nothing to find.</caption>
+<caption><span>Area under the curve{% if num_seeds > 1 %}, mean and 95&nbsp;% interval over seeds{% endif %}, beside where it lies for 95&nbsp;% of single seeds if there is nothing to find.</span></caption>
 <thead><tr><th scope="col">Strategy</th><th scope="col" class="num">AUC</th><th scope="col" class="num">Nothing to find</th><th scope="col" class="num">Seeds within</th></tr></thead>
 <tbody>
 {% for line in attack.lines %}
@@ -265,7 +295,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if changes.lines %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="changes">
 <table class="sortable">
-<caption>The remaining clients against the retrained model of the same seed, on their own data that stay{% if num_seeds > 1 %}; 95&nbsp;% intervals over seeds{% endif %}. A client loses if it is more than {{ changes.margin }} below retraining.</caption>
+<caption><span>The remaining clients against the retrained model of the same seed, on their own data that stay{% if num_seeds > 1 %}; 95&nbsp;% intervals over seeds{% endif %}. A client loses if it is more than {{ changes.margin }} below retraining.</span></caption>
 <thead><tr><th scope="col">Strategy</th>{% for title in changes.titles %}<th scope="col" class="num">{{ title }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for line in changes.lines %}
@@ -282,7 +312,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% for change in changes.changes %}
 <div class="scroll" tabindex="0" role="region" aria-label="Change in accuracy, {{ change.strategy }}">
 <table class="map">
-<caption>{{ change.strategy }}: change in accuracy as a fraction, original model to this one.</caption>
+<caption><span>{{ change.strategy }}: change in accuracy as a fraction, original model to this one.</span></caption>
 <thead><tr><th scope="col">Client</th>{% if full %}{% for name in changes.columns %}<th scope="col" class="num">{{ name }}</th>{% endfor %}{% endif %}<th scope="col" class="num">all</th></tr></thead>
 <tbody>
 {% for cells in change.cells %}
@@ -302,7 +332,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h2 id="tasks">Tasks</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="tasks">
 <table class="sortable">
-<caption>What was measured of each task{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}.</caption>
+<caption><span>What was measured of each task{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}.</span></caption>
 <thead><tr><th scope="col">Measure</th><th scope="col">Task</th>{% for name in tasks.strategies %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for line in tasks.lines %}
@@ -320,7 +350,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h2 id="claim">How far the claim goes</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="claim">
 <table class="prose sortable">
-<caption>What each result claims, what remains at risk, and what was measured of it here.</caption>
+<caption><span>What each result claims, what remains at risk, and what was measured of it here.</span></caption>
 <thead><tr><th scope="col">Strategy<span class="unit">guarantee</span></th><th scope="col">It means</th><th scope="col">Residual risk</th><th scope="col">Seen in this run</th></tr></thead>
 <tbody>
 {% for claim in claims %}
@@ -358,7 +388,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <details{% if not fold_events %} open{% endif %}><summary>All events</summary>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="ledger">
 <table>
-<caption>In the order written; times in UTC.</caption>
+<caption><span>In the order written; times in UTC.</span></caption>
 <thead><tr><th scope="col" class="num">No.</th><th scope="col">Time</th><th scope="col">Request</th><th scope="col">Branch</th><th scope="col">Event</th><th scope="col">Facts</th></tr></thead>
 <tbody>
 {% for event in events %}
@@ -380,7 +410,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h3 id="digests">Digests</h3>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="digests">
 <table>
-<caption>The files that this page tells of.</caption>
+<caption><span>The files that this page tells of.</span></caption>
 <thead><tr><th scope="col">File</th><th scope="col">SHA-256</th></tr></thead>
 <tbody>{% for name, value in digests.items() %}<tr><th scope="row">{{ name }}</th><td><code>{{ value }}</code></td></tr>{% endfor %}</tbody>
 </table>
@@ -390,7 +420,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h3>Results by seed</h3>
 <div class="scroll" tabindex="0" role="region" aria-label="Results by seed">
 <table class="sortable">
-<caption>The same configuration and seed give the same model digest.</caption>
+<caption><span>The same configuration and seed give the same model digest.</span></caption>
 <thead><tr><th scope="col">Strategy</th><th scope="col" class="num">Seed</th>{% for name in metric_titles %}<th scope="col" class="num">{{ name }}</th>{% endfor %}<th scope="col">Model<span class="unit">SHA-256</span></th></tr></thead>
 <tbody>
 {% for row in rows %}

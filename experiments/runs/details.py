@@ -16,6 +16,7 @@ from experiments.runs.record import Record
 from unlearning.records.files import write_atomically
 
 __all__ = [
+    "Answer",
     "Details",
     "Extra",
     "Phases",
@@ -107,6 +108,31 @@ class Refused(Record):
     reason: str
 
 
+class Answer(Record):
+    """One request on one final model, by itself.
+
+    Parameters
+    ----------
+    request : str
+        Its id.
+    strategy, seed
+        Whose model; the original's says what was there to forget.
+    examples : int
+        Size of the forget set.
+    forget_accuracy, mia_auc, backdoor_success : float or None
+        As on the scorecard, on what this request names; the last where it names the examples that
+        carry the backdoor.
+    """
+
+    request: str
+    strategy: str
+    seed: int
+    examples: int = 0
+    forget_accuracy: float | None = None
+    mia_auc: float | None = None
+    backdoor_success: float | None = None
+
+
 class TaskMeasure(Record):
     """One measure of one model after a request for a task.
 
@@ -148,6 +174,7 @@ class Details(Record):
     phases: tuple[Phases, ...] = ()
     extra: tuple[Extra, ...] = ()
     task_measures: tuple[TaskMeasure, ...] = ()
+    answers: tuple[Answer, ...] = ()
     refused: tuple[Refused, ...] = ()
     rocs: tuple[Roc, ...] = ()
     tallies: tuple[Tallied, ...] = ()

@@ -30,7 +30,10 @@ class RequestState:
     reasons : dict of str to str
         Why it is held, by branch.
     risks : tuple of str
-        What serving it left open, as far as the guard saw.
+        What serving it left open: owners that did not confirm the deletion, what the guard saw.
+    verdicts : dict of str to str
+        Beside the state: what the measures say by strategy, once there are results. Fulfilled is
+        not yet forgotten.
     """
 
     id: str
@@ -39,6 +42,7 @@ class RequestState:
     states: dict[str, str]
     reasons: dict[str, str] = field(default_factory=dict)
     risks: tuple[str, ...] = ()
+    verdicts: dict[str, str] = field(default_factory=dict)
 
     def line(self, run: str = "RUN") -> str:
         """Return the request on one line, with what to do about it in this run folder."""
@@ -50,7 +54,21 @@ class RequestState:
                 f"; held because {why}; the model before stays in force and the data stay out of "
                 f"training; let it go with `fedunlearn release {run} {self.id}`"
             )
+        if self.verdicts:
+            said += f"; measured: {self.verdict}"
         return "; but ".join([said, *self.risks])
+
+    @property
+    def verdict(self) -> str:
+        """The verdicts in words: ``fed-eraser forgotten, fine-tune not forgotten``."""
+        return ", ".join(f"{name} {fate}" for name, fate in self.verdicts.items())
+
+    @property
+    def remark(self) -> str:
+        """What must be said of it when the run ends: verdicts, what is not served, what is open."""
+        open_ = [f"{b}: {e}" if b else e for b, e in self.states.items() if e != "fulfilled"]
+        parts = [self.verdict, ", ".join(open_), *self.risks]
+        return f"request {self.id}: forget {self.text}: " + "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,7 @@ def overview(folder: RunFolder) -> Overview:
         If the status or the ledger cannot be read.
     """
     states: list[RequestState] = []
+    verdicts = _verdicts(folder)
     if folder.ledger.is_file():
         with Ledger(folder.ledger) as ledger:
             for request in ledger.requests():
@@ -123,10 +142,24 @@ def overview(folder: RunFolder) -> Overview:
                     if event.event == "fulfilled"
                     for risk in residual_risks(event.facts)
                 }
+                said = {name: fate for (id_, name), fate in verdicts.items() if id_ == request.id}
                 states.append(
-                    RequestState(request.id, text, request.at_round, fates, why, tuple(risks))
+                    RequestState(request.id, text, request.at_round, fates, why, tuple(risks), said)
                 )
     return Overview(str(folder.path), folder.read_status(), tuple(states))
+
+
+def _verdicts(folder: RunFolder) -> dict[tuple[str, str], str]:
+    """Return what the measures say by request and strategy; empty before there are results."""
+    if not folder.results.is_file():
+        return {}
+    from experiments.runs.details import read_details
+    from experiments.runs.fates import fates
+    from experiments.runs.results import read_results
+
+    _, rows = read_results(folder.path)
+    found = fates(read_details(folder.path), rows)
+    return {key: str(one.fate) for key, one in found.items()}
 
 
 @dataclass(frozen=True)

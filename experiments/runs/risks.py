@@ -16,6 +16,12 @@ def residual_risks(facts: Mapping[str, object]) -> list[str]:
         Of the event ``fulfilled`` or ``held``.
     """
     risks: list[str] = []
+    deletion = facts.get("deletion")
+    if isinstance(deletion, Mapping) and (silent := deletion.get("unacknowledged")):
+        risks.append(
+            f"client {_listed(silent)} did not confirm that its data are deleted: it refused, or "
+            "was away; they stay out of training all the same"
+        )
     copies, step = facts.get("duplicates"), facts.get("step")
     if isinstance(copies, Mapping):
         if copies["copies"]:

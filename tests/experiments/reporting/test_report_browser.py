@@ -143,6 +143,19 @@ def test_the_narrow_page_does_not_run_over(shown, page, dark):
     assert shown.value("document.documentElement.scrollWidth") <= 390
 
 
+def test_no_caption_is_cut_on_a_narrow_page(shown, page):
+    """A table may be wider than the page and scroll; what it is must be read without scrolling."""
+    shown.open(page, width=390, height=800)
+    shown.value('document.querySelectorAll("details").forEach(one => { one.open = true; })')
+    ends = shown.value(
+        '[...document.querySelectorAll("caption > span")].map('
+        "one => Math.ceil(one.getBoundingClientRect().right))"
+    )
+    assert len(ends) > 5
+    assert max(ends) <= 390
+    assert shown.value('document.querySelectorAll("caption").length') == len(ends)
+
+
 def test_words_stand_out_from_their_ground(shown, page):
     """WCAG 2 asks for a contrast of 4.5 : 1; read off the colours in force, light and dark."""
     for dark in (False, True):

@@ -19,6 +19,11 @@ NONE = {"samples": 9, "copies": 0, "clients": [], "unanswered": []}
             ["4 of its 9 samples are held by client 2, 5 too, bit for bit"],
         ),
         ({"duplicates": {**NONE, "unanswered": [7]}}, ["client 7 did not say what it holds"]),
+        ({"deletion": {"acknowledged": [1], "unacknowledged": []}}, []),
+        (
+            {"deletion": {"acknowledged": [], "unacknowledged": [1, 4]}},
+            ["client 1, 4 did not confirm that its data are deleted"],
+        ),
         ({"step": {"share": 0.005, "limit": 0.01}}, []),
         ({"step": {"share": 0.0612, "limit": 0.01}}, ["shortened from 0.0612 to 0.01"]),
     ],
