@@ -87,13 +87,16 @@ class Exchange:
     def messages(self) -> Iterator[Message]:
         """Yield one message per client, in order; the model is serialised once."""
         federation, unlearning = self.federation, self.phase == UNLEARN
-        shared = to_record(self.arrays)
+        shared: ArrayRecord | None = None
         absolute = federation.completed if unlearning else self.number
         defaults = dict(federation.train)
         if self.phase == RECOVER:
             defaults |= federation.recovery
         for client, instruction in sorted(self.asked.items()):
-            model = shared if instruction.arrays is None else to_record(instruction.arrays)
+            if instruction.arrays is None and shared is None:
+                shared = to_record(self.arrays)  # not before it is asked for: it may be large
+            own = None if instruction.arrays is None else to_record(instruction.arrays)
+            model = own if own is not None else shared or ArrayRecord()
             trains = instruction.step == "train"
             trains_again = unlearning and trains  # it leaves nothing behind at the client
             kept = {} if trains_again else federation.attribution(client, absolute)

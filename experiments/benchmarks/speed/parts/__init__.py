@@ -1,0 +1,1 @@
+"""The parts: one function ``name(setting)`` in a file of that name each."""
