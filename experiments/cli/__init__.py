@@ -20,6 +20,7 @@ from experiments.cli.receipts import extend, receipt, rekey, withdraw
 from experiments.cli.reports import families, report
 from experiments.cli.requests import claim, release, request
 from experiments.cli.runs import compare, resume, run, status, verify
+from experiments.cli.scan import scan
 from unlearning.errors import FedUnlearnError
 
 __all__ = ["app"]
@@ -95,6 +96,7 @@ _COMMANDS = (
     list_,
     attack,
     verify,
+    scan,
     resume,
 )
 for _command in _COMMANDS:
