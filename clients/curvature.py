@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from clients.derivatives import mean_squared_gradient
-from clients.steps import Shard
+from clients.local import Shard
 from clients.training import loss_of
 
 __all__ = ["Curvature", "Tensors", "empirical_fisher", "hutchinson"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from clients.steps import Shard
+from clients.local import Shard
 from clients.training import Loss, loss_of
 from unlearning.arrays import Arrays, is_parameter
 

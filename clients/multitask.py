@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clients.steps import Shard
+from clients.local import Shard
 
 __all__ = [
     "NONE",

@@ -13,8 +13,8 @@ from flwr.client import NumPyClient
 from torch import nn
 
 from clients import steps
+from clients.local import Local, Outcome, Shard
 from clients.multitask import MultiTask, accuracy_of, only_tasks, without_tasks
-from clients.steps import Local, Outcome, Shard
 from clients.training import loss_of
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError

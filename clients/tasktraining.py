@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.local import Local, Shard
 from clients.multitask import NONE, MultiTask, only_tasks, task_loss
-from clients.steps import Local, Shard
 from clients.training import batches, number, optimiser
 from unlearning.arrays import Arrays
 from unlearning.models.heads import EXAMPLES, TRUNK

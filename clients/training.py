@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clients.steps import Shard
+from clients.local import Shard
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings
 

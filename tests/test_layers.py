@@ -1,12 +1,19 @@
-"""Which package may import what, and that no file is read in a way that runs its content."""
+"""The plan in ARCHITECTURE.md holds: who imports whom, no circle, no file that runs its content."""
 
 import ast
+import re
+import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support.layers import House, read_plan
+
 ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+PLAN = read_plan(PAGE)
 
 ANYTHING = None
 ALLOWED = {
@@ -58,6 +65,212 @@ def unsafe_reads(source):
 
 def files(package):
     return sorted((ROOT / package).rglob("*.py"))
+
+
+@cache
+def house():
+    return House(ROOT)
+
+
+# What stands between `experiments.app` and what lies below it; goes with the next change there.
+EXPECTED = {
+    ("experiments.app", "experiments.models"),
+    ("experiments.app", "experiments.config"),
+    ("experiments.attacks.stage", "experiments.app"),
+    ("experiments.audit.work", "experiments.app"),
+    ("experiments.federation.claims", "experiments.app"),
+    ("experiments.federation.launch", "experiments.app"),
+}
+
+
+def test_every_import_is_one_that_the_plan_allows():
+    assert house().wrong(PLAN._replace(exceptions=PLAN.exceptions | EXPECTED)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert house().circles() == []
+
+
+def test_nothing_imports_the_benchmarks_and_no_command_the_command_line():
+    benchmarks = "experiments.benchmarks"
+    assert [
+        str(arrow)
+        for arrow in house()
+        if f"{arrow.target}.".startswith(f"{benchmarks}.")
+        and not f"{arrow.source}.".startswith(f"{benchmarks}.")
+    ] == []
+    assert [
+        str(arrow)
+        for arrow in house()
+        if arrow.target == "experiments.cli" and arrow.source.startswith("experiments.cli.")
+    ] == []
+
+
+def test_the_table_names_every_room_and_no_other():
+    folders = {name for name, path in house().files.items() if path.name == "__init__.py"}
+    inside = {"experiments.reporting.pictures"}  # a room within a room
+    assert folders - inside <= PLAN.rooms.keys() <= house().files.keys()
+    known = {room for allowed in PLAN.rooms.values() for room in allowed}
+    assert known <= PLAN.rooms.keys()
+
+
+def test_every_exception_of_the_page_is_still_one():
+    needed = {
+        (arrow.source, PLAN.room_of(arrow.target))
+        for arrow in house()
+        if not PLAN._replace(exceptions=frozenset()).allows(arrow)
+    }
+    assert needed - EXPECTED == PLAN.exceptions
+
+
+def test_the_rooms_of_unlearning_import_its_top_and_not_each_other():
+    rooms = {room for room in PLAN.rooms if room.startswith("unlearning.")}
+    assert {room: PLAN.rooms[room] for room in rooms} == dict.fromkeys(
+        rooms, frozenset({"unlearning"})
+    )
+    assert PLAN.rooms["unlearning"] == frozenset()
+
+
+def test_the_drawing_shows_every_room_and_no_arrow_that_the_table_forbids():
+    """``a & b --> c["x, y"]`` is read as every room left of the arrow to every room right of it."""
+    drawing = PAGE.partition("```mermaid")[2].partition("```")[0]
+    labels = {name: re.split(", ", text) for name, text in re.findall(r'(\w+)\["(.+?)"\]', drawing)}
+    plain = re.sub(r'\[".+?"\]', "", drawing)
+    drawn = re.findall(r"^ +([\w &]+?) (?:-->|-\. \w+ \.->) ([\w &]+)$", plain, re.MULTILINE)
+    assert len(drawn) == len(plain.split("\n")) - 3  # the fence's, the heading, the last
+    assert {room for rooms in labels.values() for room in rooms} == PLAN.rooms.keys() - {
+        "experiments"
+    }
+    pairs = {
+        (source, target)
+        for left, right in drawn
+        for a in left.split(" & ")
+        for b in right.split(" & ")
+        for source in labels[a]
+        for target in labels[b]
+    }
+    rooms_of = {(PLAN.room_of(source), room) for source, room in PLAN.exceptions}
+    forbidden = {
+        (source, target)
+        for source, target in pairs
+        if target not in PLAN.rooms[source] and (source, target) not in rooms_of
+    }
+    assert forbidden == set()
+
+
+def test_every_file_that_the_page_names_is_there():
+    text = PAGE.partition("## The way of one request")[2]
+    named = re.findall(r"`((?:unlearning|strategies|clients|experiments)/[\w/]+(?:\.py|/))`", text)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Return a copy of all that the four packages and the face hold of Python."""
+    for path in house().files.values():
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "breach"),
+    [
+        # between packages
+        ("unlearning/cost.py", "import strategies.wire", "strategies.wire"),
+        ("strategies/wire.py", "from clients.app import make_client_app", "clients.app"),
+        ("clients/linear.py", "from strategies import base", "strategies.base"),
+        # inside unlearning: a room another, the top a room
+        (
+            "unlearning/models/parts.py",
+            "import unlearning.records.files",
+            "unlearning.records.files",
+        ),
+        ("unlearning/cost.py", "from unlearning.records import files", "unlearning.records.files"),
+        # inside strategies and clients
+        (
+            "strategies/stopping.py",
+            "from strategies.structure import ridge",
+            "strategies.structure.ridge",
+        ),
+        (
+            "strategies/structure/ridge.py",
+            "from strategies.local_model import rows",
+            "strategies.local_model.rows",
+        ),
+        ("clients/training.py", "from clients.steps import find", "clients.steps"),
+        # inside experiments, in every dress that an import has
+        (
+            "experiments/runs/status.py",
+            "from experiments.reporting import svg",
+            "experiments.reporting.svg",
+        ),
+        ("experiments/data/markers.py", "from ..models import trunk", "experiments.models.trunk"),
+        (
+            "experiments/config/registry.py",
+            "def late():\n    from experiments.data.datasets import Dataset",
+            "experiments.data.datasets",
+        ),
+        (
+            "experiments/federation/quiet.py",
+            "if TYPE_CHECKING:\n    from experiments.audit.jobs import Job",
+            "experiments.audit.jobs",
+        ),
+        (
+            "experiments/federation/quiet.py",
+            'WORK = "experiments.audit.work:work"',
+            "experiments.audit.work",
+        ),
+        (
+            "experiments/reporting/__init__.py",
+            "import experiments.federation.task",
+            "experiments.federation.task",
+        ),
+        # the benchmarks, the face
+        (
+            "experiments/cli/listing.py",
+            "import experiments.benchmarks.papers",
+            "experiments.benchmarks.papers",
+        ),
+        ("experiments/api/run.py", "import fedunlearn", "fedunlearn"),
+    ],
+)
+def test_a_planted_breach_is_named(copy, place, line, breach):
+    source = place.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    length = len((copy / place).read_text(encoding="utf-8").splitlines())
+    with (copy / place).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    found = set(House(copy).wrong(PLAN)) - set(house().wrong(PLAN))
+    assert f"{source}:{length + 1 + line.count(chr(10))} imports {breach}" in found
+    assert all(text.startswith(f"{source}:") for text in found)
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "others"),
+    [
+        # two modules; a module that reaches itself by three; a room's own `__init__`
+        ("unlearning/errors.py", "import unlearning.request", ["unlearning.request"]),
+        (
+            "experiments/runs/folder.py",
+            "def late():\n    import experiments.runs.inspection",
+            ["experiments.runs.inspection"],
+        ),
+        (
+            "experiments/cli/answers.py",
+            "if TYPE_CHECKING:\n    from experiments.cli import app",
+            ["experiments.cli"],
+        ),
+        ("clients/local.py", "from clients import participant", ["clients.participant"]),
+    ],
+)
+def test_a_planted_circle_is_named(copy, place, line, others):
+    with (copy / place).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    (found,) = House(copy).circles()
+    source = place.removesuffix(".py").replace("/", ".")
+    assert all(f"{source}:" in found and f" imports {other}" in found for other in others)
 
 
 @pytest.mark.parametrize("package", ALLOWED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.runs.folder import COMPARE, RUN
 from experiments.runs.results import ORIGINAL, RETRAIN
@@ -14,8 +15,6 @@ from unlearning.errors import ConfigError, unknown
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-    from experiments.api.run import Run
 
 __all__ = ["curves", "intervals", "points", "scorecard"]
 
@@ -31,6 +30,25 @@ _SHOWN = (
     ("prediction_distance", "Prediction distance"),
     ("speedup_examples", "Speed-up (examples)"),
 )
+
+
+class Shown(Protocol):
+    """What a scorecard in a notebook needs of a run."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+
+    @property
+    def kind(self) -> str:
+        """What made it."""
+
+    @property
+    def state(self) -> str:
+        """How far it is."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per strategy and seed."""
 
 
 def curves(
@@ -114,7 +132,7 @@ def intervals(
     return axes
 
 
-def scorecard(run: Run) -> str:
+def scorecard(run: Shown) -> str:
     """Return a run as HTML for a notebook: its scorecard, or how far it is."""
     from unlearning.errors import FedUnlearnError
 
