@@ -58,6 +58,7 @@ def unknown(kind: str, value: object, known: Iterable[object]) -> str:
         What would have been accepted.
     """
     names = [str(name) for name in known]
-    near = difflib.get_close_matches(str(value), names, n=1)
+    same = [name for name in names if name.lower() == str(value).lower()]
+    near = same or difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {value!r}{hint} (known: {', '.join(names) or 'none'})"

@@ -7,6 +7,7 @@ wrong setting are answered at once.
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import inspect
 import json
@@ -33,6 +34,7 @@ __all__ = [
     "from_run_config",
     "import_object",
     "load",
+    "text_of",
     "to_toml",
 ]
 
@@ -148,14 +150,42 @@ def import_object(spec: str, kind: str) -> Any:
             "is installed or lies in the working directory"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{kind} {spec!r} names no module; write module:name") from error
+        if not module_name:
+            raise ConfigError(f"{kind} {spec!r} names no module; write module:name") from error
+        raise _failed_import(spec, kind, error) from error
+    except (Exception, SystemExit) as error:  # whatever a user's own module does
+        raise _failed_import(spec, kind, error) from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            known = sorted(key for key in vars(found) if not key.startswith("_"))
+            known = sorted(key for key in dir(found) if not key.startswith("_"))
             raise ConfigError(f"{kind} {spec!r}: {unknown('name', part, known)}") from error
     return found
+
+
+def _failed_import(spec: str, kind: str, error: BaseException) -> ConfigError:
+    module_name = spec.partition(":")[0]
+    reason = " ".join(str(error).split()) or "no reason given"
+    return ConfigError(
+        f"{kind} {spec!r}: {module_name!r} fails when it is imported ({type(error).__name__}: "
+        f"{reason}); correct it"
+    )
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark.
+
+    Editors on Windows put such a mark in front of either; it is no part of the text.
+
+    Raises
+    ------
+    OSError, UnicodeDecodeError
+        If it cannot be read, or is no such text.
+    """
+    raw = path.read_bytes()
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if marked else "utf-8-sig")
 
 
 def _read(path: str | os.PathLike[str]) -> Raw:
@@ -163,7 +193,7 @@ def _read(path: str | os.PathLike[str]) -> Raw:
     beside = Path(__file__).resolve().parents[2] / wanted
     found = beside if not wanted.exists() and beside.exists() else wanted
     try:
-        return tomllib.loads(found.read_text(encoding="utf-8"))
+        return tomllib.loads(text_of(found))
     except FileNotFoundError as error:
         raise ConfigError(f"config {str(path)!r} does not exist; check the path") from error
     except OSError as error:

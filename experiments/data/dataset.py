@@ -103,8 +103,9 @@ def ranged(dataset: Dataset) -> Dataset:
 
 
 def scaled(x: NDArray[Any]) -> Floats:
-    """Return float32; bytes become [0, 1]."""
-    return np.ascontiguousarray(x, np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
+    """Return float32; bytes become [0, 1], and what float32 cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
 
 
 def labels_of(y: NDArray[Any]) -> Integers:
@@ -113,16 +114,28 @@ def labels_of(y: NDArray[Any]) -> Integers:
     Raises
     ------
     ConfigError
-        If they are no integers.
+        If they are no integers, or not one for each example.
     """
-    labels = np.asarray(y).reshape(-1)
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ConfigError(f"labels have shape {labels.shape}; give one per example, (n,)")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ConfigError(f"labels are {labels.dtype}; number the classes from 0 with integers")
+    if labels.size and int(labels.max()) >= 2**63:
+        raise ConfigError(f"labels go up to {labels.max()}; number the classes from 0")
     return labels.astype(np.int64)
 
 
 def checked(dataset: Dataset) -> Dataset:
-    """Return the data set if its arrays fit each other."""
+    """Return the data set if its arrays fit each other, and if something can be told from it.
+
+    Raises
+    ------
+    ConfigError
+        If they do not, or there is one class alone, or a label occurs in the test part only.
+    """
     for part, x, y in (
         ("training", dataset.train_x, dataset.train_y),
         ("test", dataset.test_x, dataset.test_y),
@@ -138,15 +151,49 @@ def checked(dataset: Dataset) -> Dataset:
                 "width), the same in both parts"
             )
         if not np.isfinite(x).all():
-            raise ConfigError(f"{where}: a value is not finite; fill or drop missing values")
+            raise ConfigError(
+                f"{where}: a value is not finite in float32; fill or drop missing values"
+            )
         if y.min() < 0 or y.max() >= dataset.num_classes:
             raise ConfigError(
                 f"{where}: label {y.min() if y.min() < 0 else y.max()} lies outside 0 to "
                 f"{dataset.num_classes - 1}; number the classes from 0"
             )
+    where = f"data set {dataset.name!r}"
+    if dataset.num_classes < 2:
+        raise ConfigError(
+            f"{where} has one class alone; forgetting is judged by telling classes apart, so give "
+            "two or more"
+        )
+    if len(unseen := np.setdiff1d(dataset.test_y, dataset.train_y)):
+        raise ConfigError(
+            f"{where}: label {unseen[0]} occurs in the test part and in no training example; "
+            "leave it out of the test part, or give training examples of it"
+        )
     if dataset.owner is not None and len(dataset.owner) != len(dataset.train_y):
         raise ConfigError(
-            f"data set {dataset.name!r}: {len(dataset.owner)} owners for {len(dataset.train_y)} "
-            "training examples; give one each"
+            f"{where}: {len(dataset.owner)} owners for {len(dataset.train_y)} training examples; "
+            "give one each"
         )
+    _check_tasks(dataset, where)
     return dataset
+
+
+def _check_tasks(dataset: Dataset, where: str) -> None:
+    """Refuse labels of several tasks that do not fit the tasks."""
+    if not dataset.tasks:
+        return
+    counts = np.array([count for _, count in dataset.tasks])
+    for part, labels, y in (
+        ("train_tasks", dataset.train_tasks, dataset.train_y),
+        ("test_tasks", dataset.test_tasks, dataset.test_y),
+    ):
+        wanted = (len(y), len(counts))
+        if labels is None or labels.shape != wanted:
+            shape = None if labels is None else labels.shape
+            raise ConfigError(f"{where}: {part} has shape {shape}; give a label per task, {wanted}")
+        if ((labels < -1) | (labels >= counts)).any():
+            raise ConfigError(
+                f"{where}: a label in {part} lies outside those of its task; number them from 0, "
+                "and write -1 where an example has none"
+            )

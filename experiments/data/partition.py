@@ -33,6 +33,7 @@ __all__ = ["Partition", "names", "partition"]
 
 Integers = NDArray[np.int64]
 
+_BY_OWNER = "natural-id"
 # Ours to fill in: how many, by which column, with which seed.
 _FILLED_IN = ("num_partitions", "partition_by", "seed")
 
@@ -84,8 +85,8 @@ def partition(
     labels : array of int64, shape (n,)
         Labels of the training data.
     owner : array of int64, shape (n,), or None
-        Natural owner of each example; with ``natural-id``, clients are numbered in the order of
-        the owners' sorted values.
+        Natural owner of each example; with ``natural-id`` it is the client's id, so owners must
+        be numbered from 0 without a gap.
     clients : int or None
         Number of clients; None: as many as the partitioner makes.
     name : str
@@ -101,8 +102,11 @@ def partition(
     Raises
     ------
     ConfigError
-        If the name or a parameter is unknown, the partitioner refuses, or a client has nothing.
+        If the name or a parameter is unknown, the partitioner refuses, owners are no client ids,
+        or a client has nothing.
     """
+    if name == _BY_OWNER and owner is not None:
+        _check_owners(owner)
     shares = _cached(labels, owner, clients, name, params, seed)
     if clients is not None and len(shares) != clients:
         raise ConfigError(
@@ -120,6 +124,19 @@ def partition(
         order = np.random.default_rng([seed, client]).permutation(share)
         kept_back[client], train[client] = np.sort(order[:count]), np.sort(order[count:])
     return Partition(train, kept_back)
+
+
+def _check_owners(owner: Integers) -> None:
+    """Refuse owners that would become clients of other numbers: a request would hit another."""
+    known = np.unique(owner)
+    odd = np.flatnonzero(known != np.arange(len(known)))
+    if len(odd):
+        raise ConfigError(
+            f"data.partitioner = {_BY_OWNER!r}: owner {odd[0]} has no training example, and owner "
+            f"{known[-1]} has, but owners are the ids of clients; number them from 0 without a "
+            "gap, as numpy.unique(owner, return_inverse=True)[1] does, or raise data.limit if it "
+            "left one out"
+        )
 
 
 def _cached(

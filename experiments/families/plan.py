@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from experiments.config.loading import load
+from experiments.config.loading import load, text_of
 from experiments.federation import launch
 from experiments.federation.course import Course
 from experiments.runs.folder import RunFolder, differences
@@ -147,7 +147,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     beside = Path(__file__).resolve().parents[2] / wanted
     found = beside if not wanted.exists() and beside.exists() else wanted
     try:
-        raw = tomllib.loads(found.read_text(encoding="utf-8"))
+        raw = tomllib.loads(text_of(found))
     except FileNotFoundError as error:
         raise ConfigError(f"plan {str(path)!r} does not exist; check the path") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from experiments.config.loading import Config
 from experiments.config.registry import make, resolve
 from experiments.config.registry import strategies as registered
+from experiments.federation import preflight
 from experiments.federation.answers import answers
 from experiments.federation.conduct import Conductor, Party, keepsakes, starting_model
 from experiments.federation.finish import write_all
@@ -129,6 +130,7 @@ class Course:
             if self._lacks_public(name) and not self.lenient:
                 raise without_public_data(name)
         keepsakes(map(self._strategy, self.names))
+        preflight.check(self.config, self.tasks[self.seeds[0]])
         scheduled = len(self.config.requests) if self.kind == COMPARE else None
         check_fits(self.config.guard, self.tasks[self.seeds[0]], scheduled)
         for table in self.config.option_tables:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import nn
 
 from clients.participant import arrays_of, load_arrays
 from experiments.config.loading import import_object
+from experiments.models.fitness import materialise, unfit
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, unknown
 from unlearning.models.array_model import ArrayModel
@@ -97,20 +99,27 @@ def build(
     function = _builders()[name] if own else import_object(name, "model")
     params = dict(params or {})
     _check_params(name, function, params)
+    shown = f"model {name!r} cannot be built for examples of shape {input_shape}"
     # The CPU generator alone: torch.manual_seed would also seed every GPU.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers without units, which are refused below
         torch.default_generator.manual_seed(seed)
         try:
             model = function(input_shape, num_classes, **params)
-        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(model, nn.Module):
+                materialise(model, input_shape)
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a user's own function raises
             raise ConfigError(
-                f"model {name!r} cannot be built for examples of shape {input_shape} with "
-                f"{params or 'its defaults'} ({str(error).splitlines()[0]}); change [model]"
+                f"{shown} with {params or 'its defaults'} ({_first_line(error)}); change [model]"
             ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"model.name: {name!r} returned {type(model).__name__}; return a torch.nn.Module"
         )
+    if problem := unfit(model):
+        raise ConfigError(f"{shown} with {params or 'its defaults'}: {problem}")
     return model
 
 
@@ -209,3 +218,8 @@ def _check_params(name: str, function: Any, params: Mapping[str, Any], own: int 
     for key in params:
         if key not in list(known)[own:]:
             raise ConfigError(f"[model]: {unknown(f'key of {name}', key, list(known)[own:])}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

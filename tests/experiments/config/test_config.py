@@ -20,6 +20,7 @@ from experiments.config.loading import (
     load,
     to_toml,
 )
+from experiments.families.plan import read_plan
 from unlearning.errors import ConfigError
 from unlearning.request import Scope
 
@@ -156,12 +157,24 @@ def test_file_mistakes(tmp_path: Path) -> None:
     bad.write_text("rounds = \n")
     with pytest.raises(ConfigError, match=r"not TOML.*line 1"):
         load(bad)
-    bad.write_bytes(b"\xff\xfe")
+    bad.write_bytes("seed = 3 # Größe".encode("latin-1"))
     with pytest.raises(ConfigError, match="not TOML"):
         load(bad)
     bad.write_text("rounds = 0\n")
     with pytest.raises(ConfigError, match=r"bad\.toml: rounds = 0"):
         load(bad)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_file_as_editors_on_windows_write_it(tmp_path: Path, encoding: str, ending: str) -> None:
+    lines = ["# Größe", "seed = 3", "[train]", "batch_size = 7", ""]
+    (tmp_path / "own.toml").write_bytes(ending.join(lines).encode(encoding))
+    found = load(tmp_path / "own.toml")
+    assert (found.seed, found.train.batch_size) == (3, 7)
+    (tmp_path / "plan.toml").write_bytes(ending.join(lines).encode(encoding))
+    with pytest.raises(ConfigError, match="seed: Extra inputs"):  # read, and no plan
+        read_plan(tmp_path / "plan.toml")
 
 
 def test_shipped_config_is_found_from_anywhere(
@@ -281,6 +294,29 @@ def test_import_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import_object("no_such_module:x", "thing")
     with pytest.raises(ConfigError, match="write module:name"):
         import_object(":x", "thing")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def a(:", "SyntaxError"),
+        ("a = b", "NameError: name 'b' is not defined"),
+        ("raise ValueError('no\\nway')", "ValueError: no way"),
+        ("import sys; sys.exit('stop')", "SystemExit: stop"),
+        ("a = 3", "unknown name 'wanted'"),
+    ],
+)
+def test_modules_that_fail_are_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "failing_module", raising=False)
+    (tmp_path / "failing_module.py").write_text(source)
+    with pytest.raises(ConfigError, match=words) as caught:
+        import_object("failing_module:wanted", "thing")
+    assert "\n" not in str(caught.value)
+    sys.modules.pop("failing_module", None)
 
 
 def test_settings_are_frozen() -> None:

@@ -118,17 +118,17 @@ def test_npz_with_all_arrays(save: Save) -> None:
     path = save(
         x=rng.integers(0, 256, (6, 4, 4), np.uint8),
         y=[0, 1, 2, 0, 1, 2],
-        client=[7, 7, 7, 9, 9, 9],
+        client=[1, 1, 1, 0, 0, 0],
         x_test=np.full((2, 4, 4), 255, np.uint8),
-        y_test=[3, 0],
+        y_test=[2, 0],
     )
     own = load(f"npz:{path}")
     assert own.train_x.shape == (6, 1, 4, 4)
     assert own.train_x.max() <= 1
     assert (own.test_x == 1).all()
-    assert own.num_classes == 4
+    assert own.num_classes == 3
     assert own.owner is not None
-    assert own.owner.tolist() == [7, 7, 7, 9, 9, 9]
+    assert own.owner.tolist() == [1, 1, 1, 0, 0, 0]
     limited = load(f"npz:{path}", limit=3)
     assert limited.owner is not None
     assert len(limited.owner) == 3

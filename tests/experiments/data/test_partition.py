@@ -15,7 +15,7 @@ from experiments.data.partition import Partition, names, partition
 from unlearning.errors import ConfigError
 
 LABELS = np.random.default_rng(0).integers(0, 5, 400)
-OWNER = np.repeat([30, 10, 20], [200, 150, 50])
+OWNER = np.repeat([2, 0, 1], [200, 150, 50])
 
 
 @pytest.fixture(autouse=True)
@@ -122,12 +122,12 @@ def test_seed_decides_what_is_held_out_and_how_uneven_shares_are() -> None:
     assert sizes[0] != sizes[1]
 
 
-def test_natural_id_numbers_clients_in_the_order_of_owners(
+def test_with_natural_id_the_owner_is_the_client(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     found = share("natural-id", None, owner=OWNER)
     assert capfd.readouterr() == ("", "")
-    assert [set(OWNER[found.train[client]]) for client in range(3)] == [{10}, {20}, {30}]
+    assert [set(OWNER[found.train[client]]) for client in range(3)] == [{0}, {1}, {2}]
 
 
 def test_held_out_leaves_one_example_for_training() -> None:
@@ -191,6 +191,9 @@ def test_cached_partition_imports_no_partitioner(cache: Path) -> None:
         ({"name": "dirichlet", "alpha": 1, "min_partition_size": 200}, "cannot share 400 examples"),
         ({"name": "natural-id", "clients": None}, "who owns each example"),
         ({"name": "natural-id", "owner": OWNER, "clients": 4}, r"set data\.clients = 3"),
+        # Each of these would become clients of other numbers, and a request would hit another.
+        ({"name": "natural-id", "owner": OWNER + 1, "clients": None}, "owner 0 has no training"),
+        ({"name": "natural-id", "owner": 2 * OWNER, "clients": None}, "owner 1 has no training"),
         ({"name": "size", "partition_sizes": [200, 200]}, r"set data\.clients = 2"),
         ({"name": "iid", "clients": 401}, r"cannot share 400 examples.*data\.clients"),
         ({**EXAMPLES["distribution"], "clients": 4, "name": "distribution"}, "cannot share"),

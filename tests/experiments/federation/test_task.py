@@ -283,7 +283,7 @@ def test_class_that_nobody_holds(tmp_path: Path) -> None:
 def test_natural_clients(tmp_path: Path) -> None:
     path = tmp_path / "own.npz"
     x, y = np.random.default_rng(0).random((60, 4)), np.array([0, 1] * 30)
-    np.savez(path, x=x, y=y, client=np.repeat([8, 5], 30), x_test=x[:2], y_test=y[:2])
+    np.savez(path, x=x, y=y, client=np.repeat([1, 0], 30), x_test=x[:2], y_test=y[:2])
     data = {"name": f"npz:{path}", "partitioner": "natural-id", "held_out": 0.0}
     own = Task(Scenario.of(config(data=data, marker=None)))
     assert own.clients == (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from experiments.models import networks as models
 from experiments.models.networks import build, load, names, to_arrays
 from unlearning.arrays import digest, is_buffer, mismatch, parameters
 from unlearning.errors import ConfigError, FedUnlearnError
+from unlearning.packing import pack, unpack
 
 IMAGE = (1, 8, 8)
 
@@ -167,3 +169,118 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert models.device("auto") == models.device("cuda") == torch.device("cuda")
     with pytest.raises(ConfigError, match="'cuda:1'"):
         models.device("cuda:1")
+
+
+class Kept(nn.Module):
+    """A linear model with one tensor, or something else, of another kind in its state."""
+
+    def __init__(self, odd: object) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        if isinstance(odd, nn.Parameter):
+            self.odd = odd
+        elif isinstance(odd, torch.Tensor):
+            self.register_buffer("odd", odd)
+
+
+class Noted(nn.Linear):
+    """A linear model with something beside its tensors."""
+
+    note: object = None
+
+    def get_extra_state(self) -> object:
+        return self.note
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], nn.Module]:
+    """Build a model with a function of a user's own."""
+
+    def make(function: Callable[[], object]) -> nn.Module:
+        module = type(sys)("own_models")
+        module.make = lambda shape, classes: function()  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "own_models", module)
+        return build("own_models:make", (4,), 2, seed=3)
+
+    return make
+
+
+def test_lazy_layers_get_their_shapes_from_the_examples(
+    made: Callable[[Callable[[], object]], nn.Module],
+) -> None:
+    def lazy() -> nn.Module:
+        return nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(2))
+
+    model = made(lazy)
+    assert model.training
+    assert to_arrays(model)["0.weight"].shape == (8, 4)
+    # Statistics of the empty examples must not stay in it.
+    assert to_arrays(model)["1.num_batches_tracked"] == 0
+    assert digest(to_arrays(made(lazy))) == digest(to_arrays(model))
+    unused = nn.Sequential(nn.Linear(4, 2))
+    unused[0].spare = nn.LazyLinear(3)
+    with pytest.raises(ConfigError, match=r"'0\.spare\.weight' has no shape yet"):
+        made(lambda: unused)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (torch.zeros(3, dtype=torch.bfloat16), "'odd' is bfloat16"),
+        (nn.Parameter(torch.zeros(3, dtype=torch.bfloat16)), "'odd' is bfloat16"),
+        (torch.zeros(3).to(torch.float8_e4m3fn), "'odd' is float8_e4m3fn"),
+        (nn.Parameter(torch.zeros(3, dtype=torch.complex64)), "'odd' is complex64"),
+        (torch.zeros(2, 2).to_sparse(), "'odd' is no plain tensor"),
+        (torch.zeros(3, device="meta"), "'odd' is no plain tensor"),
+        (nn.Parameter(torch.zeros(0, 3)), r"parameter 'odd' has shape \(0, 3\)"),
+    ],
+)
+def test_what_cannot_travel_is_refused_by_name(
+    made: Callable[[Callable[[], object]], nn.Module], odd: object, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        made(lambda: Kept(odd))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("note", [{"version": 1}, "text", None])
+def test_what_is_no_tensor_is_refused_by_name(
+    made: Callable[[Callable[[], object]], nn.Module], note: object
+) -> None:
+    model = Noted(4, 2)
+    model.note = note
+    with pytest.raises(ConfigError, match=rf"'_extra_state', which is {type(note).__name__}"):
+        made(lambda: model)
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.bool, torch.int64, torch.uint16, torch.float16, torch.float64]
+)
+def test_other_numbers_travel_as_they_are(
+    made: Callable[[Callable[[], object]], nn.Module], kind: torch.dtype
+) -> None:
+    model = made(lambda: Kept(torch.ones((), dtype=kind)))
+    arrays = to_arrays(model)
+    assert arrays["odd"].shape == ()
+    load(model, unpack(pack(arrays)))
+    assert digest(to_arrays(model)) == digest(arrays)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "multi-task"])
+def test_layers_without_units_are_refused(kind: str) -> None:
+    params: dict[str, object] = {"hidden": 0}
+    if kind == "multi-task":
+        params["tasks"] = {"a": 2}
+    with pytest.raises(ConfigError, match="raise the size that is 0"):
+        build(kind, IMAGE, 10, params)
+
+
+def test_whatever_a_function_raises_is_told_in_one_line(
+    made: Callable[[Callable[[], object]], nn.Module],
+) -> None:
+    def broken() -> object:
+        raise KeyError("weights.bin\nis not there")
+
+    with pytest.raises(ConfigError, match="cannot be built") as caught:
+        made(broken)
+    assert "\n" not in str(caught.value)
