@@ -21,27 +21,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.api.calls import (
-    audit,
-    compare,
-    families,
-    list_datasets,
-    list_models,
-    list_strategies,
-    load_config,
-    open_run,
-    run,
-)
-from unlearning.errors import (
-    ConfigError,
-    FederationError,
-    FedUnlearnError,
-    HistoryError,
-    LedgerError,
-    RequestError,
-    UnsupportedRequestError,
-)
-from unlearning.request import Guarantee, Request, Scope
+try:
+    from experiments.api.calls import (
+        audit,
+        compare,
+        families,
+        list_datasets,
+        list_models,
+        list_strategies,
+        load_config,
+        open_run,
+        run,
+    )
+    from unlearning.errors import (
+        ConfigError,
+        FederationError,
+        FedUnlearnError,
+        HistoryError,
+        LedgerError,
+        RequestError,
+        UnsupportedRequestError,
+    )
+    from unlearning.request import Guarantee, Request, Scope
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("clients", "experiments", "unlearning"):
+        raise
+    raise ImportError(
+        f"{error}: something else of the same name hides a package of fedunlearn; start Python "
+        "from another folder, or rename or uninstall the other one (`fedunlearn doctor` names it)"
+    ) from error
 
 if TYPE_CHECKING:
     from experiments.api.run import Audit, Families, Run
@@ -82,6 +90,13 @@ _LATE = {  # loaded when first named: they bring Flower, pydantic or pandas alon
     "Run": ("experiments.api.run", "Run"),
     "Strategy": ("strategies.base", "UnlearningStrategy"),
 }
+
+
+def main() -> None:
+    """Be the command line."""
+    from experiments.cli import app
+
+    app()
 
 
 def __getattr__(name: str) -> Any:

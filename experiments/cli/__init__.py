@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 from experiments.cli.answers import INTERRUPTED, USER_ERROR, complain
 from experiments.cli.attacks import attack
 from experiments.cli.audits import audit
+from experiments.cli.begin import demo, new
+from experiments.cli.daily import clean, doctor, logs, runs, stop
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
 from experiments.cli.receipts import extend, receipt, rekey, withdraw
@@ -26,13 +28,17 @@ from unlearning.errors import FedUnlearnError
 __all__ = ["app"]
 
 
+_ANYWHERE = ("--debug", "--quiet", "--verbose")  # before the command or after it
+
+
 class _Commands(TyperGroup):
     """Commands that answer a user's mistake with one line, and with a traceback on ``--debug``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # Taken before and after the command's name.
-        ctx.meta["debug"] = "--debug" in args
-        return super().parse_args(ctx, [arg for arg in args if arg != "--debug"])
+        for flag in _ANYWHERE:
+            ctx.meta[flag.strip("-")] = flag in args
+        return super().parse_args(ctx, [arg for arg in args if arg not in _ANYWHERE])
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -51,7 +57,6 @@ app = typer.Typer(
     cls=_Commands,
     name="fedunlearn",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -63,6 +68,8 @@ def _version(wanted: bool) -> None:
         from importlib.metadata import version
 
         typer.echo(version("fedunlearn"))
+        for name in ("flwr", "torch", "ray"):
+            typer.echo(f"{name} {version(name)}")
         raise typer.Exit
 
 
@@ -71,12 +78,27 @@ def main(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error as well.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress, only the answer.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell of every round, in lines; and warnings.")
+    ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_version, help="Show the version."),
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_version,
+            help="Show the versions of this, Flower, PyTorch and Ray.",
+        ),
     ] = False,
 ) -> None:
-    """Make a federation forget, and see how far it really did."""
+    """Make a federation forget, and see how far it really did.
+
+    Exit codes: 0 done; 2 something you can put right, said in one line; 130 interrupted; 1 a fault
+    of ours.
+    """
 
 
 # In the order of `--help`. A command is a function of its module, named as it is typed.
@@ -98,6 +120,13 @@ _COMMANDS = (
     verify,
     scan,
     resume,
+    runs,
+    logs,
+    stop,
+    clean,
+    demo,
+    new,
+    doctor,
 )
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from experiments.federation.quiet import quiet
+
 if TYPE_CHECKING:
     from experiments.runs.progress import Observer
 
@@ -39,10 +41,23 @@ def complain(error: BaseException, *, debug: bool = False) -> None:
 @contextmanager
 def watched() -> Iterator[Observer]:
     """Show progress on standard error, so that standard output holds the answer alone."""
+    import logging
+
+    import click
     from rich.console import Console
 
-    from experiments.runs.progress import progress
+    from experiments.runs.progress import lines, progress
 
+    context = click.get_current_context(silent=True)
+    flags = {} if context is None else context.meta
+    if flags.get("quiet"):
+        with quiet("fedunlearn"):
+            yield lambda tick: None
+        return
+    if flags.get("verbose"):
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        yield lines(Console(stderr=True), interval_s=0.0)
+        return
     with progress(Console(stderr=True)) as observer:
         yield observer
 

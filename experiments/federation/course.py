@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from experiments.federation.task_measures import measure
 from experiments.runs.command import command_line
 from experiments.runs.details import Answer, Refused, TaskMeasure
 from experiments.runs.folder import COMPARE, RUN, RunFolder
+from experiments.runs.log import logged
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import FINE_TUNE, RETRAIN
 from strategies.base import UnlearningStrategy
@@ -166,9 +167,14 @@ class Course:
         )
         return folder
 
-    def tracked(self, folder: RunFolder) -> AbstractContextManager[Callable[[Tick], None]]:
-        """Keep the folder's status up to date and pass ticks on to the observer."""
-        return folder.tracked(self.observer)
+    @contextmanager
+    def tracked(self, folder: RunFolder) -> Iterator[Observer]:
+        """Keep the folder's status and log up to date and pass ticks on to the observer."""
+        with (
+            logged(folder.path, self.observer, self.command) as noted,
+            folder.tracked(noted) as tell,
+        ):
+            yield tell
 
     def conduct(
         self, grid: Grid, folder: RunFolder, tell: Observer, stop: Callable[[], bool]

@@ -28,7 +28,7 @@ from experiments.federation.quiet import quiet
 from experiments.runs.progress import Observer
 from unlearning.errors import ConfigError
 
-__all__ = ["compare", "conduct", "on_ray", "run"]
+__all__ = ["compare", "conduct", "on_ray", "ray_starts", "run"]
 
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
@@ -182,6 +182,19 @@ def on_ray(
             num_supernodes=num_clients,
             backend_config={"client_resources": resources},
         )
+
+
+def ray_starts() -> str | None:
+    """Start Ray as a run would and end it again; return None, or in words why it does not start."""
+    _environment()
+    import ray
+
+    try:
+        ray.init(**_ray_settings(Config(), 0.0))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        return f"does not start ({str(error).splitlines()[0]})"
+    ray.shutdown()
+    return None
 
 
 def _environment() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Observer", "Tick", "progress"]
+__all__ = ["Observer", "Tick", "lines", "progress"]
 
 _REDRAW_S = 0.2  # least time between two drawings of a notebook's bar
 
@@ -77,7 +77,14 @@ def progress(
         with _bar(console) as observe:
             yield observe
     else:
-        yield _Lines(console, interval_s, clock)
+        yield lines(console, interval_s=interval_s, clock=clock)
+
+
+def lines(
+    console: Console, *, interval_s: float, clock: Callable[[], float] = time.monotonic
+) -> Observer:
+    """Return an observer that prints plain lines, at most one per ``interval_s`` of each phase."""
+    return _Lines(console, interval_s, clock)
 
 
 class _NotebookBar:
