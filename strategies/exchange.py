@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import Federation
+from strategies.plausibility import without_outliers
 from strategies.roster import Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_content, to_record
 from unlearning import arrays as named
@@ -37,6 +38,8 @@ log = logging.getLogger("fedunlearn")
 LEARN, UNLEARN, RECOVER = "learn", "unlearn", "recover"  # phases of a federation
 
 _UNLEARN = 1  # last component of a seed address in unlearning rounds; learning rounds have none
+_SLACK_S = 60.0  # of a client's clock beside ours
+_LARGEST_LOSS = 1e6  # mean training loss in nats; beyond, and below 0, it says nothing
 _NOTHING_LEFT = "holds no data any more"
 
 Hook = Callable[[int, Arrays, Iterable[Reply]], Arrays]
@@ -137,6 +140,7 @@ class Exchange:
                     sent,
                     model_like=instruction.answers == "model",
                     declared=roster.declared.get(client),
+                    longest_s=2 * federation.timeout_s + _SLACK_S,
                 )
             except BadReplyError as error:
                 roster.lost[client] = f"quarantined: {error}"
@@ -152,8 +156,11 @@ class Exchange:
             if reply.num_examples == 0:
                 roster.lost[client] = _NOTHING_LEFT
                 continue
-            if Wire.LOSS in reply.metrics:
-                self.losses[client] = reply.metrics[Wire.LOSS], reply.num_examples
+            if (loss := reply.metrics.get(Wire.LOSS)) is not None:
+                if 0 <= loss <= _LARGEST_LOSS:
+                    self.losses[client] = loss, reply.num_examples
+                else:  # it would decide alone when learning is over
+                    log.warning("client %d reports a loss of %g; it is not counted", client, loss)
             yield reply
         spent = Cost(client_rounds=len(self.asked), bytes_down=roster.bytes_down - down)
         federation.spend(self.phase, spent)
@@ -172,7 +179,7 @@ class Exchange:
         FederationError
             If too few replies are valid, or what the hook makes of them is no finite model.
         """
-        stream = self._counted(replies)
+        stream = self._counted(self._plausible(replies))
         if robust and self.federation.robust is not None:
             stream = self.federation.robust.cleaned(self.arrays, stream)
         first = next(stream, None)
@@ -209,6 +216,20 @@ class Exchange:
         if self.phase == UNLEARN:
             return [seed, self.federation.completed + self.number, client, _UNLEARN]
         return [seed, self.number, client]
+
+    def _plausible(self, replies: Iterator[Reply]) -> Iterator[Reply]:
+        """Pass on what the clients made of a model, without what is far longer than the rest."""
+        if not self._asks_models:
+            return replies
+
+        def leave_out(client: int, why: str) -> None:
+            self.roster.lost[client] = why
+            self.losses.pop(client, None)
+
+        def step(client: int) -> str:
+            return self.asked[client].step
+
+        return without_outliers(replies, self.arrays, leave_out, step)
 
     def _counted(self, replies: Iterator[Reply]) -> Iterator[Reply]:
         valid = 0

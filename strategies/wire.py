@@ -14,11 +14,20 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Reply, Wire, part
 
-__all__ = ["BadReplyError", "num_bytes", "read_reply", "to_arrays", "to_content", "to_record"]
+__all__ = [
+    "BadReplyError",
+    "length",
+    "num_bytes",
+    "read_reply",
+    "to_arrays",
+    "to_content",
+    "to_record",
+]
 
 
 _NPY = "numpy.ndarray"  # Flower's name of the format below
 _METERED = (Wire.CLIENT_SECONDS, Wire.EXAMPLES_PROCESSED)
+_LARGEST = 1e15  # nothing that a client measures is larger, and sums of it stay finite
 _FARTHEST = 1e3  # no local training moves a model by a thousand times its own length
 
 
@@ -90,7 +99,13 @@ def to_content(
 
 
 def read_reply(
-    message: Message, client: int, sent: Arrays, *, model_like: bool, declared: int | None
+    message: Message,
+    client: int,
+    sent: Arrays,
+    *,
+    model_like: bool,
+    declared: int | None,
+    longest_s: float = float("inf"),
 ) -> Reply:
     """Return the checked reply of one client.
 
@@ -106,6 +121,8 @@ def read_reply(
         Whether the answer must have the model's names, shapes and dtypes.
     declared : int or None
         Training examples the client said it holds when it joined: its weight may not exceed it.
+    longest_s : float
+        No client can have worked longer than this, in seconds.
 
     Raises
     ------
@@ -133,20 +150,22 @@ def read_reply(
         raise BadReplyError("a value is not finite")
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
     for key, value in numbers.items():
-        if not math.isfinite(value) or (key in _METERED and value < 0):
-            raise BadReplyError(f"metric {key!r} is {value}")
+        low = 0.0 if key in _METERED else -_LARGEST
+        high = min(longest_s, _LARGEST) if key == Wire.CLIENT_SECONDS else _LARGEST
+        if not low <= value <= high:  # not a number is neither
+            raise BadReplyError(f"metric {key!r} is {value:g}, expected {low:g} to {high:g}")
     if not model_like:
         return Reply(client, count, arrays, numbers)
     arrays = {name: arrays[name] for name in sent}
     with np.errstate(over="ignore"):
         update = named.delta(sent, arrays)
-        moved, limit = _length(update), _FARTHEST * max(_length(sent), _size(sent) ** 0.5)
+        moved, limit = length(update), _FARTHEST * max(length(sent), _size(sent) ** 0.5)
     if not moved <= limit:
         raise BadReplyError(f"it moved the model by {moved:.3g} (L2), more than {limit:.3g}")
     return Reply(client, count, arrays, numbers, update)
 
 
-def _length(arrays: Arrays) -> float:
+def length(arrays: Arrays) -> float:
     """Return the L2 norm over all floating-point entries, float buffers included.
 
     In the arrays' own precision: as quick as it must be for every reply, and exact enough.

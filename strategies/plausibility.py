@@ -1,0 +1,138 @@
+"""Updates that are far longer than the others of their round, and what is kept until that is known.
+
+A single client that answers with noise would otherwise take the model wherever it likes: the mean
+has no bound. Honest updates of one round differ by how much data a client has, not by a factor of
+ten from the median; where all of them are tiny, a longer one is harmless.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+
+from strategies.wire import length
+from unlearning import arrays as named
+from unlearning.arrays import Arrays
+from unlearning.protocol import Reply
+
+__all__ = ["FACTOR", "Spool", "without_outliers"]
+
+FACTOR = 10.0  # an update may be so many times as long as the median of its round
+_HARMLESS = 1e-3  # of the model's own length: no update shorter than this is an outlier
+_LEAST = 3  # of two updates neither is ten times as long as their median
+_IN_MEMORY = 256 * 2**20  # bytes of replies held in memory before the rest goes to disk
+
+
+class Spool:
+    """The replies of a round, in memory while they are small, in an unnamed scratch file beyond.
+
+    Parameters
+    ----------
+    budget : int
+        Bytes that stay in memory.
+    """
+
+    def __init__(self, budget: int = _IN_MEMORY) -> None:
+        self._left = budget
+        self._replies: list[Reply] = []
+        self._spilled: dict[int, tuple[int, list[str], list[str]]] = {}
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the replies."""
+        self._replies.clear()
+        self._file.close()
+
+    def append(self, reply: Reply) -> None:
+        """Keep a reply."""
+        update = reply.update or {}
+        size = named.nbytes(reply.arrays) + named.nbytes(update)
+        if size <= self._left:
+            self._left -= size
+        else:
+            place = self._file.seek(0, 2)
+            for array in (*reply.arrays.values(), *update.values()):
+                np.save(self._file, array, allow_pickle=False)
+            self._spilled[len(self._replies)] = place, list(reply.arrays), list(update)
+            reply = replace(reply, arrays={}, update=None if reply.update is None else {})
+        self._replies.append(reply)
+
+    def __iter__(self) -> Iterator[Reply]:
+        """Yield the replies in the order they were kept in; each is let go when it is yielded."""
+        for number in range(len(self._replies)):
+            reply = self._replies[number]
+            self._replies[number] = replace(reply, arrays={}, update=None)
+            if number in self._spilled:
+                place, names, changed = self._spilled[number]
+                self._file.seek(place)
+                arrays, update = self._loaded(names), self._loaded(changed)
+                reply = replace(
+                    reply, arrays=arrays, update=None if reply.update is None else update
+                )
+            yield reply
+
+    def _loaded(self, names: list[str]) -> Arrays:
+        return {name: np.load(self._file, allow_pickle=False) for name in names}
+
+
+def without_outliers(
+    replies: Iterable[Reply],
+    model: Arrays,
+    leave_out: Callable[[int, str], None],
+    kind_of: Callable[[int], Hashable] = lambda client: None,
+    factor: float = FACTOR,
+) -> Iterator[Reply]:
+    """Yield the replies of a round, in order, without updates far longer than the others.
+
+    Parameters
+    ----------
+    replies : iterable of Reply
+        All of them are taken in before the first is passed on.
+    model : Arrays
+        What the clients were sent.
+    leave_out : callable
+        Told of each client that is left out, and why.
+    kind_of : callable
+        Updates are held against those of clients of the same kind only: who climbs moves farther
+        than who learns.
+    factor : float
+        An update may be so many times as long (L2, float buffers included) as the median of the
+        updates of its kind that are not zero.
+    """
+    lengths: dict[int, float] = {}
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    with Spool() as spool:
+        for reply in replies:
+            if reply.update is not None and (found := length(reply.update)):
+                lengths[reply.client] = found
+                groups[kind_of(reply.client)].append(found)
+            spool.append(reply)
+        harmless = _HARMLESS * length(model)
+        limits = {
+            kind: max(factor * float(np.median(found)), harmless)
+            for kind, found in groups.items()
+            if len(found) >= _LEAST
+        }
+        for reply in spool:
+            limit = limits.get(kind_of(reply.client), float("inf"))
+            if (moved := lengths.get(reply.client, 0.0)) > limit:
+                leave_out(
+                    reply.client,
+                    f"quarantined: it moved the model by {moved:.3g} (L2), more than {factor:g} "
+                    "times the median of the round",
+                )
+                continue
+            yield reply

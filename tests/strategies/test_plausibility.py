@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from strategies.base import UnlearningStrategy
+from strategies.plausibility import Spool, without_outliers
+from tests.support.toy import ToyFederation, ToyGrid
+from unlearning import arrays as named
+from unlearning.protocol import Reply, Wire
+
+MODEL = {"w": np.ones(4, np.float32)}
+
+
+def reply(client: int, size: float) -> Reply:
+    step = {"w": np.array([size, 0, 0, 0], np.float32), "count": np.array(client)}
+    return Reply(client, 4, named.add(MODEL, {"w": step["w"]}), {}, step)
+
+
+def kept(*sizes: float, kinds: str = "") -> tuple[list[int], dict[int, str]]:
+    left: dict[int, str] = {}
+    found = without_outliers(
+        (reply(client, size) for client, size in enumerate(sizes)),
+        MODEL,
+        left.__setitem__,
+        lambda client: kinds[client : client + 1],
+    )
+    return [one.client for one in found], left
+
+
+@pytest.mark.parametrize(
+    ("sizes", "clients"),
+    [
+        ((1, 1, 1, 9.9), [0, 1, 2, 3]),
+        ((1, 1, 1, 10.1), [0, 1, 2]),
+        ((50, 1, 1, 1), [1, 2, 3]),
+        ((1, 99), [0, 1]),  # of two nobody can tell
+        ((0, 0, 0, 1), [0, 1, 2, 3]),  # nor where nobody else moved
+        ((1e-6, 1e-6, 1e-6, 1e-3), [0, 1, 2, 3]),  # what is tiny beside the model harms nobody
+    ],
+)
+def test_who_is_left_out(sizes: tuple[float, ...], clients: list[int]) -> None:
+    found, left = kept(*sizes)
+    assert found == clients
+    assert set(left) == set(range(len(sizes))) - set(clients)
+    assert all("10 times the median" in why for why in left.values())
+
+
+def test_clients_are_held_against_their_kind() -> None:
+    assert kept(1, 1, 1, 20, 20, 20, kinds="tttaaa")[1] == {}
+
+
+@pytest.mark.parametrize("budget", [0, 50, 10**6])
+def test_a_spool_gives_back_what_it_was_given(budget: int) -> None:
+    given = [reply(client, client) for client in range(4)]
+    given.append(Reply(9, 1, {"free": np.zeros(0), "scalar": np.array(3, np.int64)}))
+    with Spool(budget) as spool:
+        for one in given:
+            spool.append(one)
+        for one, back in zip(given, spool, strict=True):
+            assert (one.client, one.metrics) == (back.client, back.metrics)
+            assert list(one.arrays) == list(back.arrays)
+            assert named.digest(one.arrays) == named.digest(back.arrays)
+            assert (one.update is None) == (back.update is None)
+            assert named.digest(one.update or {}) == named.digest(back.update or {})
+
+
+def test_a_noisy_client_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy = ToyFederation(tmp_path)
+    clean = toy.branch(tmp_path / "clean")
+    clean.faults[1] = lambda arrays: arrays[:-1]  # another way of being left out
+    wanted = clean.learn(2)
+    noisy = toy.branch(tmp_path / "noisy")
+    noisy.faults[1] = lambda arrays: [a + 50 if a.dtype.kind == "f" else a for a in arrays]
+    assert named.digest(noisy.learn(2)) == named.digest(wanted)
+    assert "client 1 is left out: quarantined: it moved the model by" in caplog.text
+
+
+class Claims(ToyGrid):
+    """Client 1 reports a metric of the test's choice."""
+
+    metric: tuple[str, float]
+
+    def _answer(self, message: Message) -> Message:
+        answer = super()._answer(message)
+        if message.metadata.message_type == "train" and answer.metadata.src_node_id == 1001:
+            answer.content[Wire.METRICS][self.metric[0]] = self.metric[1]  # type: ignore[index,call-overload]
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ((Wire.CLIENT_SECONDS, 1.7e308), "client 1 is left out.*'client-seconds'"),
+        ((Wire.EXAMPLES_PROCESSED, 1e300), "client 1 is left out.*'examples-processed'"),
+        ((Wire.LOSS, -1e6), "client 1 reports a loss of -1e"),
+        ((Wire.LOSS, 1e12), "client 1 reports a loss of 1e"),
+    ],
+)
+def test_what_clients_measure_is_bounded(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    metric: tuple[str, float],
+    words: str,
+) -> None:
+    toy = ToyFederation(tmp_path)
+    grid = Claims(toy.app, 4)
+    grid.metric = metric
+    twin = toy.branch(tmp_path / "branch", grid=grid)
+    twin.run(UnlearningStrategy(), rounds=1)
+    assert re.search(words, caplog.text)
+    assert 1 not in twin.federation.losses
+    assert twin.federation.costs["learn"].client_s < 100
