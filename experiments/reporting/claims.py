@@ -66,7 +66,7 @@ MEASURES = {
     f"retrained model's, lies below {MARKER_MARGIN}. “Not forgotten”: it lies above. Otherwise "
     "inconclusive, and with one seed always.",
     "Interval": "95 % interval of the mean over training seeds, by Student's t; the seeds are the "
-    "unit of replication. It may reach beyond what a share can be.",
+    "unit of replication. It ends where the number can go no further: at 0 or 1 for a share.",
     "Within, beyond, undecided": "The whole 95 % interval of the paired difference lies within "
     "the margin declared before the run; lies outside; neither. Being undecided is not being "
     "equal.",

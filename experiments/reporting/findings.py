@@ -66,8 +66,8 @@ def _answer(run: Run, strategy: str) -> Finding:
     return Finding(lead, "; ".join(parts) + ".")
 
 
-def findings(run: Run) -> list[Finding]:
-    """Return what was found, the marker's power first."""
+def findings(run: Run, unserved: Mapping[str, str] | None = None) -> list[Finding]:
+    """Return what was found, the marker's power first; ``unserved`` as in :func:`summary`."""
     found = []
     before = spread(run.rows, ORIGINAL, "backdoor_success")
     reference = spread(run.rows, RETRAIN, "backdoor_success")
@@ -83,16 +83,45 @@ def findings(run: Run) -> list[Finding]:
     if FINE_TUNE in run.strategies:
         control = _answer(run, FINE_TUNE)
         found.append(Finding("fine-tune, the control that every answer must beat", control.text))
-    gaps = {name: mean(list(run.gaps(name).values())) for name in run.answers}
-    measured = {name: gap for name, gap in gaps.items() if gap is not None}
-    if len(measured) > 1:
-        best = min(measured, key=lambda name: measured[name])
-        text = f"{best}, with an average gap of {number(measured[best])}."
-        found.append(Finding("Closest to retraining", text))
+    found.extend(_closest(run, unserved or {}))
     return found
 
 
+def _closest(run: Run, unserved: Mapping[str, str]) -> list[Finding]:
+    """Return who came closest to retraining, of those that may be named for it, and who may not."""
+    gaps = {name: mean(list(run.gaps(name).values())) for name in run.answers}
+    measured = {name: gap for name, gap in gaps.items() if gap is not None}
+    if len(measured) < 2:
+        return []
+    barred = {
+        name: why
+        for name in measured
+        for why, applies in (
+            ("left a request unserved", name in unserved),
+            ("did not forget", run.has_failed(name)),
+            ("took as much work as retraining", run.is_retraining(name)),
+        )
+        if applies
+    }
+    named = {name: gap for name, gap in measured.items() if name not in barred}
+    text = "nobody that forgot with less work than retraining."
+    nearest = min(measured.values())
+    if named:
+        best = min(named, key=lambda name: named[name])
+        nearest = named[best]
+        text = f"{best}, with an average gap of {number(nearest)}."
+    left = [f"{n} ({why})" for n, why in barred.items() if not named or measured[n] <= nearest]
+    if left:
+        text += f" Left out: {', '.join(left)}."
+    return [Finding("Closest to retraining", text)]
+
+
 def _marker_warnings(run: Run) -> list[str]:
+    if run.marker_before and not run.is_marker_asked:
+        return [
+            "The marker is of data that nobody asked to forget, so it says nothing of the answers "
+            "and no verdict is drawn from it."
+        ]
     if run.marker_before and not run.has_power:
         return [
             "The marker has no power: backdoor success of the original model is "

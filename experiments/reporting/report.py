@@ -73,11 +73,12 @@ def _content(run_dir: Path) -> dict[str, object]:
     asked = findings.asked(details) or (audited.asked if audited else "")
     requests = asked_for(run, ledger) if rows else []
     limits = [*(findings.warnings(run) if rows else ()), *findings.audit_warnings(audited)]
-    summary = findings.summary(run, unserved(requests)) if rows else ""
+    left = unserved(requests)
+    summary = findings.summary(run, left) if rows else ""
     return {
         "title": f"Forgetting {asked}" if asked else f"Unlearning {'report' if rows else 'audit'}",
         "summary": summary or findings.audit_summary(audited),
-        "findings": [*findings.audit_findings(audited), *findings.findings(run)],
+        "findings": [*findings.audit_findings(audited), *findings.findings(run, left)],
         "warnings": [broken, *limits] if broken else limits,
         "num_seeds": len(run.seeds),
         "num_strategies": len(run.strategies),
@@ -102,11 +103,12 @@ def _content(run_dir: Path) -> dict[str, object]:
         "events": ledger,
         "ledger_head": details.ledger_head,
         "ledger_broken": broken,
+        "ran": {"strategies": run.strategies, "seeds": run.seeds},
         "command": details.command,
         "versions": details.versions,
         "digests": origin.digests(run_dir),
         "rows": rows,
-        "config": tomli_w.dumps(origin.without_none(config)),  # type: ignore[arg-type]
+        "config": tomli_w.dumps(origin.without_none(_as_run(config, run))),  # type: ignore[arg-type]
     }
 
 
@@ -116,6 +118,13 @@ def _results(run_dir: Path, audited: Audited | None) -> tuple[dict[str, Any], tu
         folder = RunFolder(run_dir)
         return (dict(folder.read_config()) if folder.config.is_file() else {}), ()
     return read_results(run_dir)
+
+
+def _as_run(config: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Return the configuration with the strategies that answered, where it lists any."""
+    if not run.answers or "strategies" not in config:
+        return dict(config)
+    return {**config, "strategies": list(run.answers)}
 
 
 def _distances(run: Run) -> dict[str, str]:

@@ -9,14 +9,15 @@ from typing import Any
 from experiments.reporting.origin import Entry
 from experiments.reporting.run import Cell, Run, measured, number
 from experiments.runs.details import Answer
-from experiments.runs.fates import fates, measured_answers
+from experiments.runs.fates import measured_answers
 from experiments.runs.results import CONTROLS, ORIGINAL, RETRAIN
 from experiments.runs.table import DASH
-from unlearning.evaluation.scorecard import summarise
+from unlearning.evaluation.scorecard import RANGES, bounded, summarise
 
 __all__ = ["Asked", "Fate", "asked_for", "unserved"]
 
 _FULFILLED = "fulfilled"
+_UNSERVED = ("held", "failed", "refused")
 _RISKS = {
     "exact": "None from training itself.",
     "certified": "Bounded by epsilon and delta, while the proof's assumptions hold.",
@@ -68,7 +69,7 @@ def _states(
 
 def asked_for(run: Run, ledger: Sequence[Entry]) -> list[Asked]:
     """Return the requests of a run, each with its fate after every strategy."""
-    verdicts = fates(run.details, run.rows)
+    verdicts = run.fates
     answers = measured_answers(run.details, run.rows)
     shown = [name for name in run.strategies if name not in (ORIGINAL, RETRAIN)]
     alone = len(shown) == 1
@@ -105,7 +106,7 @@ def unserved(asked: Sequence[Asked]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for request in asked:
         for fate in request.fates:
-            if _FULFILLED not in fate.state and fate.state != DASH:
+            if fate.state in _UNSERVED:
                 found.setdefault(fate.strategy, []).append(f"{request.what}: {fate.state}")
     return {name: ", ".join(words) for name, words in found.items()}
 
@@ -115,7 +116,7 @@ def _what(request: Mapping[str, Any]) -> str:
 
 
 def _is_served(now: Mapping[str, Sequence[Entry]]) -> bool:
-    return not now or _FULFILLED in now  # without a ledger the rows alone tell
+    return _FULFILLED in now or not set(now) & set(_UNSERVED)  # else the rows tell
 
 
 def _state(now: Mapping[str, Sequence[Entry]]) -> str:
@@ -162,5 +163,5 @@ def _cell(answers: Sequence[Answer], request: str, strategy: str, name: str, tit
         for who in (strategy, RETRAIN)
     )
     beside = f"retrained {number(summarise(theirs).mean)}" if theirs else ""
-    spread = summarise(ours) if ours else None
+    spread = bounded(summarise(ours), *RANGES[name]) if ours else None
     return measured(spread, f"{title.lower()} of this request was not measured", below=beside)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.runs.details import Details, Roc, Tallied
+from experiments.runs.fates import fates, is_marker_asked
 from experiments.runs.results import (
     CONTROLS,
     FINE_TUNE,
@@ -17,11 +18,14 @@ from experiments.runs.results import (
 )
 from experiments.runs.table import DASH
 from unlearning.evaluation.attack_roc import AttackRoc
+from unlearning.evaluation.fate import Fate
 from unlearning.evaluation.scorecard import (
     MARKER_POWER,
+    RANGES,
     Spread,
     Verdict,
     average_gap,
+    bounded,
     judge_marker,
     paired_differences,
     summarise,
@@ -135,8 +139,10 @@ class Run:
         self.guarantees = {row.strategy: row.guarantee or "none" for row in rows}
         kind = (details.marker or {}).get("kind", "")
         self.has_backdoor = kind == "backdoor"
+        self.is_marker_asked = is_marker_asked(details)
         before = by_seed(rows, ORIGINAL, "backdoor_success").values()
         self.marker_before = [value for value in before if value is not None]
+        self.fates = fates(details, rows)
 
     @property
     def has_reference(self) -> bool:
@@ -146,7 +152,25 @@ class Run:
     @property
     def has_power(self) -> bool:
         """Whether the marker can tell forgetting from not having learned."""
-        return bool(self.marker_before) and summarise(self.marker_before).mean >= MARKER_POWER
+        return (
+            self.is_marker_asked
+            and bool(self.marker_before)
+            and summarise(self.marker_before).mean >= MARKER_POWER
+        )
+
+    def is_retraining(self, strategy: str) -> bool:
+        """Return whether a row took retraining's work, or more: then closeness is no merit."""
+        shares = [
+            ours / whole
+            for seed, ours in by_seed(self.rows, strategy, "examples").items()
+            if ours is not None and (whole := by_seed(self.rows, RETRAIN, "examples").get(seed))
+        ]
+        return bool(shares) and summarise(shares).mean >= 1
+
+    def has_failed(self, strategy: str) -> bool:
+        """Return whether the marker or a request says that a strategy did not forget."""
+        own = [found.fate for (_, name), found in self.fates.items() if name == strategy]
+        return self.verdict(strategy) is Verdict.NOT_FORGOTTEN or Fate.NOT_FORGOTTEN in own
 
     def gaps(self, strategy: str) -> dict[int, float | None]:
         """Return the average gap to the retrained model of the same seed."""
@@ -160,7 +184,7 @@ class Run:
     def gap(self, strategy: str) -> Spread | None:
         """Return the average gap over the seeds, None if there is none."""
         found = [value for value in self.gaps(strategy).values() if value is not None]
-        return summarise(found) if found else None
+        return bounded(summarise(found), *RANGES["average_gap"]) if found else None
 
     def to_retrain(self, strategy: str, name: str) -> list[float]:
         """Return the differences to the retrained model in one number, paired by seed."""
@@ -168,7 +192,12 @@ class Run:
         return paired_differences(ours, by_seed(self.rows, RETRAIN, name))
 
     def verdict(self, strategy: str) -> Verdict | None:
-        """Return what the marker says about a strategy; None: no verdict may be given."""
+        """Return what the marker says about a strategy; None: no verdict may be given.
+
+        A marker says nothing where its owner was not asked to leave: nobody wants it gone.
+        """
+        if not self.is_marker_asked:
+            return None
         return judge_marker(self.marker_before, self.to_retrain(strategy, "backdoor_success"))
 
     def against_fine_tune(self, strategy: str) -> list[float]:

@@ -86,6 +86,8 @@ def _verdict(run: Run, strategy: str) -> Cell:
         return Cell(verdict.value, below if verdict is Verdict.INCONCLUSIVE else "")
     if not run.marker_before:
         return Cell(DASH, why="no verdict without a planted backdoor")
+    if not run.is_marker_asked:
+        return Cell(DASH, why="no verdict: nobody asked to forget the marked data")
     if not run.has_power:
         return Cell(DASH, why="no verdict: the marker has no power")
     return Cell(DASH, why="no retrained model to compare with, or not measured")

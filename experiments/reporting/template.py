@@ -404,6 +404,8 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 
 <section aria-labelledby="again">
 <h2 id="again">Do it again</h2>
+{% if rows %}<dl class="pairs"><dt>Strategies that ran</dt><dd>{{ ran.strategies | join(", ") }}</dd><dt>Seeds that ran</dt><dd>{{ ran.seeds | join(", ") }}</dd></dl>
+{% endif %}
 {% if command %}<pre><code>{{ command }}</code></pre>{% endif %}
 {% if versions %}<p>Made with {% for name, number in versions.items() %}{{ name }} {{ number }}{{ ", " if not loop.last else "." }}{% endfor %}</p>{% endif %}
 {% if digests %}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.record import ResultsError, read_json
-from unlearning.evaluation.scorecard import METRICS, Spread, summarise
+from unlearning.evaluation.scorecard import METRICS, RANGES, Spread, bounded, summarise
 from unlearning.records.files import write_atomically
 
 __all__ = [
@@ -172,6 +172,12 @@ def by_seed(rows: Iterable[Row], strategy: str, name: str) -> dict[int, float | 
 
 
 def spread(rows: Iterable[Row], strategy: str, name: str) -> Spread | None:
-    """Return mean and spread over the seeds that were measured, or None if none was."""
+    """Return mean and spread over the seeds that were measured, or None if none was.
+
+    The interval stays within what the number can be.
+    """
     values = [value for value in by_seed(rows, strategy, name).values() if value is not None]
-    return summarise(values) if values else None
+    if not values:
+        return None
+    found = summarise(values)
+    return bounded(found, *RANGES[name]) if name in RANGES else found

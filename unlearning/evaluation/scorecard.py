@@ -11,7 +11,7 @@ Gradient-based Weight Saliency. ICLR 2024. arXiv:2310.12508. (The average gap to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "MARKER_MARGIN",
     "MARKER_POWER",
     "METRICS",
+    "RANGES",
     "Closeness",
     "Outputs",
     "Predictions",
@@ -35,6 +36,7 @@ __all__ = [
     "Triggered",
     "Verdict",
     "average_gap",
+    "bounded",
     "closeness",
     "improves",
     "judge_marker",
@@ -49,6 +51,7 @@ MARKER_MARGIN = 0.1  # backdoor success above the retrained model's that still c
 ACCURACY_MARGIN = 0.01  # one percentage point
 AUC_MARGIN = 0.05
 _CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # relative; differences of fractions are off by the last bits
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,15 @@ MARGINS: dict[str, float] = {
     "test_accuracy": ACCURACY_MARGIN,
     "mia_auc": AUC_MARGIN,
     "backdoor_success": MARKER_MARGIN,
+}
+
+
+# What a number can be; an interval of its mean ends there, too. The L2 distance of two softmax rows
+# is sqrt(2) at most.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(_COMPARED, (0.0, 1.0)),
+    "prediction_distance": (0.0, float(np.sqrt(2))),
+    "average_gap": (0.0, 1.0),
 }
 
 
@@ -261,6 +273,19 @@ def summarise(values: Sequence[float], confidence: float = _CONFIDENCE) -> Sprea
     return Spread(mean, sd, numbers.size, mean - half, mean + half)
 
 
+def bounded(spread: Spread, low: float, high: float) -> Spread:
+    """Return a spread whose interval stays within what the number can be.
+
+    Examples
+    --------
+    >>> bounded(summarise([0.0, 0.0, 0.1]), 0.0, 1.0).low
+    0.0
+    """
+    if spread.low is None or spread.high is None:
+        return spread
+    return replace(spread, low=max(spread.low, low), high=min(spread.high, high))
+
+
 def average_gap(
     card: Mapping[str, float | None], reference: Mapping[str, float | None]
 ) -> float | None:
@@ -350,9 +375,10 @@ def closeness(differences: Sequence[float], margin: float) -> Closeness | None:
     spread = summarise(differences)
     if spread.low is None or spread.high is None:
         return Closeness.OPEN
-    if -margin < spread.low and spread.high < margin:
+    edge = margin * (1 + _ROUNDING)  # a difference of the margin itself lies within it
+    if -edge <= spread.low and spread.high <= edge:
         return Closeness.WITHIN
-    if spread.low > margin or spread.high < -margin:
+    if spread.low > edge or spread.high < -edge:
         return Closeness.BEYOND
     return Closeness.OPEN
 

@@ -44,6 +44,7 @@ __all__ = [
 MOST_SEEDS = 1000  # a need for more than this is told as "cannot be settled"
 _ALPHA = 0.05
 _RESAMPLES = 4999
+_BCA_MIN = 6  # at n = 3 the bootstrap's "95 %" covers about 73 %: too few values to resample
 _WILCOXON_MIN = 6  # with 5 differences the smallest two-sided p is 2/32 > 0.05
 
 
@@ -62,7 +63,7 @@ class Paired:
     low, high : float or None
         95 % interval by Student's t.
     bca_low, bca_high : float or None
-        95 % interval by the BCa bootstrap.
+        95 % interval by the BCa bootstrap; None below six seeds, where it covers far less.
     cohen_d : float or None
         ``mean / sd``, the paired effect size; None where all differences are equal.
     p : float or None
@@ -134,7 +135,7 @@ def summarise_differences(differences: Sequence[float]) -> Paired:
         point = float(numbers[0])
         p = 1.0 if point == 0 else 0.0
         return Paired(point, 0.0, spread.n, point, point, point, point, None, p)
-    low, high = _bca(numbers)
+    low, high = _bca(numbers) if spread.n >= _BCA_MIN else (math.nan, math.nan)
     return Paired(
         mean=spread.mean,
         sd=spread.sd,
