@@ -380,7 +380,7 @@ def _stem(path: Path | None) -> str:
 
 def _carried_out(begin: Callable[[Observer], Path], progress: bool | Observer) -> Path:
     """Return the folder that ``begin`` makes while it is watched."""
-    from experiments.app import forget_built
+    from experiments.federation.participants import forget_built
 
     forget_built()  # a notebook may have changed a file or a function since
     try:

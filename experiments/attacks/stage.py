@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from clients.app import make_client_app
 from clients.participant import Participant
 from clients.steps import Shard
-from experiments.app import participant
 from experiments.config.loading import from_mapping
 from experiments.config.schema import Config, GuardConfig, MarkerConfig
 from experiments.data import markers
 from experiments.federation.grids import LocalGrid
 from experiments.federation.guard import canaries, robust_of, watchman_of
+from experiments.federation.participants import participant
 from experiments.federation.task import Examples, Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import LAST_LOCAL, Federation

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.app import client_app
 from experiments.audit.jobs import Done, Job, Model
 from experiments.audit.plan import dose_request
 from experiments.audit.store import TraceStore
@@ -15,11 +14,14 @@ from experiments.config.loading import Config, alias_of
 from experiments.config.registry import make
 from experiments.federation.conduct import Conductor
 from experiments.federation.grids import LocalGrid
+from experiments.federation.participants import client_app
+from experiments.federation.party import Party
 from experiments.federation.quiet import quiet
 from experiments.federation.task import Scenario, task
-from experiments.runs.results import ORIGINAL
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
+from unlearning.errors import FederationError
 from unlearning.records.ledger import Ledger
 
 __all__ = ["work"]
@@ -55,6 +57,7 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
             times = {phase: cost.wall_s for phase, cost in costs.items()}
             store.put(key, tracer.trace(arrays, costs), times)
 
+    failures: list[tuple[str, str]] = []
     with quiet("flwr", "fedunlearn"), tempfile.TemporaryDirectory(prefix="fedunlearn-") as home:
         conductor = Conductor(
             seeded, made, Path(home), Ledger(), lambda _: None, lambda: False, glances=False
@@ -63,9 +66,14 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
             full = {alias_of(name): name for name in names}
             serving = [full.get(role, role) for role in job.strategies if role != ORIGINAL]
             strategies = {name: make(name, seeded.options_for(name)) for name in serving}
-            for party in conductor.compare(grid, strategies, onward=ORIGINAL in job.strategies):
-                keep(party.strategy, party.arrays, party.costs)
+            for found in conductor.compare(grid, strategies, onward=ORIGINAL in job.strategies):
+                if isinstance(found, Party):
+                    keep(found.strategy, found.arrays, found.costs)
+                elif found.strategy in (RETRAIN, FINE_TUNE):
+                    raise FederationError(f"{found.strategy} failed: {found.reason}")
+                else:
+                    failures.append((found.name, f"seed {found.seed}: {found.reason}"))
         for percent in job.doses:
             gone = dose_request(made, requests, percent)
             keep(Model.dosed(percent, job.seed).role, conductor.without(grid, gone), {})
-    return Done(job, tuple((found.strategy, found.reason) for found in conductor.failures))
+    return Done(job, tuple(failures))

@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.app import client_app
 from experiments.config.loading import Config, load
 from experiments.config.registry import make_from_text
-from experiments.federation.conduct import Conductor, Party
+from experiments.federation.conduct import Conductor
 from experiments.federation.grids import LocalGrid
+from experiments.federation.participants import client_app
+from experiments.federation.party import Party
 from experiments.federation.task import Scenario, task
 from experiments.runs.details import Point
 from experiments.runs.folder import RunFolder
@@ -53,7 +54,8 @@ def measure(config: Config, strategies: Mapping[str, UnlearningStrategy]) -> lis
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder.claim(Path(place) / "run", config.to_dict())
         conductor = Conductor(config, found, folder, Ledger(), lambda tick: None, lambda: False)
-        parties = {party.strategy: party for party in conductor.compare(grid, strategies)}
+        found_all = list(conductor.compare(grid, strategies))
+        parties = {one.strategy: one for one in found_all if isinstance(one, Party)}
     return [_line(party, parties[ORIGINAL], parties[RETRAIN]) for party in parties.values()]
 
 

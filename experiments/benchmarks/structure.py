@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.app import client_app
 from experiments.config.loading import Config, load
 from experiments.config.registry import make
 from experiments.federation.grids import LocalGrid
+from experiments.federation.participants import client_app
 from experiments.federation.task import Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation

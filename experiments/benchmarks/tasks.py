@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from clients.multitask import NONE
-from experiments.app import client_app
 from experiments.config.loading import Config, load
 from experiments.config.registry import make_from_text
-from experiments.federation.conduct import Conductor, Party
+from experiments.federation.conduct import Conductor
 from experiments.federation.grids import LocalGrid
+from experiments.federation.participants import client_app
+from experiments.federation.party import Party
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_judge import pair_predictions
 from experiments.federation.task_measures import measure
@@ -150,9 +151,11 @@ def lines_of(
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.claim(Path(folder) / "run", config.to_dict())
         conductor = Conductor(config, found, run, Ledger(), lambda tick: None, lambda: False)
-        parties = conductor.compare(grid, chosen)
-    for failure in conductor.failures:
-        print(f"{failure.strategy}: {failure.reason}", flush=True)
+        outcomes = list(conductor.compare(grid, chosen))
+    parties = [outcome for outcome in outcomes if isinstance(outcome, Party)]
+    for failure in outcomes:
+        if not isinstance(failure, Party):
+            print(f"{failure.strategy}: {failure.reason}", flush=True)
     measured = measure(grid, config, found, requests, parties, limit=relearn)
     by_name = {party.strategy: party for party in parties}
     lines = [_line(config, found, party, by_name, measured) for party in parties]

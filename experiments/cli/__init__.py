@@ -47,10 +47,10 @@ class _Commands(TyperGroup):
             complain(error, debug=ctx.meta["debug"])
             raise typer.Exit(USER_ERROR) from None
         except (KeyboardInterrupt, InterruptedError) as error:
-            typer.echo("interrupted", err=True)
+            typer.echo("interrupted: what was finished is kept", err=True)
             if ctx.meta["debug"]:
                 complain(error, debug=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None
 
 
 app = typer.Typer(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.runs.progress import Observer
 
 __all__ = [
+    "FAILED",
     "INTERRUPTED",
     "USER_ERROR",
     "complain",
@@ -26,6 +27,7 @@ __all__ = [
     "watched",
 ]
 
+FAILED = 1  # exit code of what was carried out, and came to a bad end
 USER_ERROR = 2  # exit code of everything the user can put right
 INTERRUPTED = 130  # as shells report SIGINT
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.answers import USER_ERROR, complain, print_json, watched
+from experiments.cli.answers import FAILED, USER_ERROR, complain, print_json, watched
 from experiments.cli.options import ConfigFile, Json, Out, Overrides, Run, numbers, words
 from unlearning.errors import FedUnlearnError
 
 if TYPE_CHECKING:
     from experiments.runs.folder import RunFolder
+    from experiments.runs.results import FailedRow
 
 __all__ = ["compare", "resume", "run", "status", "verify"]
 
@@ -113,24 +115,35 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
     from experiments.cli.task_table import plain_task_table, task_table
     from experiments.runs.details import read_details
     from experiments.runs.inspection import overview
-    from experiments.runs.results import read_results
+    from experiments.runs.results import read_failed, read_results
     from experiments.runs.table import plain_table, table
 
+    failed = read_failed(folder.path)
     if as_json:
         typer.echo(folder.results.read_text(encoding="utf-8"))
+        _end(failed)
         return
     _, rows = read_results(folder.path)
     details = read_details(folder.path)
     tasks = (details.task_measures, details.rounds.get("relearn"))
     console = Console()
     if console.is_terminal:
-        console.print(table(rows))
+        console.print(table(rows, failed))
         if details.task_measures:
             console.print(task_table(*tasks))
     else:
-        typer.echo(plain_table(rows))
+        typer.echo(plain_table(rows, failed))
         if details.task_measures:
             typer.echo(f"\n{plain_task_table(*tasks)}")
     for request in overview(folder).requests:
         typer.echo(request.remark)
     typer.echo(f"report: {folder.report}")
+    _end(failed)
+
+
+def _end(failed: Sequence[FailedRow]) -> None:
+    """End with an exit code of its own where a strategy failed, and say which on one line each."""
+    for row in failed:
+        complain(FedUnlearnError(f"{row.strategy} failed (seed {row.seed}): {row.failed}"))
+    if failed:
+        raise typer.Exit(FAILED)

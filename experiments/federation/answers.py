@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from experiments.federation.conduct import Party
+from experiments.federation.party import Party
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
 from experiments.runs.details import Answer

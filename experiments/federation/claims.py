@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.app import participant
 from experiments.config.loading import from_mapping
+from experiments.federation.participants import participant
 from experiments.federation.task import Scenario
 from experiments.runs.folder import RunFolder
 from unlearning.errors import RequestError

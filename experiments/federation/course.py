@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,26 +11,27 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from experiments.config.loading import Config
+from experiments.config.loading import Config, alias_of
 from experiments.config.registry import make, resolve
 from experiments.config.registry import strategies as registered
 from experiments.federation import preflight
 from experiments.federation.answers import answers
-from experiments.federation.conduct import Conductor, Party, keepsakes, starting_model
-from experiments.federation.finish import write_all
+from experiments.federation.books import Books
+from experiments.federation.conduct import Conductor
+from experiments.federation.founding import keepsakes, starting_model
 from experiments.federation.guard import check_fits
+from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_measures import measure
 from experiments.runs.command import command_line
-from experiments.runs.details import Answer, Refused, TaskMeasure
+from experiments.runs.details import Refused
 from experiments.runs.folder import COMPARE, RUN, RunFolder
-from experiments.runs.log import logged
-from experiments.runs.progress import Observer, Tick
+from experiments.runs.progress import Observer
 from experiments.runs.results import FINE_TUNE, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import PUBLIC, without_public_data
-from unlearning.errors import ConfigError, UnsupportedRequestError
-from unlearning.records.ledger import Ledger
+from unlearning.errors import ConfigError, FedUnlearnError
+from unlearning.request import Request
 
 __all__ = ["Course"]
 
@@ -55,6 +56,8 @@ class Course:
         Told of every round.
     lenient : bool
         Whether strategies that cannot serve for want of something are left out, with the reason.
+    asked : tuple of str
+        Strategies that someone asked for by name: where such a one cannot serve, it has failed.
     command : str
         What the report calls the words that made it; default: this process's command line.
     """
@@ -65,6 +68,7 @@ class Course:
     seeds: tuple[int, ...]
     observer: Observer
     lenient: bool = False
+    asked: tuple[str, ...] = ()
     command: str = field(default_factory=command_line)
 
     @classmethod
@@ -83,10 +87,13 @@ class Course:
         """Return the course of a comparison; the controls come first."""
         chosen = tuple(strategies or config.strategies or (config.strategy,))
         everything = ALL in chosen
+        asked = () if everything else chosen
         if everything:
             chosen = (*(name for name in chosen if name != ALL), *registered())
         names = tuple(dict.fromkeys((RETRAIN, FINE_TUNE, *chosen)))
-        return cls(config, COMPARE, names, tuple(seeds or (config.seed,)), observer, everything)
+        return cls(
+            config, COMPARE, names, tuple(seeds or (config.seed,)), observer, everything, asked
+        )
 
     @property
     def num_clients(self) -> int:
@@ -104,6 +111,8 @@ class Course:
     def check(self) -> None:
         """Refuse, before anything is written, whatever can be seen to be wrong.
 
+        A strategy of a comparison that cannot even be made is no reason: it fails by itself.
+
         Raises
         ------
         FedUnlearnError
@@ -112,16 +121,8 @@ class Course:
             to keep one thing in two ways; a strategy that does not serve a scheduled request of a
             run.
         """
-        if self.kind == COMPARE and not self.config.requests:
-            raise ConfigError(
-                "the config has no [[requests]], so there is nothing to compare; add one, or use "
-                "`fedunlearn run`"
-            )
-        if self.kind == COMPARE and self.config.start.model is not None:
-            raise ConfigError(
-                "a comparison learns its own model, so start.model cannot be given; use "
-                "`fedunlearn run`, or leave [start] out"
-            )
+        if self.kind == COMPARE:
+            self._check_comparison()
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds {list(self.seeds)} name one twice; name each once")
         sizes = {len(found.clients) for found in self.tasks.values()}
@@ -130,7 +131,7 @@ class Course:
         for name in self.names:
             if self._lacks_public(name) and not self.lenient:
                 raise without_public_data(name)
-        keepsakes(map(self._strategy, self.names))
+        keepsakes(made for made in map(self._made, self.names) if not isinstance(made, Broken))
         preflight.check(self.config, self.tasks[self.seeds[0]])
         scheduled = len(self.config.requests) if self.kind == COMPARE else None
         check_fits(self.config.guard, self.tasks[self.seeds[0]], scheduled)
@@ -139,11 +140,27 @@ class Course:
         for seed in self.seeds:
             requests = self.tasks[seed].requests(self.config)
             if self.kind == RUN:
-                self._strategy(self.names[0]).check_model(self.tasks[seed].array_model)
-                for request in requests:
-                    self._strategy(self.names[0]).check_scope(request)
-                if starting_model(self.config, self.tasks[seed]) is not None:
-                    self._strategy(self.names[0]).check_foreign()
+                self._check_run(seed, requests)
+
+    def _check_comparison(self) -> None:
+        if not self.config.requests:
+            raise ConfigError(
+                "the config has no [[requests]], so there is nothing to compare; add one, or use "
+                "`fedunlearn run`"
+            )
+        if self.config.start.model is not None:
+            raise ConfigError(
+                "a comparison learns its own model, so start.model cannot be given; use "
+                "`fedunlearn run`, or leave [start] out"
+            )
+
+    def _check_run(self, seed: int, requests: Sequence[Request]) -> None:
+        strategy = self._strategy(self.names[0])
+        strategy.check_model(self.tasks[seed].array_model)
+        for request in requests:
+            strategy.check_scope(request)
+        if starting_model(self.config, self.tasks[seed]) is not None:
+            strategy.check_foreign()
 
     def claim(self, out: Path) -> RunFolder:
         """Make the run folder.
@@ -167,68 +184,72 @@ class Course:
         )
         return folder
 
-    @contextmanager
-    def tracked(self, folder: RunFolder) -> Iterator[Observer]:
-        """Keep the folder's status and log up to date and pass ticks on to the observer."""
-        with (
-            logged(folder.path, self.observer, self.command) as noted,
-            folder.tracked(noted) as tell,
-        ):
-            yield tell
+    def begin(self, out: Path) -> AbstractContextManager[Books]:
+        """Make the run folder and open its books, for the time of a block.
 
-    def conduct(
-        self, grid: Grid, folder: RunFolder, tell: Observer, stop: Callable[[], bool]
-    ) -> None:
-        """Run everything on a grid and write the results and the report.
+        Raises
+        ------
+        ConfigError
+            If the folder holds something else.
+        """
+        folder = self.claim(out)
+        first = self.tasks[self.seeds[0]]
+        return Books.kept(folder, self.config, first, self.kind, self.observer, self.command)
+
+    def conduct(self, grid: Grid, books: Books, stop: Callable[[], bool]) -> None:
+        """Run everything on a grid: federation, rounds, requests served, judged, written.
 
         Raises
         ------
         FedUnlearnError
             If the federation cannot go on.
         """
-        ledger = Ledger(folder.ledger)
-        parties: list[Party] = []
-        refused: tuple[Refused, ...] = ()
-        task_measures: list[TaskMeasure] = []
-        measured: list[Answer] = []
-        watched = _Last(tell)
         for number, seed in enumerate(self.seeds):
             config, found = self.config.model_copy(update={"seed": seed}), self.tasks[seed]
+            share = (number, len(self.seeds))
             conductor = Conductor(
-                config,
-                found,
-                folder,
-                ledger,
-                watched,
-                stop,
-                share=(number, len(self.seeds)),
+                config, found, books.folder, books.ledger, books.tick, stop, share=share
             )
-            if self.kind == RUN:
-                here = conductor.run(grid, self._strategy(self.names[0]))
-                served = [r for r in ledger.requests() if ledger.state(r.id) == "fulfilled"]
-            else:
-                serving, unable = self.serving(seed)
-                here = conductor.compare(grid, serving)
-                failed = (*unable, *conductor.failures)
-                refused += tuple(one for one in failed if one not in refused)
-                served = list(found.requests(config))
-            parties += here
-            measured += answers(found, served, here, config.device)
+            parties: list[Party] = []
+            for outcome in self._outcomes(conductor, grid, seed):
+                books.enter(outcome)
+                if isinstance(outcome, Party):
+                    parties.append(outcome)
+            served = self._served(books, seed)
+            for answer in answers(found, served, parties, config.device):
+                books.enter(answer)
             if found.tasks:
-                task_measures += measure(
-                    grid, config, found, served, here, say=watched.measuring, stop=stop
-                )
-        write_all(
-            folder,
-            self.config,
-            self.tasks[self.seeds[0]],
-            parties,
-            refused,
-            ledger,
-            self.command,
-            task_measures,
-            measured,
+                for measured in measure(
+                    grid, config, found, served, parties, say=books.measuring, stop=stop
+                ):
+                    books.enter(measured)
+        books.close()
+
+    def _outcomes(
+        self, conductor: Conductor, grid: Grid, seed: int
+    ) -> Iterator[Party | Failure | Refused]:
+        """Yield what every strategy leaves at one seed."""
+        if self.kind == RUN:
+            yield from conductor.run(grid, self._strategy(self.names[0]))
+            return
+        serving, unable = self.serving(seed)
+        yield from conductor.compare(grid, serving)
+        for refused in unable:
+            yield self._failure(refused, seed) if refused.strategy in self.asked else refused
+
+    def _failure(self, refused: Refused, seed: int) -> Failure:
+        """Return that a strategy which was asked for by its name does not answer."""
+        scope = self.tasks[seed].requests(self.config)[0].scope.value
+        guarantee = str(resolve(refused.strategy).guarantee)
+        return Failure(
+            refused.strategy, alias_of(refused.strategy), seed, guarantee, scope, refused.reason
         )
+
+    def _served(self, books: Books, seed: int) -> list[Request]:
+        if self.kind == COMPARE:
+            return list(self.tasks[seed].requests(self.config))
+        ledger = books.ledger
+        return [r for r in ledger.requests() if ledger.state(r.id) == "fulfilled"]
 
     def serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
         """Return the strategies that serve every request, and the reasons of the others."""
@@ -236,24 +257,44 @@ class Course:
         refused: list[Refused] = []
         requests = self.tasks[seed].requests(self.config)
         for name in self.names:
-            strategy = self._strategy(name)
+            strategy = self._made(name)
             try:
+                if isinstance(strategy, Broken):
+                    raise strategy.error
                 if self._lacks_public(name):
                     raise without_public_data(name)
                 strategy.check_model(self.tasks[seed].array_model)
                 for request in requests:
                     strategy.check_scope(request)
-            except (ConfigError, UnsupportedRequestError) as error:
-                refused.append(Refused(strategy=name, reason=str(error)))
+            except Exception as error:
+                refused.append(Refused(strategy=name, reason=in_words(error)))
             else:
                 serving[name] = strategy
         return serving, tuple(refused)
 
     def _lacks_public(self, name: str) -> bool:
-        return PUBLIC in self._strategy(name).needs and not self.config.data.public
+        return PUBLIC in resolve(name).needs and not self.config.data.public
 
     def _strategy(self, name: str) -> UnlearningStrategy:
-        return make(name, self.config.options_for(name))
+        made = self._made(name)
+        if isinstance(made, Broken):
+            raise ConfigError(f"strategy {name} cannot be made: {in_words(made.error)}")
+        return made
+
+    def _made(self, name: str) -> UnlearningStrategy | Broken:
+        """Return a new strategy, or what is wrong with its code; a user's mistake is raised."""
+        try:
+            made = make(name, self.config.options_for(name))
+            made.keepsakes()
+            if not hasattr(made, "federation"):
+                raise TypeError(
+                    "its constructor does not call super().__init__(); call it first of all"
+                )
+        except FedUnlearnError:
+            raise
+        except Exception as error:
+            return Broken(error)
+        return made
 
     @cached_property
     def tasks(self) -> dict[int, Task]:
@@ -261,21 +302,8 @@ class Course:
         return {seed: task(Scenario.of(self.config, seed)) for seed in self.seeds}
 
 
-class _Last:
-    """Passes ticks on, and tells with the last one's counts what is being measured after it."""
+@dataclass(frozen=True)
+class Broken:
+    """A strategy whose code fails before any work."""
 
-    def __init__(self, tell: Observer) -> None:
-        self._tell = tell
-        self._tick: Tick | None = None
-
-    def __call__(self, tick: Tick) -> None:
-        self._tick = tick
-        self._tell(tick)
-
-    def measuring(self, strategy: str) -> None:
-        """Tell that a strategy's model is being measured."""
-        if self._tick is not None:
-            now = replace(
-                self._tick, strategy=strategy, phase="measure", server_round=0, accuracy=None
-            )
-            self._tell(now)
+    error: Exception

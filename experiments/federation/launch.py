@@ -6,14 +6,11 @@ only, its workers restart when they die, and an interrupt ends the run cleanly.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from experiments.config.loading import Config
 from experiments.federation.course import Course
 from experiments.federation.quiet import quiet
 from experiments.runs.progress import Observer
+from experiments.runs.stopping import Stop
 from unlearning.errors import ConfigError
 
 __all__ = ["compare", "conduct", "on_ray", "ray_starts", "run"]
@@ -91,29 +89,26 @@ def conduct(course: Course, out: Path) -> Path:
         If the config cannot work; nothing is written then.
     """
     course.check()
-    folder = course.claim(out)
     engine = _in_process if course.config.engine.grid == "local" else on_ray
-    stop = threading.Event()
-    with course.tracked(folder) as tell:
+    stop = Stop()
+    with course.begin(out) as books:
 
         def body(grid: Grid) -> None:
-            course.conduct(grid, folder, tell, stop.is_set)
+            course.conduct(grid, books, stop.is_set)
 
         engine(course.config, course.num_clients, body, stop)
-    return folder.path
+    return books.folder.path
 
 
 def _called(course: Course, command: str | None) -> Course:
     return course if command is None else replace(course, command=command)
 
 
-def _in_process(
-    config: Config, num_clients: int, body: Callable[[Grid], None], stop: threading.Event
-) -> None:
-    from experiments.app import client_app
+def _in_process(config: Config, num_clients: int, body: Callable[[Grid], None], stop: Stop) -> None:
     from experiments.federation.grids import LocalGrid
+    from experiments.federation.participants import client_app
 
-    with _signals(stop), quiet("flwr"):  # the progress bar tells the same
+    with stop.listening(), quiet("flwr"):  # the progress bar tells the same
         body(LocalGrid(client_app, num_clients))
 
 
@@ -121,7 +116,7 @@ def on_ray(
     config: Config,
     num_clients: int,
     body: Callable[[Grid], None],
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
     *,
     client_app: ClientApp | None = None,
 ) -> None:
@@ -135,10 +130,10 @@ def on_ray(
         Number of simulated nodes.
     body : callable
         Runs in a thread of this process; what it raises is raised here.
-    stop : threading.Event, optional
+    stop : Stop, optional
         Set by SIGINT and SIGTERM.
     client_app : ClientApp, optional
-        Must live in an importable module; default: that of :mod:`experiments.app`.
+        Must live in an importable module; default: that of a scenario.
 
     Raises
     ------
@@ -152,7 +147,7 @@ def on_ray(
         import ray
     from flwr.simulation import run_simulation
 
-    from experiments import app
+    from experiments.federation import participants
 
     server_app = ServerApp()
 
@@ -175,10 +170,10 @@ def on_ray(
         "max_restarts": -1,  # a dead worker is otherwise never replaced and swallows messages
     }
     # Ray sets its own handlers when it starts, so ours come after it.
-    with _signals(stop or threading.Event()), quiet("flwr"):
+    with (stop or Stop()).listening(), quiet("flwr"):
         run_simulation(
             server_app,
-            client_app or app.client_app,
+            client_app or participants.client_app,
             num_supernodes=num_clients,
             backend_config={"client_resources": resources},
         )
@@ -234,20 +229,3 @@ def _gpus_per_worker(config: Config) -> float:
     import torch
 
     return 1 / config.engine.workers if torch.cuda.is_available() else 0.0
-
-
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a request to stop, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    chosen = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in chosen}
-    for number in chosen:
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from clients.multitask import NONE, MultiTask
 from experiments.config.loading import Config
-from experiments.federation.conduct import Party
+from experiments.federation.party import Party
 from experiments.federation.task import Task
 from experiments.federation.task_judge import task_accuracy
 from experiments.models import networks as models

@@ -180,6 +180,7 @@ class Details(Record):
     tallies: tuple[Tallied, ...] = ()
     ledger_head: str = ""
     history: dict[str, Any] = Field(default_factory=dict)
+    partial: bool = False
 
 
 def write_details(run_dir: Path, details: Details | Mapping[str, object]) -> None:

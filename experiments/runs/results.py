@@ -25,8 +25,10 @@ __all__ = [
     "FINE_TUNE",
     "ORIGINAL",
     "RETRAIN",
+    "FailedRow",
     "Row",
     "by_seed",
+    "read_failed",
     "read_results",
     "spread",
     "strategies",
@@ -112,11 +114,42 @@ class Row:
         }
 
 
+@dataclass(frozen=True)
+class FailedRow:
+    """One strategy without a result at one seed.
+
+    Parameters
+    ----------
+    strategy, seed, scope, guarantee
+        As in :class:`Row`.
+    failed : str
+        Why, on one line.
+    """
+
+    strategy: str
+    seed: int
+    scope: str
+    guarantee: str
+    failed: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the row as it stands in ``results.json``: nothing was measured."""
+        empty = Row(self.strategy, self.seed, self.scope, self.guarantee, {}, {})
+        return {**empty.to_json(), "failed": self.failed}
+
+
 def _json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False, default=str) + "\n").encode()
 
 
-def write_results(run_dir: Path, config: Mapping[str, object], rows: Sequence[Row]) -> None:
+def write_results(
+    run_dir: Path,
+    config: Mapping[str, object],
+    rows: Sequence[Row],
+    failed: Sequence[FailedRow] = (),
+    *,
+    partial: bool = False,
+) -> None:
     """Write ``results.json`` and ``results.csv``, each whole or not at all.
 
     Parameters
@@ -127,32 +160,72 @@ def write_results(run_dir: Path, config: Mapping[str, object], rows: Sequence[Ro
         The resolved configuration, plain values.
     rows : sequence of Row
         One per strategy and seed.
+    failed : sequence of FailedRow
+        Those without a result; they stand behind the others.
+    partial : bool
+        Whether more is to come; the file says so then.
     """
-    found = {"config": config, "rows": [row.to_json() for row in rows]}
+    everything: list[Row | FailedRow] = [*rows, *failed]
+    found: dict[str, object] = {
+        "config": config,
+        "rows": [row.to_json() for row in everything],
+        **({"partial": True} if partial else {}),
+    }
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_IDENTITY, *METRICS, *COSTS, "model_digest"))
+    writer.writerow((*_IDENTITY, *METRICS, *COSTS, "model_digest", "failed"))
     for row in rows:
         identity = [getattr(row, name) for name in _IDENTITY]
-        writer.writerow((*identity, *row.metrics.values(), *row.cost.values(), row.model_digest))
+        writer.writerow(
+            (*identity, *row.metrics.values(), *row.cost.values(), row.model_digest, "")
+        )
+    for lost in failed:
+        identity = [getattr(lost, name) for name in _IDENTITY]
+        writer.writerow((*identity, *[None] * (len(METRICS) + len(COSTS) + 1), lost.failed))
     write_atomically(run_dir / "results.json", _json_bytes(found))
     write_atomically(run_dir / "results.csv", text.getvalue().encode())
 
 
 def read_results(run_dir: Path) -> tuple[dict[str, Any], tuple[Row, ...]]:
-    """Return configuration and rows of a finished run.
+    """Return configuration and rows of a run; of one that goes on, those that are there.
+
+    Rows of strategies that failed are left out: :func:`read_failed` has them.
 
     Raises
     ------
     ResultsError
         If ``results.json`` is missing, damaged or of another shape.
     """
+    config, rows, _ = _read(run_dir)
+    return config, rows
+
+
+def read_failed(run_dir: Path) -> tuple[FailedRow, ...]:
+    """Return the strategies that failed, one entry per seed.
+
+    Raises
+    ------
+    ResultsError
+        As :func:`read_results`.
+    """
+    return _read(run_dir)[2]
+
+
+def _read(run_dir: Path) -> tuple[dict[str, Any], tuple[Row, ...], tuple[FailedRow, ...]]:
     path = run_dir / "results.json"
     found = read_json(path)
     try:
         if not isinstance(found, dict):
             raise TypeError("not an object")
-        return dict(found["config"]), tuple(Row(**row) for row in found["rows"])
+        whole = [row for row in found["rows"] if "failed" not in row]
+        failed = [row for row in found["rows"] if "failed" in row]
+        return (
+            dict(found["config"]),
+            tuple(Row(**row) for row in whole),
+            tuple(
+                FailedRow(**{name: row[name] for name in (*_IDENTITY, "failed")}) for row in failed
+            ),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(
             f"{path} has another shape than this version writes ({error}); run the experiment again"

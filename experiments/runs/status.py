@@ -17,7 +17,7 @@ from unlearning.records.files import write_atomically
 
 __all__ = ["Status", "read", "tracked"]
 
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 
 
 def _now() -> str:
@@ -31,7 +31,7 @@ class Status:
     Parameters
     ----------
     state : str
-        ``"running"``, ``"finished"`` or ``"failed"``.
+        ``"running"``, ``"finished"``, ``"failed"`` or ``"interrupted"``.
     phase, strategy, server_round, rounds_done, rounds_total, accuracy
         Of the latest tick.
     error : str or None
@@ -122,7 +122,9 @@ def tracked(path: Path, observer: Observer) -> Iterator[Observer]:
     except BaseException as error:  # an interrupt ends a run as well
         is_for_user = isinstance(error, FedUnlearnError)
         reason = str(error) if is_for_user else f"{type(error).__name__}: {error}".rstrip(": ")
-        _write(path, replace(status, state=FAILED, error=reason))
+        is_wanted = isinstance(error, (KeyboardInterrupt, InterruptedError))
+        state = INTERRUPTED if is_wanted else FAILED
+        _write(path, replace(status, state=state, error=None if is_wanted else reason))
         raise
     # The total was a guess on the way; now it is known.
     _write(path, replace(status, state=FINISHED, rounds_total=status.rounds_done))

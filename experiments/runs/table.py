@@ -9,12 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from experiments.runs.results import Row, spread, strategies
+from experiments.runs.results import FailedRow, Row, spread, strategies
 from unlearning.evaluation.scorecard import METRICS, Spread
 
 __all__ = ["DASH", "plain_table", "significant", "table", "with_sd"]
 
 DASH = "\N{EN DASH}"
+_FAILED = "failed"
 _ROUNDING = 1e-9  # a relative deviation below this is float arithmetic, not spread
 _COLUMNS = (  # name, title, title for a narrow terminal
     ("retain_accuracy", "Retain accuracy", "Retain\nacc."),
@@ -60,8 +61,8 @@ def with_sd(found: Spread | None, decimals: int | None = None) -> str:
     return f"{mean} ± {found.sd:,.{places}f}"
 
 
-def _lines(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the cells of the table, one list per strategy."""
+def _lines(rows: Sequence[Row], failed: Sequence[FailedRow]) -> list[list[str]]:
+    """Return the cells of the table, one list per strategy; last, those without any result."""
     lines = []
     for strategy in strategies(rows):
         guarantee = next(row.guarantee for row in rows if row.strategy == strategy)
@@ -70,7 +71,15 @@ def _lines(rows: Sequence[Row]) -> list[list[str]]:
             for name, *_ in _COLUMNS
         ]
         lines.append([strategy, guarantee or DASH, *cells])
+    lost = {row.strategy: row for row in failed} if failed else {}
+    for name, row in lost.items():
+        if name not in strategies(rows):
+            lines.append([name, row.guarantee or DASH, _FAILED, *[DASH] * (len(_COLUMNS) - 1)])
     return lines
+
+
+def _reasons(failed: Sequence[FailedRow]) -> list[str]:
+    return [f"{row.strategy} {_FAILED} (seed {row.seed}): {row.failed}" for row in failed]
 
 
 def _caption(rows: Sequence[Row]) -> str:
@@ -79,23 +88,24 @@ def _caption(rows: Sequence[Row]) -> str:
     return f"{kind}; speed-up over retraining by examples processed; {DASH} = not measured"
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Row], failed: Sequence[FailedRow] = ()) -> Table:
     """Return the comparison as a table that fits a terminal of 80 columns.
 
-    One entry per strategy; its guarantee and the standard deviations stand on a second line.
+    One entry per strategy; its guarantee and the standard deviations stand on a second line. One
+    that failed has a line as well, and below the table the reason.
     """
     out = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
-        caption=_caption(rows),
+        caption="\n".join((*_reasons(failed), _caption(rows))),
         caption_justify="left",
     )
     out.add_column("Strategy\nguarantee", overflow="fold")
     for *_, title in _COLUMNS:
         out.add_column(title, justify="right", no_wrap=True)
-    for strategy, guarantee, *cells in _lines(rows):
+    for strategy, guarantee, *cells in _lines(rows, failed):
         pairs = [(strategy, guarantee), *(cell.partition(" ± ")[::2] for cell in cells)]
         second = [pairs[0][1], *(f"±{sd}" if sd else "" for _, sd in pairs[1:])]
         out.add_row(*(Text(first) for first, _ in pairs))
@@ -103,9 +113,10 @@ def table(rows: Sequence[Row]) -> Table:
     return out
 
 
-def plain_table(rows: Sequence[Row]) -> str:
+def plain_table(rows: Sequence[Row], failed: Sequence[FailedRow] = ()) -> str:
     """Return the comparison as plain text, one line per strategy, for logs and pipes."""
-    lines = [["Strategy", "Guarantee", *(title for _, title, _ in _COLUMNS)], *_lines(rows)]
+    titles = (title for _, title, _ in _COLUMNS)
+    lines = [["Strategy", "Guarantee", *titles], *_lines(rows, failed)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     aligned = (
         "  ".join(
@@ -114,4 +125,4 @@ def plain_table(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in lines
     )
-    return "\n".join((*aligned, _caption(rows)))
+    return "\n".join((*aligned, *_reasons(failed), _caption(rows)))

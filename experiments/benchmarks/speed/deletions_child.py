@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.app import client_app
+from experiments.federation.participants import client_app
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster

@@ -168,7 +168,7 @@ def test_an_interrupt_ends_as_shells_expect(config, launched, monkeypatch):
 
     monkeypatch.setattr(experiments.federation.launch, "run", stop)
     result = call("run", config)
-    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    assert (result.exit_code, result.stderr) == (130, "interrupted: what was finished is kept\n")
 
 
 # --- request ----------------------------------------------------------------------------------

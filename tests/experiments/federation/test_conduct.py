@@ -11,8 +11,9 @@ from experiments.app import client_app
 from experiments.config.loading import from_mapping
 from experiments.config.registry import make
 from experiments.config.schema import Config
-from experiments.federation.conduct import Conductor, Party
+from experiments.federation.conduct import Conductor
 from experiments.federation.grids import LocalGrid
+from experiments.federation.party import Party
 from experiments.federation.task import Scenario, Task, task
 from experiments.runs.folder import RunFolder
 from unlearning.arrays import digest
@@ -107,6 +108,8 @@ def test_original_learns_on_with_everything(config: Config, made: Task, tmp_path
 
 def test_a_run_needs_a_folder(config: Config, made: Task, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give it a run folder"):
-        conductor(config, made, tmp_path, glances=False).run(
-            LocalGrid(client_app, 3), make("retrain", {})
+        list(
+            conductor(config, made, tmp_path, glances=False).run(
+                LocalGrid(client_app, 3), make("retrain", {})
+            )
         )

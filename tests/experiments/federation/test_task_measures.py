@@ -11,8 +11,8 @@ import pytest
 from experiments.app import client_app
 from experiments.config.loading import Config, from_mapping
 from experiments.federation import launch
-from experiments.federation.conduct import Party
 from experiments.federation.grids import LocalGrid
+from experiments.federation.party import Party
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_judge import judge_of, task_accuracy
 from experiments.federation.task_measures import linear_cka, measure, probe_accuracy, relearn_rounds
@@ -211,12 +211,14 @@ def test_run_measures_what_it_served(tmp_path: Path) -> None:
     assert read_details(out).task_measures == ()
 
 
-def test_strategy_that_refuses_the_request_is_no_row_of_a_comparison(tmp_path: Path) -> None:
+def test_strategy_that_refuses_the_request_is_a_failed_row_of_a_comparison(tmp_path: Path) -> None:
     """It knows only when it sees the model that the task has trained the trunk."""
     chosen = ("isolated-adapters", "head-drop")
     out = launch.compare(config(), tmp_path / "run", strategies=chosen, observer=lambda tick: None)
     details = read_details(out)
     assert {found.strategy for found in details.refused} == {"isolated-adapters"}
     assert "which has trained the trunk" in details.refused[0].reason
-    rows = {row["strategy"] for row in json.loads((out / "results.json").read_text())["rows"]}
-    assert rows == {ORIGINAL, RETRAIN, "fine-tune", "head-drop"}
+    rows = {row["strategy"]: row for row in json.loads((out / "results.json").read_text())["rows"]}
+    assert set(rows) == {ORIGINAL, RETRAIN, "fine-tune", "head-drop", "isolated-adapters"}
+    assert "which has trained the trunk" in rows["isolated-adapters"]["failed"]
+    assert [name for name in rows if "failed" in rows[name]] == ["isolated-adapters"]

@@ -77,7 +77,7 @@ def test_the_table_for_spreadsheets_has_one_line_per_row_and_empty_cells(tmp_pat
         lines = list(csv.DictReader(file))
     assert [line["seed"] for line in lines] == ["0", "1"]
     assert set(lines[0]) == {
-        *("strategy", "seed", "scope", "guarantee", "model_digest"),
+        *("strategy", "seed", "scope", "guarantee", "model_digest", "failed"),
         *METRICS,
         *COSTS,
     }

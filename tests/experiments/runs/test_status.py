@@ -46,12 +46,18 @@ def test_a_run_that_ends_is_finished_whatever_the_total_was_guessed_to_be(path):
     assert (found.rounds_done, found.rounds_total) == (15, 15)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InterruptedError("run cancelled")])
+def test_a_run_that_someone_ends_is_interrupted_and_has_not_failed(path, error):
+    with pytest.raises(type(error)), status.tracked(path, silent):
+        raise error
+    assert (status.read(path).state, status.read(path).error) == ("interrupted", None)
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (FederationError("too few clients"), "too few clients"),
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
     ],
 )
 def test_a_run_that_raises_has_failed_and_says_why(path, error, words):

@@ -16,8 +16,9 @@ from clients.steps.rehearse import rehearse
 from clients.steps.synthetic import mismatch, synthetic
 from experiments.app import client_app
 from experiments.config.loading import from_mapping
-from experiments.federation.conduct import Conductor, keepsakes
+from experiments.federation.conduct import Conductor
 from experiments.federation.course import Course
+from experiments.federation.founding import keepsakes
 from experiments.federation.grids import LocalGrid
 from experiments.federation.task import Scenario, task
 from strategies.global_model.contribution_subtraction import ContributionSubtraction

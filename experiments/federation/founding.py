@@ -1,0 +1,188 @@
+"""Bring a federation about: its clients on the grid, its stores, its settings, its first model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from experiments.config.loading import Config
+from experiments.federation.distil import distil
+from experiments.federation.guard import robust_of, watchman_of
+from experiments.federation.task import Task
+from experiments.runs.folder import RunFolder
+from strategies.base import UnlearningStrategy
+from strategies.federation import ATTRIBUTION, LAST_LOCAL, Federation
+from strategies.roster import Roster
+from unlearning.arrays import Arrays, mismatch, not_finite
+from unlearning.errors import ConfigError
+from unlearning.packing import PackingError, unpack_file
+from unlearning.protocol import Scalar, Settings, Wire
+from unlearning.records.history import COLUMNS, History
+from unlearning.records.ledger import Ledger
+
+__all__ = ["Site", "found_federation", "keepsakes", "starting_model"]
+
+_JOIN_S = 300.0  # longest wait for all clients to say who they are
+_LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the federations of one seed take place: what all of them have in common.
+
+    Parameters
+    ----------
+    config : Config
+        With the seed of this federation.
+    task : Task
+        Data and model of this seed.
+    place : RunFolder or Path
+        Where things are kept; of a mere path, what clients remember alone, histories in memory.
+    stop : callable
+        True cancels.
+    """
+
+    config: Config
+    task: Task
+    place: RunFolder | Path
+    stop: Callable[[], bool]
+
+    @property
+    def seed(self) -> int:
+        """Of this federation."""
+        return self.config.seed
+
+    @property
+    def folder(self) -> RunFolder | None:
+        """The run folder, if there is one."""
+        return self.place if isinstance(self.place, RunFolder) else None
+
+    @property
+    def homes(self) -> Path:
+        """Where the clients of this seed remember."""
+        inside = self.place.homes if isinstance(self.place, RunFolder) else self.place / "clients"
+        return inside / f"seed-{self.seed}"
+
+    @property
+    def window(self) -> int:
+        """Messages in flight at a time."""
+        return max(_LEAST_WINDOW, 4 * self.config.engine.workers)
+
+
+def found_federation(
+    site: Site,
+    grid: Grid,
+    strategies: Collection[UnlearningStrategy],
+    home: Path,
+    ledger: Ledger,
+) -> Federation:
+    """Return a federation that keeps what the strategies need and nothing more.
+
+    Raises
+    ------
+    FederationError
+        If the clients do not say in time who they are.
+    """
+    config, task, folder = site.config, site.task, site.folder
+    needs = frozenset[str]().union(*(strategy.needs for strategy in strategies))
+    client_config: dict[str, Scalar] = {
+        Wire.SCENARIO: task.scenario.to_json(),
+        Wire.DEVICE: config.device,
+        Wire.HOME: str(home.absolute()),
+        Wire.TIMEOUT: config.engine.timeout_s,
+    }
+    roster = Roster.discover(
+        grid,
+        len(task.clients),
+        {**client_config, Wire.COMMIT: config.guard.commitment},
+        timeout_s=min(config.engine.timeout_s, _JOIN_S),
+        window=site.window,
+        stop=site.stop,
+    )
+    if roster.commitments and folder is not None:
+        folder.write_commitments({k: c.root for k, c in roster.commitments.items()})
+    return Federation(
+        seed=config.seed,
+        history=History(
+            None if folder is None else folder.history(config.seed),
+            keep=needs & COLUMNS,
+            interval=config.history.interval,
+            dtype=config.history.dtype,
+        ),
+        ledger=ledger,
+        train=config.train.model_dump(exclude={"fraction"}),
+        recovery=config.recovery_train.model_dump(exclude={"fraction"}),
+        recovery_rounds=config.recovery_rounds,
+        tolerance=config.stop.tolerance,
+        fraction=config.train.fraction,
+        timeout_s=config.engine.timeout_s,
+        min_replies=config.engine.min_replies,
+        client_config=client_config,
+        remember=LAST_LOCAL in needs,
+        keepsakes=keepsakes(strategies),
+        attribute=ATTRIBUTION in needs,
+        model=task.array_model,
+        distil=partial(distil, task, config.device) if config.data.public else None,
+        guard=watchman_of(config.guard, task, roster.commitments, config.device),
+        robust=robust_of(config.guard),
+        batch=config.guard.batch,
+        stop=site.stop,
+        roster=roster,
+    )
+
+
+def starting_model(config: Config, task: Task) -> Arrays | None:
+    """Return the model that ``[start]`` names, or None if the run starts from an untrained one.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or holds another model.
+    """
+    path = config.start.model
+    if path is None:
+        return None
+    try:
+        found = unpack_file(Path(path).expanduser())
+    except (OSError, PackingError) as error:
+        raise ConfigError(
+            f"start.model = {path!r} cannot be read ({error}); name a safetensors file"
+        ) from error
+    expected = task.initial()
+    if difference := mismatch(expected, found):
+        raise ConfigError(
+            f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {difference}"
+        )
+    # A constant of the architecture, such as a mask of -inf, is no sign of a broken model.
+    own = {name: a for name, a in found.items() if not np.array_equal(a, expected[name])}
+    if odd := not_finite(own):
+        raise ConfigError(
+            f"start.model = {path!r} holds a value in array {odd!r} that is not finite; take a "
+            "model whose training did not diverge"
+        )
+    return {name: found[name] for name in expected}
+
+
+def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:
+    """Return what clients must make and keep while they train, for all of the strategies.
+
+    Raises
+    ------
+    ConfigError
+        If two want the same made with different settings.
+    """
+    found: dict[str, Settings] = {}
+    for strategy in strategies:
+        for name, how in strategy.keepsakes().items():
+            if found.setdefault(name, how) != how:
+                raise ConfigError(
+                    f"{type(strategy).__name__} wants clients to make {name!r} with {dict(how)}, "
+                    f"another strategy with {dict(found[name])}; give both the same options, or "
+                    "compare them in separate runs"
+                )
+    return found

@@ -1,0 +1,81 @@
+"""The participants of a simulation: a client of a scenario, built where its messages arrive.
+
+Clients get everything they need in each message, so that any process can be any client.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context
+from numpy.typing import NDArray
+from torch import nn
+
+from clients.app import make_client_app
+from clients.participant import Holdings, Participant
+from clients.steps import Shard
+from experiments.federation.task import forget_tasks, task
+from experiments.models import networks as models
+from unlearning.protocol import Scalar, Wire
+from unlearning.records.memory import ClientMemory
+
+__all__ = ["client_app", "forget_built", "participant"]
+
+
+@lru_cache(maxsize=4)
+def _workbench(scenario: str, device: str) -> nn.Module:
+    torch.set_num_threads(1)  # one per worker: two workers with two threads each starve each other
+    if task(scenario).array_model is not None:
+        return nn.Identity()
+    return task(scenario).fresh_model(0).to(models.device(device))
+
+
+@lru_cache(maxsize=4096)
+def _holdings(scenario: str, device: str, client: int) -> Holdings:
+    """Return a client's data and model, loaded once per process.
+
+    Where a frozen trunk reads the examples for the model, the client holds what it reads.
+    """
+    place = models.device(device)
+    found = task(scenario).client(client)
+    labels = (found.train_y, found.held_y)
+    if task(scenario).tasks:
+        labels = task(scenario).task_labels(client)
+
+    def shard(x: NDArray[np.float32], y: NDArray[np.int64]) -> Shard:
+        seen = task(scenario).seen(x)
+        return Shard(torch.from_numpy(seen).to(place), torch.from_numpy(y).to(place))
+
+    return Holdings(
+        train=shard(found.train_x, labels[0]),
+        held_out=shard(found.held_x, labels[1]),
+        fresh_model=lambda seed: task(scenario).fresh_model(seed).to(place),
+        workbench=_workbench(scenario, device),
+        array_model=task(scenario).array_model,
+    )
+
+
+def _of_node(context: Context, config: dict[str, Scalar]) -> Participant:
+    """Return the participant of a node."""
+    scenario, device = str(config[Wire.SCENARIO]), str(config.get(Wire.DEVICE, "auto"))
+    client = int(str(context.node_config["partition-id"]))
+    home = context.node_config.get("home") or config.get(Wire.HOME)
+    return participant(client, scenario, device, Path(str(home)) if home else None)
+
+
+def participant(client: int, scenario: str, device: str, home: Path | None) -> Participant:
+    """Return a client of a scenario that remembers below ``home``."""
+    return Participant(client, _holdings(scenario, device, client), ClientMemory(home, client))
+
+
+def forget_built() -> None:
+    """Drop the tasks, data and models that this process keeps: what they are made of may change."""
+    for kept in (_holdings, _workbench):
+        kept.cache_clear()
+    forget_tasks()
+
+
+client_app = make_client_app(_of_node)

@@ -1,0 +1,87 @@
+"""What is seen of a federation while it works: a point of the timeline and a tick per round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from experiments.federation.judge import Judge
+from experiments.runs.details import Point
+from experiments.runs.progress import Observer, Tick
+from experiments.runs.results import ORIGINAL
+from unlearning.arrays import Arrays
+
+__all__ = ["Lookout", "Pace"]
+
+
+class Pace:
+    """Counts the rounds of one seed and tells how far the whole command is.
+
+    Parameters
+    ----------
+    tell : Observer
+        Told of every round.
+    seed : int
+        Of the federation.
+    share : (int, int)
+        This is federation number ``share[0]`` of ``share[1]``.
+    """
+
+    def __init__(self, tell: Observer, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+        self._tell, self._seed, self._share = tell, seed, share
+        self._done = 0
+        self.expected = 0  # rounds of this seed; a guess, corrected when it was too low
+
+    def step(self, name: str, phase: str, server_round: int, accuracy: float | None) -> None:
+        """Tell that one more round is done."""
+        self._done += 1
+        self.expected = max(self.expected, self._done)
+        number, of = self._share
+        done, total = number * self.expected + self._done, of * self.expected
+        self._tell(Tick(name, self._seed, phase, server_round, done, total, accuracy))
+
+
+class Lookout:
+    """Watches the rounds of one strategy; :class:`~strategies.federation.Federation` calls it.
+
+    Parameters
+    ----------
+    name : str
+        Alias of the strategy; points of learning are the original's.
+    seed : int
+        Of the federation.
+    step : callable
+        :meth:`Pace.step`.
+    judge : Judge or None
+        Measures after every round; None: nothing is measured and no point is kept.
+    position : int
+        Rounds that lie before the first one watched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        step: Callable[[str, str, int, float | None], None],
+        judge: Judge | None = None,
+        position: int = 0,
+    ) -> None:
+        self._name, self._seed, self._step = name, seed, step
+        self._judge, self._position = judge, position
+        self._begun = time.perf_counter()
+        self.points: list[Point] = []
+
+    def __call__(self, phase: str, server_round: int, arrays: Arrays) -> None:
+        """Look at the model of a round."""
+        self._position += 1
+        seen = {} if self._judge is None else self._judge.glance(arrays)
+        if seen:
+            facts = {
+                "strategy": ORIGINAL if phase == "learn" else self._name,
+                "seed": self._seed,
+                "phase": phase,
+                "round": self._position,
+                "wall_s": time.perf_counter() - self._begun,
+            }
+            self.points.append(Point.model_validate({**facts, **seen}))
+        self._step(self._name, phase, server_round, seen.get("test_accuracy"))

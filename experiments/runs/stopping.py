@@ -1,0 +1,64 @@
+"""SIGINT and SIGTERM as a request to end at the next safe point."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["Stop", "StoppedError"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHELL = 128  # shells report the number of a signal above this
+
+
+class StoppedError(InterruptedError):
+    """Someone wanted the run to end.
+
+    Parameters
+    ----------
+    number : int
+        Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = _SHELL + number
+
+
+class Stop:
+    """Remembers that a signal came, and which."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def is_set(self) -> bool:
+        """Return whether a signal came."""
+        return self.number is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take signals in a block, where this is the main thread, and say at its end which came.
+
+        Raises
+        ------
+        StoppedError
+            In place of the InterruptedError, or KeyboardInterrupt, that a signal led to.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            signal.signal(number, self._take)
+        try:
+            yield
+        except (InterruptedError, KeyboardInterrupt) as error:
+            raise StoppedError(self.number or signal.SIGINT) from error
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, frame: object) -> None:
+        self.number = number
