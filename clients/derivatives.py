@@ -4,40 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from clients.local import Shard
+from clients.state import parameters_of, to_array
 from clients.training import Loss, loss_of
-from unlearning.arrays import Arrays, is_parameter
+from unlearning.arrays import Arrays
 
 __all__ = [
     "mean_gradient",
     "mean_loss",
     "mean_squared_gradient",
     "named_arrays",
-    "parameters_of",
 ]
 
 _CHUNK = 1024  # examples in one forward pass
 _GRADIENT_VALUES = 2**25  # values of single examples' gradients held at once (128 MiB)
 
 
-def parameters_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the tensors that the server counts as parameters, by name, in the model's order."""
-    state = model.state_dict(keep_vars=True)
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if is_parameter(name, np.empty(0, str(tensor.dtype).removeprefix("torch.")))
-    }
-
-
 def named_arrays(tensors: Mapping[str, torch.Tensor]) -> Arrays:
     """Return tensors as arrays."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    return {name: to_array(tensor) for name, tensor in tensors.items()}
 
 
 def mean_gradient(
@@ -58,8 +47,8 @@ def mean_gradient(
     Returns
     -------
     tuple
-        Gradients by name as in :func:`parameters_of`, zero where the loss does not depend on the
-        parameter; the loss.
+        Gradients by name as in :func:`clients.state.parameters_of`, zero where the loss does not
+        depend on the parameter; the loss.
     """
     model.eval()
     model.zero_grad(set_to_none=True)
@@ -101,15 +90,19 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
     Returns
     -------
     dict
-        By name as in :func:`parameters_of`; zero where the loss does not depend on the parameter.
+        By name as in :func:`clients.state.parameters_of`; zero where the loss does not depend on
+        the parameter.
     """
     model.eval()
-    weights = {name: w.detach() for name, w in model.named_parameters()}
+    asked = model
+    if isinstance(model, nn.DataParallel):  # has no stateless form; what it wraps has
+        model = model.module
+    weights = {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}
     buffers = dict(model.named_buffers())
 
-    # A tensor under two names is one parameter: both names get its values.
-    own = {id(w): name for name, w in model.named_parameters()}
-    places = _places(model)
+    # A tensor under two names is one parameter.
+    own = {id(w): name for name, w in model.named_parameters() if w.requires_grad}
+    places = {place: key for place, key in _places(model).items() if key in own}
     measured = loss_of(model)
 
     def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -124,8 +117,8 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
         for name, g in single(weights, chunk.features, chunk.labels).items():
             totals[name] += g.square().sum(0, dtype=torch.float64)
     return {
-        name: (totals[own[id(w)]] / len(shard)).to(w.dtype) if id(w) in own else torch.zeros_like(w)
-        for name, w in parameters_of(model).items()
+        name: (totals[own[id(w)]] / len(shard)).to(w.dtype)
+        for name, w in parameters_of(asked).items()
     }
 
 

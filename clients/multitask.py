@@ -76,9 +76,9 @@ class MultiTask(nn.Module):
         return torch.stack(found).sum() if found else logits.sum() * 0
 
     def parameters_of(self, task: str) -> list[nn.Parameter]:
-        """Return the parameters of one task's head."""
+        """Return the trained parameters of one task's head."""
         home = self.heads if task in self.heads else self.isolated
-        return list(home[task].parameters())
+        return [w for w in home[task].parameters() if w.requires_grad]
 
 
 def task_loss(

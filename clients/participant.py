@@ -15,7 +15,8 @@ from torch import nn
 from clients import steps
 from clients.local import Local, Outcome, Shard
 from clients.multitask import MultiTask, accuracy_of, only_tasks, without_tasks
-from clients.training import loss_of
+from clients.state import arrays_of, load_arrays
+from clients.training import lone_examples, loss_of
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.models.array_model import ArrayModel
@@ -54,33 +55,6 @@ class Holdings:
     fresh_model: Callable[[int], nn.Module]
     workbench: nn.Module
     array_model: ArrayModel | None = None
-
-
-def arrays_of(model: nn.Module) -> Arrays:
-    """Return the model's state as named arrays, in the order of ``state_dict``; a copy."""
-    return {name: np.array(t.detach().cpu().numpy()) for name, t in model.state_dict().items()}
-
-
-def load_arrays(model: nn.Module, arrays: Arrays) -> None:
-    """Overwrite the model's state.
-
-    Raises
-    ------
-    FederationError
-        If a name or a shape does not fit the model.
-    """
-    state = model.state_dict()
-    if state.keys() != arrays.keys():
-        odd = sorted(state.keys() ^ arrays.keys())[0]
-        raise FederationError(f"model and message differ in array {odd!r}")
-    with torch.no_grad():
-        for name, tensor in state.items():
-            if tuple(tensor.shape) != arrays[name].shape:
-                raise FederationError(
-                    f"array {name!r} came with shape {arrays[name].shape}, "
-                    f"the model has {tuple(tensor.shape)}"
-                )
-            tensor.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
 class Participant(NumPyClient):
@@ -177,7 +151,8 @@ class Participant(NumPyClient):
         with torch.random.fork_rng(devices=devices):
             _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
             generator = np.random.default_rng(address)
-            return step(model if needs_model else None, local, settings, generator)
+            with lone_examples(model):
+                return step(model if needs_model else None, local, settings, generator)
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
         """Return the mean loss, number of examples and accuracy on the split ``split``.

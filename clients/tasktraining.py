@@ -14,7 +14,7 @@ from torch import nn
 
 from clients.local import Local, Shard
 from clients.multitask import NONE, MultiTask, only_tasks, task_loss
-from clients.training import batches, number, optimiser
+from clients.training import batches, number, optimiser, trained
 from unlearning.arrays import Arrays
 from unlearning.models.heads import EXAMPLES, TRUNK
 from unlearning.protocol import Settings
@@ -89,11 +89,11 @@ def train_tasks(
     attribution = None
     processed = 0
     if model.heads and len(shared):
-        weights = {f"trunk.{n}": w for n, w in model.trunk.named_parameters()}
+        weights = {f"trunk.{n}": w for n, w in model.trunk.named_parameters() if w.requires_grad}
         if attribute:
             rate, momentum = number(settings, "learning_rate"), number(settings, "momentum", 0.0)
             attribution = Attribution(weights, rate, momentum)
-        sgd = optimiser(settings, [*weights.values(), *model.heads.parameters()])
+        sgd = optimiser(settings, [*weights.values(), *trained(model.heads)])
         for batch in _stream(shared, settings, root, len(columns)):
             sgd.zero_grad(set_to_none=False)
             parts = _gradients(model, batch, list(weights.values()))
@@ -105,7 +105,7 @@ def train_tasks(
         own = only_tasks(data, columns, (task,))
         if task not in model.isolated or not len(own):
             continue
-        sgd = optimiser(settings, model.isolated[task].parameters())
+        sgd = optimiser(settings, trained(model.isolated[task]))
         for batch in _stream(own, settings, root, place):
             sgd.zero_grad(set_to_none=True)
             with torch.no_grad():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clients.local import Shard
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings
 
-__all__ = ["Loss", "batches", "loss_of", "number", "optimiser"]
+__all__ = ["Loss", "batches", "lone_examples", "loss_of", "number", "optimiser", "trained"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, classes), labels -> mean
 
@@ -24,6 +26,8 @@ def loss_of(model: nn.Module) -> Loss:
     A network with a method ``loss(logits, labels)``, the mean over a batch, is trained on that;
     the strategies that climb a loss or compare gradients take the same one.
     """
+    if isinstance(model, nn.DataParallel):
+        model = model.module
     own = getattr(model, "loss", None)
     return own if callable(own) else functional.cross_entropy
 
@@ -61,6 +65,42 @@ def batches(
                 return
             done += 1
             yield Shard(mixed.features[start : start + size], mixed.labels[start : start + size])
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that a model trains, each once; frozen ones are not among them."""
+    return [w for w in model.parameters() if w.requires_grad]
+
+
+@contextmanager
+def lone_examples(model: nn.Module) -> Iterator[None]:
+    """Let BatchNorm take a batch of one example, as the last of a pass can be.
+
+    One value per channel has no variance, and the layer refuses it. It is normalised by the running
+    statistics then, which it does not change; every other batch goes as ever.
+    """
+
+    def before(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        x = inputs[0]
+        if layer.training and x.numel() == x.size(1):
+            layer.training = False
+            waiting.append(layer)
+
+    def after(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if waiting and waiting[-1] is layer:
+            waiting.pop().training = True
+
+    waiting: list[nn.Module] = []
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
+    hooks += [layer.register_forward_hook(after) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer in waiting:  # of a pass that was broken off
+            layer.training = True
 
 
 def optimiser(settings: Settings, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -146,8 +146,8 @@ def read_reply(
         raise BadReplyError(f"{Wire.NUM_EXAMPLES} is {count!r}, expected 0 to {declared}")
     if model_like and (difference := named.mismatch(sent, arrays)):
         raise BadReplyError(difference)
-    if not named.is_finite(arrays):
-        raise BadReplyError("a value is not finite")
+    if odd := named.not_finite(arrays) or (_became_infinite(sent, arrays) if model_like else None):
+        raise BadReplyError(f"a value of array {named.plain(odd)!r} is not finite")
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
     for key, value in numbers.items():
         low = 0.0 if key in _METERED else -_LARGEST
@@ -159,10 +159,21 @@ def read_reply(
     arrays = {name: arrays[name] for name in sent}
     with np.errstate(over="ignore"):
         update = named.delta(sent, arrays)
-        moved, limit = length(update), _FARTHEST * max(length(sent), _size(sent) ** 0.5)
+        own = length({name: a for name, a in sent.items() if np.isfinite(a).all()})
+        moved, limit = length(update), _FARTHEST * max(own, _size(sent) ** 0.5)
     if not moved <= limit:
         raise BadReplyError(f"it moved the model by {moved:.3g} (L2), more than {limit:.3g}")
     return Reply(client, count, arrays, numbers, update)
+
+
+def _became_infinite(sent: Arrays, arrays: Arrays) -> str | None:
+    """Return the name of an array with an infinity that was not sent, or None."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and np.isinf(array).any():
+            grown = np.isinf(array) & (array != sent[name])
+            if grown.any():
+                return name
+    return None
 
 
 def length(arrays: Arrays) -> float:

@@ -25,17 +25,20 @@ __all__ = [
     "combine_pairs",
     "copy",
     "delta",
+    "difference",
     "digest",
     "dot",
     "flat",
     "is_buffer",
     "is_finite",
     "is_parameter",
+    "marked",
     "mismatch",
     "nbytes",
     "norm",
     "not_finite",
     "parameters",
+    "plain",
     "scale",
     "subtract",
     "weighted_mean",
@@ -45,14 +48,30 @@ __all__ = [
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-_BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
+_MARK = "@state"  # ends the name of float state that a module carries but does not train
+_BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked", _MARK)
+
+
+def marked(name: str) -> str:
+    """Return the name under which float state travels that its module does not train.
+
+    >>> marked("mask"), is_buffer(marked("mask"), np.zeros(2)), plain(marked("mask"))
+    ('mask@state', True, 'mask')
+    """
+    return f"{name}{_MARK}"
+
+
+def plain(name: str) -> str:
+    """Return the name that the module itself has for an array."""
+    return name.removesuffix(_MARK)
 
 
 def is_buffer(name: str, array: Array) -> bool:
     """Return whether an entry is state rather than a trained parameter.
 
     Integer and boolean arrays are; so are floating-point arrays whose name ends as PyTorch's
-    normalisation statistics do (``running_mean``, ``running_var``).
+    normalisation statistics do (``running_mean``, ``running_var``), and those that the client's
+    half has marked, as their module does not train them.
     """
     return not np.issubdtype(array.dtype, np.floating) or name.endswith(_BUFFER_ENDINGS)
 
@@ -92,11 +111,25 @@ def is_finite(arrays: Mapping[str, Array]) -> bool:
 
 
 def not_finite(arrays: Mapping[str, Array]) -> str | None:
-    """Return the name of the first array with a NaN or an infinity, or None if there is none."""
+    """Return the name of the first array with a NaN or an infinity, or None if there is none.
+
+    State that no module trains may be infinite, as a mask is, but is a number all the same.
+    """
     for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
+            continue
+        if not name.endswith(_MARK) or np.isnan(array).any():
             return name
     return None
+
+
+def difference(new: Array, old: Array) -> Array:
+    """Return ``new - old``, and 0 where they are the same infinity."""
+    with np.errstate(invalid="ignore"):
+        found = np.asarray(new - old)
+    if not np.isfinite(found).all():
+        found[np.asarray(new == old)] = 0
+    return found
 
 
 def flat(examples: Array) -> NDArray[np.float64]:
@@ -113,9 +146,9 @@ def nbytes(arrays: Mapping[str, Array]) -> int:
 def digest(arrays: Mapping[str, Array]) -> str:
     """Return the SHA-256 of names, dtypes, shapes and bytes, independent of the order of names."""
     state = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in sorted(arrays, key=plain):
         array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        state.update(f"{plain(name)}|{array.dtype.str}|{array.shape}|".encode())
         state.update(array.tobytes())
     return state.hexdigest()
 
@@ -165,7 +198,10 @@ def delta(start: Mapping[str, Array], end: Mapping[str, Array]) -> Arrays:
     out: Arrays = {}
     for name, array in start.items():
         new = end[name]
-        out[name] = np.asarray(new - array) if np.issubdtype(array.dtype, np.floating) else new
+        if not np.issubdtype(array.dtype, np.floating):
+            out[name] = new
+        else:
+            out[name] = difference(new, array) if name.endswith(_MARK) else np.asarray(new - array)
     return out
 
 

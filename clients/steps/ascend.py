@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from clients.state import parameters_of
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, loss_of, number, optimiser
+from clients.training import batches, loss_of, number, optimiser, trained
 from unlearning.protocol import Settings
 
 _FRESH_MODELS = 10  # models that the radius is averaged over, as in the paper
@@ -34,7 +35,7 @@ def ascend(
     ``stop_accuracy`` (accuracy on the forget set that ends it once it falls below; 0: never),
     ``radius`` (L2; 0: from fresh models).
     """
-    weights = list(model.parameters())
+    weights = trained(model)
     anchor = [w.detach().clone() for w in weights]
     centre, last = _reference(model, local, settings)
     radius = number(settings, "radius", 0.0) or _radius(local, centre, generator)
@@ -63,7 +64,7 @@ def _reference(
     model: nn.Module, local: Local, settings: Settings
 ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
     """Return the centre of the ball, and the last local model if it belongs to this round."""
-    current = {name: w.detach().clone() for name, w in model.named_parameters()}
+    current = {name: w.detach().clone() for name, w in parameters_of(model).items()}
     share = number(settings, "share", 0.0)
     same_round = local.facts.get("round") == int(number(settings, "last_round", -1))
     if local.remembered is None or not same_round or not 0 < share < 1:
@@ -77,7 +78,7 @@ def _radius(local: Local, centre: list[torch.Tensor], generator: np.random.Gener
     """Return sqrt(1/3) of the root mean square distance from the centre to fresh models."""
     squares = []
     for seed in generator.integers(2**31, size=_FRESH_MODELS):
-        fresh = [w.detach() for w in local.fresh_model(int(seed)).parameters()]
+        fresh = [w.detach() for w in trained(local.fresh_model(int(seed)))]
         squares.append(_distance(fresh, centre) ** 2)
     return float(np.sqrt(np.mean(squares) / 3))
 

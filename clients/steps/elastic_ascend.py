@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from clients.derivatives import mean_loss, parameters_of
+from clients.derivatives import mean_loss
+from clients.state import parameters_of
 from clients.steps import Local, Outcome
 from clients.training import batches, loss_of, number
 from unlearning.errors import FederationError
@@ -57,7 +58,7 @@ def elastic_ascend(
             break
         model.zero_grad(set_to_none=True)
         torch.autograd.backward(loss_of(model)(model(batch.features), batch.labels))
-        length = float(nn.utils.clip_grad_norm_(list(model.parameters()), clip))
+        length = float(nn.utils.clip_grad_norm_(list(weights.values()), clip))
         if not given and steps == _FREE_STEPS:
             penalty = _balanced(weights, start, pull, min(length, clip))
         _step(weights, start, pull, rate, penalty)

@@ -13,12 +13,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 
+from clients.state import arrays_of, load_arrays
 from clients.steps import Local, Outcome, Shard
 from clients.steps.train import train
 from unlearning.arrays import Arrays
-from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
 _CHUNK = 1024  # examples in one forward pass
@@ -47,13 +46,11 @@ def guide(
 
 
 def _labels(model: nn.Module, teacher: Arrays, features: torch.Tensor) -> torch.Tensor:
-    """Return the classes that the teacher finds most likely."""
-    state = model.state_dict()
-    if state.keys() != teacher.keys():
-        odd = sorted(state.keys() ^ teacher.keys())[0]
-        raise FederationError(f"teacher and model differ in array {odd!r}")
-    tensors = {name: torch.from_numpy(np.array(teacher[name])).to(t) for name, t in state.items()}
+    """Return the classes that the teacher finds most likely; the model is left as it was."""
+    own = arrays_of(model)
+    load_arrays(model, teacher, source="teacher")
     model.eval()
     with torch.no_grad():
-        parts = [functional_call(model, tensors, (x,)) for x in torch.split(features, _CHUNK)]
+        parts = [model(x) for x in torch.split(features, _CHUNK)]
+    load_arrays(model, own)
     return torch.cat(parts).argmax(1)

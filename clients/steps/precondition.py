@@ -16,7 +16,7 @@ from torch import nn
 
 from clients.curvature import Tensors, empirical_fisher, hutchinson
 from clients.steps import Local, Outcome
-from clients.training import batches, number
+from clients.training import batches, number, trained
 from unlearning.errors import ConfigError, unknown
 from unlearning.protocol import Settings
 
@@ -46,7 +46,7 @@ def precondition(
     rate, damping = number(settings, "learning_rate"), number(settings, "damping")
     decay, limit = number(settings, "weight_decay", 0.0), number(settings, "max_step")
     block = int(number(settings, "block"))
-    weights = [w for w in model.parameters() if w.requires_grad]
+    weights = trained(model)
     mean = [torch.zeros_like(w) for w in weights]
     square = [torch.zeros_like(w) for w in weights]
     processed = 0

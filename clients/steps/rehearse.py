@@ -14,7 +14,7 @@ from torch import nn
 
 from clients.steps import Local, Outcome, Shard
 from clients.steps.synthetic import examples
-from clients.training import batches, loss_of, number, optimiser
+from clients.training import batches, loss_of, number, optimiser, trained
 from unlearning.protocol import Settings
 
 
@@ -43,7 +43,7 @@ def rehearse(
     data = Shard(
         torch.cat([part.features for part in parts]), torch.cat([part.labels for part in parts])
     )
-    weights = list(model.parameters())
+    weights = trained(model)
     sgd, clip = optimiser(settings, weights), number(settings, "clip")
     epochs, processed = int(number(settings, "local_epochs")), 0
     for batch in batches(data, {**settings, "max_steps": 0}, generator, epochs=epochs):

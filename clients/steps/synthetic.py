@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from clients.steps import Local, Outcome, Shard
-from clients.training import loss_of, number
+from clients.training import loss_of, number, trained
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
@@ -38,7 +38,7 @@ def synthetic(
     model.eval()  # a gradient must be a function of the weights alone
     share, rate = number(settings, "share"), number(settings, "image_rate")
     steps, size = (int(number(settings, key)) for key in ("matching_steps", "matching_batch"))
-    weights = [w for w in model.parameters() if w.requires_grad]
+    weights = trained(model)
     parts, processed = [], 0
     for real, start in zip(
         classes(local.retain), examples(local, local.retain, share, generator), strict=True

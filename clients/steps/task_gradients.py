@@ -69,8 +69,8 @@ def _gradient(
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Arrays:
     model.eval()
-    names = [f"trunk.{name}" for name, _ in model.trunk.named_parameters()]
-    weights = list(model.trunk.parameters())
+    named = {f"trunk.{n}": w for n, w in model.trunk.named_parameters() if w.requires_grad}
+    names, weights = list(named), list(named.values())
     total = [torch.zeros_like(w) for w in weights]
     for start in range(0, len(shard), _CHUNK):
         labels = shard.labels[start : start + _CHUNK, place]

@@ -17,7 +17,7 @@ from torch import nn
 from clients.multitask import MultiTask
 from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
-from clients.training import batches, loss_of, number, optimiser
+from clients.training import batches, loss_of, number, optimiser, trained
 from unlearning.arrays import Arrays
 from unlearning.protocol import MASK, Settings, Wire
 
@@ -41,7 +41,7 @@ def train(
     model.train()
     silence = _silencer(model, local.extras)
     silence()
-    sgd = optimiser(settings, model.parameters())
+    sgd = optimiser(settings, trained(model))
     processed = 0
     total = torch.zeros((), device=local.retain.labels.device)
     epochs = int(number(settings, "local_epochs"))

@@ -36,7 +36,7 @@ from experiments.runs.log import logged
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import ORIGINAL, RETRAIN, FailedRow, Row, write_results
 from experiments.runs.versions import versions
-from unlearning.arrays import digest, mismatch, parameters
+from unlearning.arrays import digest, mismatch, parameters, plain
 from unlearning.cost import Cost, speedup
 from unlearning.evaluation.attack_roc import attack_roc
 from unlearning.evaluation.metrics import array_distance
@@ -153,7 +153,9 @@ class Books:
     def close(self) -> None:
         """Write everything, whole now, with model, timeline and report."""
         if self._kind == RUN:
-            write_atomically(self.folder.model, pack(self._parties[-1].arrays))
+            released = self._parties[-1].arrays
+            named = {plain(name): array for name, array in released.items()}
+            write_atomically(self.folder.model, pack(named))
         details = self._write(partial=False)
         if picture := timeline(details.timeline):
             write_atomically(self.folder.timeline, picture.encode())

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from clients.steps import Shard
-from clients.training import batches, number, optimiser
+from clients.training import batches, number, optimiser, trained
 from experiments.federation.task import Task
 from experiments.models import networks as models
 from unlearning.arrays import Array, Arrays
@@ -71,7 +71,7 @@ def distil(
         with torch.inference_mode():
             answers = torch.cat([model(chunk) for chunk in torch.split(inputs, _CHUNK)])
         models.load(model, student).train()
-        weights = list(model.parameters())
+        weights = trained(model)
         sgd = optimiser(settings, weights)
         # Positions in place of labels: there are none, and batches shuffle both alike.
         data = Shard(inputs, torch.arange(len(inputs), device=place))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from flwr.serverapp import Grid
 
+from clients.state import named_as
 from experiments.config.loading import Config
 from experiments.federation.distil import distil
 from experiments.federation.guard import robust_of, watchman_of
@@ -154,6 +155,8 @@ def starting_model(config: Config, task: Task) -> Arrays | None:
             f"start.model = {path!r} cannot be read ({error}); name a safetensors file"
         ) from error
     expected = task.initial()
+    if task.array_model is None:
+        found = named_as(task.fresh_model(0), found)
     if difference := mismatch(expected, found):
         raise ConfigError(
             f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {difference}"

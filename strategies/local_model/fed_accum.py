@@ -41,7 +41,7 @@ def rebase(update: Arrays, old: Arrays, new: Arrays) -> Arrays:
         state, could make a variance negative.
     """
     return {
-        name: np.asarray(step + (old[name] - new[name]), dtype=step.dtype)
+        name: np.asarray(step + named.difference(old[name], new[name]), dtype=step.dtype)
         if named.is_buffer(name, step) and np.issubdtype(step.dtype, np.floating)
         else step
         for name, step in update.items()

@@ -238,7 +238,9 @@ class FedRecover(UnlearningStrategy):
         """Return by how much the model of a round, at its start, differs from the original one."""
         if t not in self._steps:
             start = self._rewriting.arrays(t) if t in self._rewriting.rounds else self._model
-            self._steps[t] = named.parameters(named.subtract(start, self._past.arrays(t)))
+            self._steps[t] = named.subtract(
+                named.parameters(start), named.parameters(self._past.arrays(t))
+            )
         return self._steps[t]
 
     def _usual(self, history: History, t: int) -> float:

@@ -41,4 +41,4 @@ def test_squared_gradients_of_a_model_that_shares_modules_leave_it_usable() -> N
             expected[name] += weight.grad.square() / len(data)
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values)
-    torch.testing.assert_close(found["again.weight"], expected["first.weight"])
+    assert found.keys() == expected.keys()  # a tensor under several names is one parameter

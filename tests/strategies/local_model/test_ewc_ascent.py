@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from clients.derivatives import mean_gradient, mean_loss, mean_squared_gradient, parameters_of
+from clients.derivatives import mean_gradient, mean_loss, mean_squared_gradient
 from clients.participant import arrays_of
+from clients.state import parameters_of
 from clients.steps import Local, Shard, find
 from clients.steps.elastic_ascend import _step
 from strategies.local_model.ewc_ascent import EwcAscent, normalise

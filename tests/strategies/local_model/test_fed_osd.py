@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from clients.derivatives import mean_gradient, mean_loss, parameters_of
+from clients.derivatives import mean_gradient, mean_loss
 from clients.participant import arrays_of
+from clients.state import parameters_of
 from clients.steps import Local, Shard, find
 from clients.steps.gradients import unlearning_cross_entropy
 from strategies.base import UnlearningStrategy
