@@ -21,6 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from experiments.config.loading import Config
 from experiments.federation.course import Course
+from experiments.federation.preflight import check_working_directory
 from experiments.federation.quiet import quiet
 from experiments.runs.progress import Observer
 from experiments.runs.stopping import Stop
@@ -89,6 +90,8 @@ def conduct(course: Course, out: Path) -> Path:
         If the config cannot work; nothing is written then.
     """
     course.check()
+    if course.config.engine.grid == "ray":
+        check_working_directory()
     engine = _in_process if course.config.engine.grid == "local" else on_ray
     stop = Stop()
     with course.begin(out) as books:

@@ -8,6 +8,10 @@ by the step that the clients train with.
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -23,8 +27,9 @@ from unlearning.arrays import digest
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings, Wire
 
-__all__ = ["check"]
+__all__ = ["check", "check_working_directory"]
 
+_PACKAGES = ("clients", "experiments", "strategies", "unlearning")
 _BATCH = 8  # examples in the dry call, or as many as a client has
 
 
@@ -52,6 +57,28 @@ def check(config: Config, task: Task) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             _dry_call(config, task)
+
+
+def check_working_directory() -> None:
+    """Refuse a working directory whose own modules worker processes would take for ours.
+
+    Ray puts the working directory in front of everything else that its workers import from.
+
+    Raises
+    ------
+    ConfigError
+        If it holds a package or module of the name of one of ours.
+    """
+    here = Path.cwd()
+    for name in _PACKAGES:
+        found = PathFinder.find_spec(name, [str(here), *sys.path])
+        own = Path(str(sys.modules[name].__file__)).resolve()
+        if found is None or found.origin is None or Path(found.origin).resolve() != own:
+            raise ConfigError(
+                f"the working directory {str(here)!r} has a module {name!r} of its own, which the "
+                f"worker processes would take for the package {name!r} of fedunlearn; start from "
+                "another directory, rename it, or set engine.grid = 'local'"
+            )
 
 
 def _check_owners(config: Config, task: Task) -> None:
