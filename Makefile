@@ -6,20 +6,22 @@ FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench
 
 help: ## Show what can be made
-	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
+	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv] [WORKERS=2]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 10
 
 demo: $(VENV)/.installed ## Run the main experiment on embedded data and say where its report lies
 	$(BIN)/fedunlearn compare experiments/configs/digits_client.toml
 
-test: $(VENV)/.tools ## Run the fast tests, then the slow end-to-end test
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+test: $(VENV)/.tools ## Run the fast tests, then the slow ones, on all cores
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow
 
 lint: $(VENV)/.tools ## Check style and types
 	$(BIN)/ruff check .

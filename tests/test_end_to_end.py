@@ -292,6 +292,7 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_gives_the_same_models_bit_for_bit(
@@ -308,6 +309,7 @@ def test_ray_gives_the_same_models_bit_for_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
 @pytest.mark.timeout(300)
 def test_ray_grows_the_same_forest_node_for_node(tmp_path: Path) -> None:
     """A model that is no network, and a deletion in which counts of two workers are summed."""
@@ -326,8 +328,11 @@ def test_ray_grows_the_same_forest_node_for_node(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not Path("/proc").exists(), reason="ends Flower's processes through /proc")
+@pytest.mark.skipif(
+    not Path("/proc").exists(), reason="no /proc to find Flower's processes by; run it on Linux"
+)
 def test_flwr_run_gives_the_same_model(tmp_path: Path, flower: dict[str, str]) -> None:
     here = launch.run(small(), tmp_path / "here", observer=silent)
     out = tmp_path / "there"

@@ -109,11 +109,8 @@ def test_nothing_imports_the_benchmarks_and_no_command_the_command_line():
 def test_the_table_names_every_room_and_no_other():
     folders = {name for name, path in house().files.items() if path.name == "__init__.py"}
     # A folder within a room belongs to it.
-    assert (
-        {name for name in folders if name.count(".") < 2}
-        <= PLAN.rooms.keys()
-        <= house().files.keys()
-    )
+    rooms = {name for name in folders if name.count(".") < 2}
+    assert rooms <= PLAN.rooms.keys() <= house().files.keys()
     known = {room for allowed in PLAN.rooms.values() for room in allowed}
     assert known <= PLAN.rooms.keys()
 

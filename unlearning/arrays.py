@@ -92,7 +92,13 @@ def copy(arrays: Mapping[str, Array]) -> Arrays:
 
 
 def mismatch(reference: Mapping[str, Array], other: Mapping[str, Array]) -> str | None:
-    """Return the first difference in names, shapes or dtypes in words, or None if there is none."""
+    """Return the first difference in names, shapes or dtypes in words, or None if there is none.
+
+    Examples
+    --------
+    >>> mismatch({"w": np.zeros(2)}, {"w": np.zeros(3)})
+    "array 'w' has shape (3,), expected (2,)"
+    """
     if missing := [name for name in reference if name not in other]:
         return f"array {missing[0]!r} is missing"
     if extra := [name for name in other if name not in reference]:
@@ -194,6 +200,16 @@ def delta(start: Mapping[str, Array], end: Mapping[str, Array]) -> Arrays:
 
     Parameters and float buffers become differences in float32 or wider; integer buffers carry the
     end value itself, since counters are copied, not summed.
+
+    Examples
+    --------
+    >>> start = {"w": np.array([1.0, 2.0]), "batches": np.array(5)}
+    >>> end = {"w": np.array([1.5, 1.0]), "batches": np.array(8)}
+    >>> step = delta(start, end)
+    >>> step["w"].tolist(), step["batches"].item()
+    ([0.5, -1.0], 8)
+    >>> apply_update(start, step)["w"].tolist()
+    [1.5, 1.0]
     """
     out: Arrays = {}
     for name, array in start.items():
@@ -257,6 +273,12 @@ def weighted_mean(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
     ------
     ValueError
         If there is no term or the weights do not sum to a positive number.
+
+    Examples
+    --------
+    >>> mean = weighted_mean([(3, {"w": np.array([1.0])}), (1, {"w": np.array([5.0])})])
+    >>> mean["w"].item()  # (3 * 1 + 1 * 5) / 4
+    2.0
     """
     weights: list[float] = []
 
@@ -287,6 +309,12 @@ def dot(left: Mapping[str, Array], right: Mapping[str, Array]) -> float:
 
 
 def norm(arrays: Mapping[str, Array], names: Collection[str] | None = None) -> float:
-    """Return the L2 norm of the parameters (of those in ``names``), in float64."""
+    """Return the L2 norm of the parameters (of those in ``names``), in float64.
+
+    Examples
+    --------
+    >>> norm({"w": np.array([3.0, 4.0]), "bn.running_mean": np.array([9.0])})  # no buffers
+    5.0
+    """
     chosen = arrays if names is None else {name: arrays[name] for name in names}
     return float(np.sqrt(dot(chosen, chosen)))

@@ -63,7 +63,15 @@ class Omission:
         )
 
     def covers(self, other: Omission) -> bool:
-        """Return whether all that ``other`` leaves out is left out here too."""
+        """Return whether all that ``other`` leaves out is left out here too.
+
+        Examples
+        --------
+        >>> Omission(classes=frozenset({1, 2})).covers(Omission(classes=frozenset({2})))
+        True
+        >>> Omission(samples=frozenset({5})).covers(Omission(everything=True))
+        False
+        """
         return self.everything or self | other == self
 
     def to_json(self) -> dict[str, object]:
@@ -117,6 +125,21 @@ class Request:
     ------
     RequestError
         If the fields do not fit the scope.
+
+    Examples
+    --------
+    >>> leave = Request(Scope.CLIENT, clients=(3,), id="first")
+    >>> leave.describe(), leave.leavers
+    ('client 3', frozenset({3}))
+    >>> some = Request(Scope.SAMPLE, samples={4: (8, 2, 2)}, id="second")
+    >>> some.samples  # in order, each once
+    {4: (2, 8)}
+    >>> some.omission(4).samples == {2, 8}, bool(some.omission(5))
+    (True, False)
+    >>> Request(Scope.CLASS, clients=(1,))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    unlearning.errors.RequestError: a request of scope 'class' names ['clients']; ...
     """
 
     scope: Scope
@@ -227,7 +250,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Everything that may never be trained on again: the sum of all requests received."""
+    """Everything that may never be trained on again: the sum of all requests received.
+
+    Examples
+    --------
+    >>> leave = Request(Scope.CLIENT, clients=(3,), id="first")
+    >>> seven = Request(Scope.CLASS, classes=(7,), id="second")
+    >>> total = Forgotten() | leave | seven | leave  # the same id twice is one request
+    >>> len(total.requests), total.clients
+    (2, frozenset({3}))
+    >>> total.omission(1).classes
+    frozenset({7})
+    """
 
     requests: tuple[Request, ...] = ()
 

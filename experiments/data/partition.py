@@ -54,7 +54,18 @@ class Partition:
     held_out: Mapping[int, Integers]
 
     def among(self, positions: Integers) -> Partition:
-        """Return the partition of all data whose examples at ``positions`` this one shares out."""
+        """Return the partition of all data whose examples at ``positions`` this one shares out.
+
+        Examples
+        --------
+        Client 0 has the first and third of the examples 10, 20 and 30:
+
+        >>> import numpy as np
+        >>> share = Partition({0: np.array([0, 2])}, {0: np.array([1])})
+        >>> found = share.among(np.array([10, 20, 30]))
+        >>> found.train[0].tolist(), found.held_out[0].tolist()
+        ([10, 30], [20])
+        """
         return Partition(
             {client: positions[share] for client, share in self.train.items()},
             {client: positions[share] for client, share in self.held_out.items()},
@@ -104,6 +115,20 @@ def partition(
     ConfigError
         If the name or a parameter is unknown, the partitioner refuses, owners are no client ids,
         or a client has nothing.
+
+    Examples
+    --------
+    Ten examples among two clients, a fifth of each kept back: four to train on and one not.
+
+    >>> import numpy as np
+    >>> found = partition(np.arange(10) % 2, None, 2, "iid", {}, seed=0, held_out=0.2)
+    >>> [len(found.train[client]) for client in (0, 1)]
+    [4, 4]
+    >>> [len(found.held_out[client]) for client in (0, 1)]
+    [1, 1]
+    >>> shares = [*found.train.values(), *found.held_out.values()]
+    >>> sorted(np.concatenate(shares).tolist())  # everything is somewhere, once
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     if name == _BY_OWNER and owner is not None:
         _check_owners(owner)

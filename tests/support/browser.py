@@ -19,9 +19,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHROMIUM", "Browser", "browser"]
+__all__ = ["CHROMIUM", "NO_CHROMIUM", "Browser", "browser"]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def _starts(program: str) -> bool:
+    """Return whether a program says its version; a distribution's placeholder for one does not."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+CHROMIUM = next((path for path in map(shutil.which, _NAMES) if path and _starts(path)), None)
+NO_CHROMIUM = f"no Chromium on PATH ({', '.join(_NAMES)}); apt-get install chromium brings one"
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -160,7 +173,7 @@ class Browser:
 def browser(home: Path) -> Iterator[Browser]:
     """Start Chromium with a profile of its own below ``home``; end it when the block ends."""
     if CHROMIUM is None:
-        raise FileNotFoundError("no Chromium")
+        raise FileNotFoundError(NO_CHROMIUM)
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     command = [CHROMIUM, *_FLAGS, f"--user-data-dir={home / 'profile'}"]

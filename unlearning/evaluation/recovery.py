@@ -79,6 +79,13 @@ def descent(before: float, course: Mapping[int, float], level: float, margin: fl
     -----
     Of several equally low rounds the last one counts: until then the model has not risen. A value
     that never falls below ``level - margin`` is back after 0 rounds, whatever its lowest round.
+
+    Examples
+    --------
+    From 0.90 down to 0.50, and back within 0.02 of 0.88 after four rounds:
+
+    >>> descent(0.90, {1: 0.60, 2: 0.50, 3: 0.80, 4: 0.87}, level=0.88, margin=0.02)
+    Descent(lowest=0.5, drop=0.4, rounds_back=4, budget=4)
     """
     if not course:
         raise ValueError("no value after the request; a course needs one")

@@ -56,6 +56,25 @@ class History(Past):
     Notes
     -----
     One process writes; while it holds the history open, others may open and read it.
+
+    Examples
+    --------
+    Two clients, with 30 and 10 examples, move a model of one number from 1 to 2 and to -2:
+
+    >>> import numpy as np
+    >>> from unlearning.request import Request, Scope
+    >>> history = History(keep={"updates"})
+    >>> history.start({"w": np.array([1.0])})
+    >>> with history.record(1, {"w": np.array([1.0])}) as entry:
+    ...     entry.add(0, 30, {"w": np.array([1.0])})
+    ...     entry.add(1, 10, {"w": np.array([-3.0])})
+    >>> history.rounds, history.participants(1)
+    ((1,), {0: 30, 1: 10})
+    >>> history.update(1, client=1)["w"].item()
+    -3.0
+    >>> purged = history.purge(Request(Scope.CLIENT, clients=(1,)))
+    >>> history.participants(1)
+    {0: 30}
     """
 
     def __init__(

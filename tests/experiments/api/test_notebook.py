@@ -36,8 +36,11 @@ print(json.dumps([cell.outputs for cell in notebook.cells]))
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(bool(MISSING), reason=f"needs pip install {' '.join(MISSING)}")
+@pytest.mark.skipif(
+    bool(MISSING), reason=f"no {' and no '.join(MISSING)}; pip install {' '.join(MISSING)}"
+)
 def test_a_notebook_shows_bar_scorecard_and_picture_and_nothing_else(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE],

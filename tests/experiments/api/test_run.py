@@ -1,6 +1,5 @@
 """Runs from Python: what is made, what is read back, what is said when it is not there."""
 
-import doctest
 import json
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-import experiments.api.calls
 import fedunlearn
 from experiments.runs.results import COSTS
 from tests.support.finished import write_run
@@ -254,13 +252,6 @@ def test_a_strategy_of_a_script_is_taken_as_it_is(tmp_path):
     )
     assert done.stdout.split()[-2:] == ["my-first", "my-second"]
     assert done.stderr == ""
-
-
-def test_the_examples_of_the_documentation_work():
-    for module in (fedunlearn, experiments.api.calls):
-        found = doctest.testmod(module)
-        assert found.failed == 0
-        assert found.attempted
 
 
 def test_importing_it_loads_nothing_heavy():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import pickle
 import socket
 import sys
@@ -18,12 +17,10 @@ import pytest
 from experiments.data import datasets as data
 from experiments.data import embedded
 from experiments.data.datasets import Dataset, load, names, stratified
+from tests.support.official import official
 from unlearning.errors import ConfigError
 
 Save = Callable[..., Path]
-FILES = Path(
-    os.environ.get("FEDUNLEARN_DATA") or Path(__file__).resolve().parents[3] / "../shared/data"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -281,11 +278,10 @@ def test_mnist_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
 )
 def test_official_files(tmp_path: Path, name: str, folder: str) -> None:
-    if not (FILES / folder / "raw").exists():
-        pytest.skip(f"no {folder}/raw below {FILES}; FEDUNLEARN_DATA names the folder")
+    files = official(f"{folder}/raw")
     raw = tmp_path / folder / "raw"
     raw.mkdir(parents=True)
-    for packed in (FILES / folder / "raw").glob("*.gz"):
+    for packed in files.glob("*.gz"):
         (raw / packed.name).symlink_to(packed.resolve())
     images = load(name, str(tmp_path))
     assert images.train_x.shape == (60_000, 1, 28, 28)

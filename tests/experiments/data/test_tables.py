@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import socket
 import tarfile
 from pathlib import Path
@@ -14,11 +13,9 @@ import pytest
 
 from experiments.data import tables
 from experiments.data.datasets import load, names
+from tests.support.official import FILES, official
 from unlearning.errors import ConfigError
 
-FILES = Path(
-    os.environ.get("FEDUNLEARN_DATA") or Path(__file__).resolve().parents[3] / "../shared/data"
-)
 TRAIN = """\
 39, State-gov, 77516, 9th, 13, Divorced, Craft, Own-child, White, Male, 2174, 0, 40, Cuba, <=50K
 29, ?, 83311, Masters, 14, Widowed, ?, Wife, Black, Female, 0, 1902, 20, England, >50K
@@ -175,8 +172,7 @@ def test_location30_archives_that_are_none(tmp_path: Path) -> None:
 
 
 def test_official_adult() -> None:
-    if not (FILES / "adult").exists():
-        pytest.skip(f"no adult below {FILES}; FEDUNLEARN_DATA names the folder")
+    official("adult")
     found = load("adult", str(FILES))
     assert found.train_x.shape == (32_561, 108)
     assert found.test_x.shape == (16_281, 108)
@@ -190,8 +186,7 @@ def test_official_adult() -> None:
 
 
 def test_official_location30() -> None:
-    if not (FILES / "location30").exists():
-        pytest.skip(f"no location30 below {FILES}; FEDUNLEARN_DATA names the folder")
+    official("location30")
     found = load("location30", str(FILES))
     assert (len(found.train_y), len(found.test_y)) == (4_008, 1_002)
     assert found.num_classes == 30

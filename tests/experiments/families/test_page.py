@@ -22,7 +22,7 @@ from experiments.families.reading import read_run
 from experiments.families.surveys import CLAIMS
 from experiments.families.tables import number, shown
 from experiments.runs.table import DASH
-from tests.support.browser import CHROMIUM, browser
+from tests.support.browser import CHROMIUM, NO_CHROMIUM, browser
 from tests.support.finished import a_run, write_run
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -234,7 +234,7 @@ def test_needs_read_what_strategies_declare(runs):
 # --- in a browser ---------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 def test_in_a_browser_it_renders_sorts_and_asks_for_nothing(html, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(html)

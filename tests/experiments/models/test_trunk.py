@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,10 @@ from experiments.config.schema import TrunkConfig
 from experiments.federation.task import Scenario, Task
 from experiments.models import networks as models
 from experiments.models.trunk import Trunk
+from tests.support.official import FILES, official
 from unlearning.errors import ConfigError
 
 SHAPE = (1, 8, 8)
-FILES = Path(
-    os.environ.get("FEDUNLEARN_DATA") or Path(__file__).resolve().parents[3] / "../shared/data"
-)
 MLP = TrunkConfig(name="mlp", hidden=6)  # type: ignore[call-arg]
 HOW = ("downdates", "inverse")  # how a state came about, not what it says
 
@@ -122,8 +119,7 @@ def test_ridge_on_a_trunk_forgets_exactly() -> None:
 
 
 def test_ridge_on_a_trunk_forgets_exactly_on_mnist() -> None:
-    if not (FILES / "MNIST" / "raw").exists():
-        pytest.skip(f"no MNIST/raw below {FILES}; FEDUNLEARN_DATA names the folder")
+    official("MNIST/raw")
     found = load(
         "experiments/configs/mnist_ridge_head.toml",
         [f"data.root={FILES}", "data.limit=400", "data.test_limit=100", "model.trunk.hidden=64"],

@@ -8,12 +8,12 @@ import shutil
 import pytest
 
 from experiments.reporting.report import render
-from tests.support.browser import CHROMIUM, browser
+from tests.support.browser import CHROMIUM, NO_CHROMIUM, browser
 from tests.support.reported import task_measures, write_audit, write_run
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
 ]
 
 ORDER = (

@@ -75,7 +75,10 @@ def test_a_run_whose_process_is_gone_has_failed(path):
     assert str(gone.pid) in found.error
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/stat"),
+    reason="no /proc to tell processes apart by; run it on Linux",
+)
 def test_a_reused_process_number_is_not_the_run(path):
     write(path, process_started="1")
     assert status.read(path).state == "failed"
