@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -124,16 +125,21 @@ class Participant(NumPyClient):
         processed = outcome.examples_processed
         for name, (left, noted) in outcome.kept.items():
             self.memory.remember(name, left, noted)
+        beside: dict[str, float] = {}
         if step == "train":
             facts = {"round": int(config.get(Wire.SERVER_ROUND, 0))}
             if config.get(Wire.REMEMBER):
                 self.memory.remember(LAST_LOCAL, arrays, facts)
             for place, (name, how) in enumerate(sorted(_keepsakes(config).items()), 1):
+                begun = time.perf_counter()
                 made = self._run(name, given, local, how, [*address, 0, place])
+                beside[f"{Wire.KEEP_EXAMPLES}{name}"] = made.examples_processed
+                beside[f"{Wire.KEEP_SECONDS}{name}"] = time.perf_counter() - begun
                 self.memory.remember(name, made.arrays or {}, facts)
                 processed += made.examples_processed
         metrics: Config = {
             **outcome.metrics,
+            **beside,
             Wire.EXAMPLES_PROCESSED: processed,
             Wire.NAMES: json.dumps(list(arrays)),
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
 
-from strategies.federation import Federation
+from strategies.federation import Federation, keeping
 from strategies.plausibility import without_outliers
 from strategies.roster import Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_content, to_record
@@ -153,6 +153,9 @@ class Exchange:
                     bytes_up=num_bytes(part(message.content, Wire.ARRAYS, ArrayRecord) or {}),
                 ),
             )
+            if self.phase == LEARN:
+                for name in federation.keepsakes:
+                    federation.spend(keeping(name), _kept(reply, name))
             if reply.num_examples == 0:
                 roster.lost[client] = _NOTHING_LEFT
                 continue
@@ -348,3 +351,15 @@ def _is_numeric(found: object) -> bool:
 def _again(first: Reply, rest: Iterator[Reply]) -> Iterator[Reply]:
     yield first
     yield from rest
+
+
+def _kept(reply: Reply, name: str) -> Cost:
+    """Return what a client says one keepsake cost; a part of what it says of all its work."""
+    seconds, examples = (
+        min(max(reply.metrics.get(f"{part}{name}", 0.0), 0.0), reply.metrics.get(whole, 0.0))
+        for part, whole in (
+            (Wire.KEEP_SECONDS, Wire.CLIENT_SECONDS),
+            (Wire.KEEP_EXAMPLES, Wire.EXAMPLES_PROCESSED),
+        )
+    )
+    return Cost(client_s=seconds, examples=int(examples))

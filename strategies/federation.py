@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ __all__ = [
     "Federation",
     "Judge",
     "Watch",
+    "keeping",
     "without_public_data",
 ]
 
@@ -47,6 +48,12 @@ ATTRIBUTION = "attribution"  # every client's account of what each task did to i
 PUBLIC = "public"  # unlabelled examples at the server
 
 _SAMPLE = 2  # last component of the seed address of a draw; unlearning rounds have 1, learning 0
+
+
+def keeping(name: str) -> str:
+    """Return under what the cost of one keepsake stands among the phases."""
+    return f"keep {name}"
+
 
 Watch = Callable[[str, int, Arrays], None]
 Judge = Callable[[Request, Arrays, Arrays], Mapping[str, float | None]]
@@ -236,6 +243,10 @@ class Federation:
     def spend(self, phase: str, cost: Cost) -> None:
         """Add to the cost of a phase."""
         self.costs[phase] = self.costs.get(phase, Cost()) + cost
+
+    def preparation(self, names: Iterable[str]) -> Cost:
+        """Return what learning spent on keepsakes, a part of the cost of learning."""
+        return sum((self.costs.get(keeping(name), Cost()) for name in names), Cost())
 
     def clock(self) -> float:
         """Return seconds of work since some moment, time spent watching and judging left out."""

@@ -52,6 +52,8 @@ class Wire:
     EXAMPLES_PROCESSED = "examples-processed"  # forward-backward passes over single examples
     LOSS = "training-loss"  # mean over the batches of a round, in nats
     CLIENT_SECONDS = "client-seconds"
+    KEEP_EXAMPLES = "keep-examples."  # of these, those for a keepsake, whose name follows
+    KEEP_SECONDS = "keep-seconds."
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,16 @@ class CardRecord(Record):
     dose_spearman: float | None = None
     dose: tuple[tuple[float, float | None], ...] = ()
 
+    @property
+    def was_tried(self) -> bool:
+        """Whether the controls put it to the test; what does not apply here did not fail."""
+        return self.false_alarm_rate is not None or self.separation_auc is not None
+
+    @property
+    def word(self) -> str:
+        """What the card says, in one word or two."""
+        return "passes" if self.passes else "fails" if self.was_tried else "not applicable"
+
 
 class MetricRecord(Record):
     """One metric: what it is, and its card in this scenario.

@@ -25,7 +25,7 @@ def cards_table(audit: Audit) -> Table:
         card = metric.card
         table.add_row(
             Text(f"{metric.id} {metric.name}", style="" if card.passes else "dim"),
-            Text("passes" if card.passes else "fails", style="green" if card.passes else "dim"),
+            Text(card.word, style="green" if card.passes else "dim"),
             _number(card.false_alarm_rate),
             _number(card.separation_auc),
             _number(card.dose_spearman),

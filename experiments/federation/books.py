@@ -20,6 +20,7 @@ from experiments.federation.task_measures import relearn_limit
 from experiments.reporting.report import render
 from experiments.reporting.timeline import timeline
 from experiments.runs.details import (
+    PREPARE,
     Answer,
     Details,
     Extra,
@@ -236,7 +237,7 @@ def _total(costs: Mapping[str, Cost], names: Sequence[str]) -> Cost:
 
 
 def _row(party: Party, reference: Party | None) -> Row:
-    phases = ("learn",) if party.strategy == ORIGINAL else ("unlearn", "recover")
+    phases = ("learn",) if party.strategy == ORIGINAL else (PREPARE, "unlearn", "recover")
     spent = _total(party.costs, phases)
     cost: dict[str, Any] = {**spent.to_json(), "history_bytes": party.history_bytes}
     if reference is not None and party.strategy != ORIGINAL:
@@ -256,7 +257,8 @@ def _row(party: Party, reference: Party | None) -> Row:
 
 
 def _phases(party: Party) -> Phases:
-    found = {name: party.costs.get(name, Cost()).to_json() for name in ("unlearn", "recover")}
+    phases = (PREPARE, "unlearn", "recover")
+    found = {name: party.costs.get(name, Cost()).to_json() for name in phases}
     return Phases(
         strategy=party.strategy,
         seed=party.seed,

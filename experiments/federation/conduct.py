@@ -22,7 +22,7 @@ from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
 from experiments.federation.watching import Lookout, Pace
-from experiments.runs.details import Point
+from experiments.runs.details import PREPARE, Point
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Observer
 from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
@@ -138,7 +138,7 @@ class Conductor:
             str(strategy.guarantee) if served else "none",
             arrays,
             outputs,
-            dict(federation.costs),
+            {**federation.costs, PREPARE: federation.preparation(strategy.keepsakes())},
             sum(read) if served else None,
             served[-1].scope.value if served else "none",
             tuple(lookout.points[known:]),  # what came before is the original's
@@ -278,7 +278,10 @@ class Conductor:
             str(strategy.guarantee),
             final,
             outputs,
-            dict(federation.costs),
+            {
+                **federation.costs,
+                PREPARE: learned.federation.preparation(strategy.keepsakes()),
+            },
             sum(read),
             self._requests[0].scope.value,
             tuple(lookout.points),
@@ -363,13 +366,14 @@ class Conductor:
         timeline: tuple[Point, ...],
     ) -> Party:
         outputs = judge.outputs(arrays)
+        for_others = federation.preparation(federation.keepsakes)
         return Party(
             ORIGINAL,
             self._config.seed,
             "none",
             arrays,
             outputs,
-            {"learn": federation.costs.get("learn", Cost())},
+            {"learn": federation.costs.get("learn", Cost()) - for_others},
             None,
             str(scope),
             timeline,

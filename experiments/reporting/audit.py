@@ -45,12 +45,16 @@ class Card:
     dose: Cell
 
     @property
+    def was_tried(self) -> bool:
+        """Whether the controls put it to the test; what does not apply here did not fail."""
+        return self.false_alarms.value is not None or self.separation.value is not None
+
+    @property
     def verdict(self) -> str:
         """What the card says, in words."""
         if self.passes:
             return f"Passes{'; the verdict rests on it' if self.decides else ''}."
-        tried = self.false_alarms.value is not None or self.separation.value is not None
-        lead = "Fails, and decides nothing" if tried else "Decides nothing"
+        lead = "Fails, and decides nothing" if self.was_tried else "Not applicable"
         return f"{lead}: {self.reason.rstrip('.')}."
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from experiments.reporting.pictures import Trade, trade_off
 from experiments.reporting.run import Cell, Run, mean, reasons
+from experiments.runs.details import PREPARE
 from experiments.runs.results import CONTROLS, ORIGINAL, by_seed, spread
 from experiments.runs.table import DASH, with_sd
 from unlearning.evaluation.scorecard import Spread, summarise
@@ -50,9 +51,12 @@ class Costs:
 def costs(run: Run) -> Costs:
     """Return the cost table of a run."""
     split = {phases.strategy for phases in run.details.phases}
+    prepared = {p.strategy for p in run.details.phases if p.prepare and p.prepare.examples}
     lines = []
     for strategy in run.strategies:
         phases = ["unlearn", "recover", "total"] if strategy in split else ["total"]
+        if strategy in prepared:
+            phases.insert(0, PREPARE)
         for i, phase in enumerate(phases):
             cells = [_amount(run, strategy, phase, name) for name, *_ in WORK]
             if phase == "total":
@@ -75,7 +79,7 @@ def _amount(run: Run, strategy: str, phase: str, name: str) -> Cell:
         values = list(by_seed(run.rows, strategy, name).values())
     else:
         works = [getattr(p, phase) for p in run.details.phases if p.strategy == strategy]
-        values = [getattr(work, name) for work in works]
+        values = [None if work is None else getattr(work, name) for work in works]
     found = [value for value in values if value is not None]
     if not found:
         return Cell(DASH, why="not recorded by this run")

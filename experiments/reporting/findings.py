@@ -202,10 +202,11 @@ def audit_warnings(audited: Audited | None) -> list[str]:
     if audited is None:
         return []
     found = []
-    failed = [card.id for card in audited.cards if not card.passes]
+    tried = [card for card in audited.cards if card.was_tried]
+    failed = [card.id for card in tried if not card.passes]
     if failed:
         found.append(
-            f"{len(failed)} of {len(audited.cards)} measures of the audit decide nothing in this "
+            f"{len(failed)} of {len(tried)} measures that the audit tried decide nothing in this "
             f"scenario; their validity cards say why: {', '.join(failed)}."
         )
     if audited.exploratory:

@@ -168,7 +168,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 <h3 id="audit-measures">Every measure</h3>
 {% for part in audit.metrics %}
 {% if part.lines %}
-<details{% if part.card.passes and part.card.decides %} open{% endif %}><summary>{{ part.card.id }} {{ part.card.title }}{% if not part.card.passes %} (card failed){% endif %}</summary>
+<details{% if part.card.passes and part.card.decides %} open{% endif %}><summary>{{ part.card.id }} {{ part.card.title }}{% if not part.card.passes %} ({{ "card failed" if part.card.was_tried else "not applicable" }}){% endif %}</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="{{ part.card.id }} {{ part.card.title }}">
 <table class="sortable{% if not part.card.passes %} failed{% endif %}">
 <caption><span>{{ part.card.title }}{% if part.card.unit %}, {{ part.card.unit }}{% endif %}; 95&nbsp;% intervals below. Calibrated: 0 is retraining, 1 is the original model.{% if not part.card.passes %} {{ part.card.verdict }}{% endif %}</span></caption>
@@ -234,7 +234,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% endif %}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="cost">
 <table class="cost">
-<caption><span>What the answer to the request cost, evaluation excluded{% if num_seeds > 1 %}; mean ± standard deviation over {{ num_seeds }} seeds{% endif %}. The original model's line is what learning cost. Speed-ups compare totals with retraining's; 1 MB = 1,000,000 bytes.</span></caption>
+<caption><span>What the answer to the request cost, evaluation excluded{% if num_seeds > 1 %}; mean ± standard deviation over {{ num_seeds }} seeds{% endif %}. The original model's line is what learning cost; to prepare is what learning paid for one strategy alone, and counts in its total. Speed-ups compare totals with retraining's; 1 MB = 1,000,000 bytes.</span></caption>
 <thead><tr>
 <th scope="col">Strategy</th><th scope="col">Phase</th>
 {% for name, heading, unit in work %}<th scope="col" class="num">{{ heading }}{% if unit %}<span class="unit">{{ unit }}</span>{% endif %}</th>
@@ -245,7 +245,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </tr></thead>
 {% for line in cost.lines %}
 {% if line.span %}<tbody>{% endif %}
-<tr class="{{ 'total' if line.phase == 'total' else 'within' if line.phase in ('unlearn', 'recover') else '' }}">
+<tr class="{{ 'total' if line.phase == 'total' else 'within' if line.phase in ('prepare', 'unlearn', 'recover') else '' }}">
 {% if line.span %}<th scope="rowgroup" rowspan="{{ line.span }}">{{ line.strategy }}</th>{% endif %}
 <td>{{ line.phase }}</td>
 {% for c in line.cells %}<td class="num">{{ cell(c) }}</td>

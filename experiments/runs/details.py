@@ -16,6 +16,7 @@ from experiments.runs.record import Record
 from unlearning.records.files import write_atomically
 
 __all__ = [
+    "PREPARE",
     "Answer",
     "Details",
     "Extra",
@@ -29,6 +30,8 @@ __all__ = [
     "read_details",
     "write_details",
 ]
+
+PREPARE = "prepare"  # the phase of what learning pays for one strategy
 
 
 class Point(Record):
@@ -57,10 +60,15 @@ class Work(Record):
 
 
 class Phases(Record):
-    """What one strategy cost at one seed, apart for unlearning and recovery."""
+    """What one strategy cost at one seed, apart for unlearning and recovery.
+
+    ``prepare`` is what learning paid for it alone: what clients made and kept beside training so
+    that it could answer; None in runs that did not tell it apart.
+    """
 
     strategy: str
     seed: int
+    prepare: Work | None = None
     unlearn: Work = Work()
     recover: Work = Work()
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from unlearning.cost import Cost, speedup
+from unlearning.cost import speedup
 from unlearning.evaluation.entry import Metric
 from unlearning.evaluation.scorecard import Verdict
 
-__all__ = ["METRICS", "Bill", "earned_speedup"]
+__all__ = ["METRICS", "earned_speedup"]
 
 METRICS = (
     Metric(
@@ -24,36 +23,6 @@ METRICS = (
         "Liu et al. 2021, arXiv:2012.13891",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Bill:
-    """Everything that one request cost, and what readiness for it cost before.
-
-    Parameters
-    ----------
-    cost : Cost
-        Unlearning and recovery together.
-    participants : int
-        Different clients that had to take part.
-    history_bytes : int
-        What was kept since training so that the request could be served.
-    recording_s : float
-        Seconds that keeping it added to training.
-    peak_rss_bytes : int or None
-        Largest resident memory; None where not measured.
-    """
-
-    cost: Cost
-    participants: int
-    history_bytes: int
-    recording_s: float = 0.0
-    peak_rss_bytes: int | None = None
-
-    def to_json(self) -> dict[str, float | None]:
-        """Return the figures by name, those of the cost among them."""
-        rest = {key: value for key, value in asdict(self).items() if key != "cost"}
-        return {**self.cost.to_json(), **rest}
 
 
 def earned_speedup(

@@ -64,6 +64,11 @@ def test_cards_say_why_not() -> None:
     text = shown(cards_table(found()))
     for words in ("M3 n", "passes", "0.05", "no power here", "needs noise"):
         assert words in text
+    # What does not apply here did not fail.
+    said = {line.split()[0]: line for line in text.splitlines() if line.startswith(" M")}
+    assert "fails" in said["M4"]
+    assert "not applicable" in said["M7"]
+    assert "fails" not in said["M7"]
 
 
 def test_rows_say_value_place_and_verdict() -> None:

@@ -33,7 +33,7 @@ def test_a_failed_card_is_greyed_and_says_why(page):
     why = "Fails, and decides nothing: original and retrained models cannot be told apart."
     assert why in page.text
     assert "Passes; the verdict rests on it." in page.text
-    assert "1 of 2 measures of the audit decide nothing in this scenario" in page.text
+    assert "1 of 2 measures that the audit tried decide nothing in this scenario" in page.text
     assert [table for table in page.all("table") if table.get("class") == "sortable failed"]
 
 
@@ -68,7 +68,7 @@ def test_what_could_not_be_tried_has_not_failed(tmp_path):
     found = {"metrics": [{"id": "M7", "card": card}], "scenario": {"requests": ["client 3"]}}
     (tmp_path / "audit.json").write_text(json.dumps(found))
     page = Page(render(tmp_path).read_text(encoding="utf-8"))
-    assert "Decides nothing: needs planted noise." in page.text
+    assert "Not applicable: needs planted noise." in page.text
     assert "Fails" not in page.text
     assert "Forgetting client 3" in page.text
 

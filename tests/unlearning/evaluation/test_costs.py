@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unlearning.cost import Cost
-from unlearning.evaluation.costs import Bill, earned_speedup
+from unlearning.evaluation.costs import earned_speedup
 from unlearning.evaluation.scorecard import Verdict
 
 
@@ -23,16 +22,3 @@ def test_what_did_not_forget_earns_no_speedup(verdict):
 def test_no_seed_is_refused():
     with pytest.raises(ValueError, match="no cost"):
         earned_speedup([], [1.0], Verdict.FORGOTTEN)
-
-
-def test_a_bill_holds_the_cost_and_what_readiness_cost():
-    cost = Cost(wall_s=2.0, client_rounds=6, client_s=5.0, examples=100, bytes_up=7, bytes_down=8)
-    bill = Bill(cost, participants=3, history_bytes=4096, recording_s=0.25)
-    found = bill.to_json()
-    assert found == {
-        **cost.to_json(),
-        "participants": 3,
-        "history_bytes": 4096,
-        "recording_s": 0.25,
-        "peak_rss_bytes": None,
-    }
