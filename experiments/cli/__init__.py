@@ -21,7 +21,7 @@ from experiments.cli.listing import list_
 from experiments.cli.receipts import extend, receipt, rekey, withdraw
 from experiments.cli.reports import families, report
 from experiments.cli.requests import claim, release, request
-from experiments.cli.runs import compare, resume, run, status, verify
+from experiments.cli.runs import compare, resume, run, status, sweep, verify
 from experiments.cli.scan import scan
 from unlearning.errors import FedUnlearnError
 
@@ -118,6 +118,7 @@ _COMMANDS = (
     list_,
     attack,
     verify,
+    sweep,
     scan,
     resume,
     runs,

@@ -30,11 +30,14 @@ def words(text: str, option: str) -> tuple[str, ...]:
     Raises
     ------
     ConfigError
-        If there is none.
+        If there is none, one is empty, or one is there twice.
     """
-    found = tuple(word for part in text.split(",") if (word := part.strip()))
-    if not found:
-        raise ConfigError(f"{option} is {text!r}; give names separated by commas")
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        empty = "" if not any(found) else "; nothing stands before or after one of the commas"
+        raise ConfigError(f"{option} is {text!r}{empty}; give names separated by commas")
+    if doubles := [word for word in dict.fromkeys(found) if found.count(word) > 1]:
+        raise ConfigError(f"{option} is {text!r} and names {doubles[0]!r} twice; name each once")
     return found
 
 
@@ -44,12 +47,13 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
     Raises
     ------
     ConfigError
-        If there is none, or something else.
+        If there is none, something else, a negative one, or one is there twice.
     """
     found = words(text, option)
-    if odd := [word for word in found if not word.isdecimal()]:
-        raise ConfigError(
-            f"{option} is {text!r}, and {odd[0]!r} is no whole number; "
-            "give numbers separated by commas, for example 4,8,15"
-        )
+    example = "give numbers from 0 separated by commas, for example 4,8,15"
+    for word in found:
+        if word.removeprefix("-").isdecimal() and word.startswith("-"):
+            raise ConfigError(f"{option} is {text!r}, and {word} is negative; {example}")
+        if not (word.isascii() and word.isdecimal()):
+            raise ConfigError(f"{option} is {text!r}, and {word!r} is no whole number; {example}")
     return tuple(int(word) for word in found)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.answers import FAILED, USER_ERROR, complain, print_json, watched
+from experiments.cli.answers import FAILED, complain, print_json, watched
 from experiments.cli.options import ConfigFile, Json, Out, Overrides, Run, numbers, words
 from unlearning.errors import FedUnlearnError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from experiments.runs.folder import RunFolder
     from experiments.runs.results import FailedRow
 
-__all__ = ["compare", "resume", "run", "status", "verify"]
+__all__ = ["compare", "resume", "run", "status", "sweep", "verify"]
 
 
 def run(
@@ -82,7 +82,7 @@ def status(run: Run, as_json: Json = False) -> None:
 
 
 def verify(run: Run, as_json: Json = False) -> None:
-    """Check the ledger's chain, every file of the history, and the model."""
+    """Check the ledger's chain, every file of the history, and the model; nothing is changed."""
     from experiments.runs.folder import RunFolder
     from experiments.runs.inspection import verify as examine
 
@@ -95,7 +95,26 @@ def verify(run: Run, as_json: Json = False) -> None:
     for problem in found.problems:
         complain(FedUnlearnError(problem))
     if found.problems:
-        raise typer.Exit(USER_ERROR)
+        raise typer.Exit(FAILED)
+
+
+def sweep(
+    run: Run,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; else they are listed.")] = False,
+) -> None:
+    """Remove what a crash left in the history and its index does not name."""
+    from experiments.runs.folder import RunFolder
+    from experiments.runs.inspection import leftovers
+    from experiments.runs.inspection import sweep as remove
+
+    folder = RunFolder.open(run)
+    found = remove(folder) if yes else leftovers(folder)
+    for path in found:
+        typer.echo(f"{'removed' if yes else 'left over'}: {path}")
+    if not found:
+        typer.echo("nothing is left over")
+    elif not yes:
+        typer.echo(f"nothing was removed; `fedunlearn sweep {run} --yes` does it")
 
 
 def resume(run: Run) -> None:

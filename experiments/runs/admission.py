@@ -16,7 +16,7 @@ from unlearning.errors import RequestError, UnsupportedRequestError, unknown
 from unlearning.records.commitment import Claim, Commitment, Opening
 from unlearning.records.files import write_atomically
 from unlearning.records.ledger import Ledger
-from unlearning.request import Forgotten, Request, Scope
+from unlearning.request import Forgotten, Omission, Request, Scope
 
 __all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
 
@@ -85,12 +85,13 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bo
     Returns
     -------
     bool
-        False if the ledger knows this request id already: nothing is changed then.
+        False if the ledger knows this very request already: nothing is changed then.
 
     Raises
     ------
     RequestError
-        If the run cannot be asked this; the ledger is left as it was.
+        If the run cannot be asked this, or knows another request by this id; the ledger is left as
+        it was.
     """
     federation = folder.read_federation()
     if federation.kind == COMPARE:
@@ -98,18 +99,63 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bo
             f"{folder.path} is a comparison, in which all strategies answer the same scheduled "
             "requests; put it under [[requests]] in the config, or ask a folder of `fedunlearn run`"
         )
-    ledger = Ledger(folder.ledger)
-    if request.id in {known.id for known in ledger.requests()}:
-        return False
-    check(request, federation, ledger)
-    check_claim(request, federation, claim)
     rounds = folder.read_config().get("rounds")
-    if request.at_round is not None and isinstance(rounds, int) and request.at_round > rounds:
+    with Ledger(folder.ledger) as ledger:
+
+        def examine() -> None:
+            if _is_known(request, ledger):
+                return
+            check(request, federation, ledger)
+            check_claim(request, federation, claim)
+            _check_round(request, folder, rounds if isinstance(rounds, int) else None)
+
+        # Looked at and written in one go: of two processes that let the last two clients go, the
+        # second must see what the first has asked for.
+        return ledger.receive(request, check=examine)
+
+
+def _is_known(request: Request, ledger: Ledger) -> bool:
+    """Return whether the ledger holds this very request; refuse another one by its id."""
+    for known in ledger.requests():
+        if known.id != request.id:
+            continue
+        if _content(known) == _content(request):
+            return True
+        raise RequestError(
+            f"request {request.id} is known and asks to forget {_at(known)}; this one asks to "
+            f"forget {_at(request)}: give it another --id"
+        )
+    return False
+
+
+def _content(request: Request) -> dict[str, object]:
+    """Return what a request asks for, whoever asks."""
+    return {k: v for k, v in request.to_json().items() if k != "asked_by"}
+
+
+def _at(request: Request) -> str:
+    when = "" if request.at_round is None else f" after round {request.at_round}"
+    return f"{request.describe()}{when}"
+
+
+def _check_round(request: Request, folder: RunFolder, rounds: int | None) -> None:
+    """Refuse a round that will not come, or has been."""
+    if request.at_round is None:
+        return
+    if rounds is not None and request.at_round > rounds:
         raise RequestError(
             f"round {request.at_round} lies after the last of the {rounds} rounds of {folder.path};"
             f" give --at-round 1 to {rounds}, or leave it out"
         )
-    return ledger.receive(request)
+    status = folder.read_status()
+    # Rounds of unlearning are counted by themselves: they do not tell how far learning is.
+    counted = status is not None and status.phase in ("learn", "recover")
+    done = status.server_round if counted and status is not None else 0
+    if request.at_round < done:
+        raise RequestError(
+            f"round {request.at_round} of {folder.path} is over ({done} are done); leave "
+            "--at-round out, and it is served as soon as possible"
+        )
 
 
 def release(folder: RunFolder, request_id: str, released_by: str) -> None:
@@ -273,11 +319,35 @@ def _check_not_asked(request: Request, federation: FederationFacts, ledger: Ledg
     )
     owners = request.owners(federation.clients)
     if all(asked.omission(k).covers(request.omission(k)) for k in owners):
-        part = next(known for known in asked.requests if set(known.owners(owners)))
+        part = _covering(request, asked, owners)
         raise RequestError(
             f"{request.describe()} is forgotten already or waits to be "
             f"(request {part.id}, {ledger.state(part.id)}); nothing is left to ask for"
         )
+
+
+def _covering(request: Request, asked: Forgotten, owners: Iterable[int]) -> Request:
+    """Return the earlier request to name: one that covers all that is asked for, or a part."""
+    wanted = {client: request.omission(client) for client in owners}
+
+    def share(known: Request) -> tuple[int, int]:
+        """Return for how many owners it asks for all of this, and for how many for a part."""
+        found = {client: known.omission(client) for client in wanted}
+        whole = [client for client in wanted if found[client].covers(wanted[client])]
+        part = [client for client in wanted if _meet(found[client], wanted[client])]
+        return len(whole), len(part)
+
+    return max(asked.requests, key=share)
+
+
+def _meet(one: Omission, other: Omission) -> bool:
+    return bool(
+        (one.everything and other)
+        or (other.everything and one)
+        or one.samples & other.samples
+        or one.classes & other.classes
+        or one.tasks & other.tasks
+    )
 
 
 def _check_someone_stays(request: Request, federation: FederationFacts, ledger: Ledger) -> None:

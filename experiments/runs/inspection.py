@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.runs.folder import RunFolder
 from experiments.runs.risks import residual_risks
-from experiments.runs.status import Status
-from unlearning.errors import FedUnlearnError, HistoryError
+from experiments.runs.status import FINISHED, Status
+from unlearning.errors import ConfigError, FedUnlearnError, HistoryError
 from unlearning.records.ledger import Ledger
 
-__all__ = ["Overview", "RequestState", "Verdict", "overview", "verify"]
+if TYPE_CHECKING:
+    from unlearning.records.history import History
+
+__all__ = ["Overview", "RequestState", "Verdict", "leftovers", "overview", "sweep", "verify"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def overview(folder: RunFolder) -> Overview:
     states: list[RequestState] = []
     verdicts = _verdicts(folder)
     if folder.ledger.is_file():
-        with Ledger(folder.ledger) as ledger:
+        with Ledger(folder.ledger, readonly=True) as ledger:
             for request in ledger.requests():
                 fates = {event.branch: event.event for event in ledger.events(request.id)}
                 if len(fates) > 1 and fates.get("") == "received":
@@ -175,7 +180,10 @@ class Verdict:
 
 
 def verify(folder: RunFolder) -> Verdict:
-    """Check the chain of the ledger, every stored file of the history, and the final model."""
+    """Check the chain of the ledger, every stored file of the history, and the final model.
+
+    Nothing is written, locked or removed: the run may be at work.
+    """
     checked: list[str] = []
     problems: list[str] = []
     for check in (_check_ledger, _check_histories, _check_model):
@@ -194,7 +202,7 @@ def _check_ledger(folder: RunFolder) -> Findings:
     if not folder.ledger.is_file():
         return [], [f"{folder.ledger} is missing; restore it from a backup"]
     try:
-        with Ledger(folder.ledger) as ledger:
+        with Ledger(folder.ledger, readonly=True) as ledger:
             ledger.verify(read_details(folder.path).ledger_head or None)
             events = len(ledger.events())
     except FedUnlearnError as error:
@@ -208,14 +216,20 @@ def _check_histories(folder: RunFolder) -> Findings:
 
     said: list[str] = []
     problems: list[str] = []
-    indexes = sorted(folder.histories.rglob(INDEX))
-    for root in [index.parent for index in indexes] or _empty_folders(folder.histories):
+    status = folder.read_status()
+    is_running = status is not None and status.is_running
+    learned = _learned(folder)
+    found = {index.parent for index in folder.histories.rglob(INDEX)}
+    for root in sorted(found | set(_folders(folder)) | set(_expected(folder, status))):
         name = root.relative_to(folder.path)
         try:
-            with History.open(root) as history:
-                wrong = history.verify()
+            with History.open(root, readonly=True) as history:
+                # The unfinished round of a run that is at work is no fault.
+                wrong = history.verify(leftovers=not is_running)
                 rounds, size = len(history.rounds), history.nbytes
-        except HistoryError as error:
+                if not is_running:
+                    wrong += _lost(history, root, learned)
+        except (HistoryError, OSError, sqlite3.Error) as error:
             said.append(f"{name}: cannot be read")
             problems.append(str(error))
             continue
@@ -225,9 +239,41 @@ def _check_histories(folder: RunFolder) -> Findings:
     return said, problems
 
 
-def _empty_folders(histories: Path) -> list[Path]:
-    """Return the histories without an index: what they hold cannot be trusted."""
-    return sorted(path for path in histories.glob("seed-*") if path.is_dir())
+def _folders(folder: RunFolder) -> list[Path]:
+    """Return the folders of histories, with an index or without: then nothing can be trusted."""
+    return [path for path in folder.histories.glob("seed-*") if path.is_dir()]
+
+
+def _expected(folder: RunFolder, status: Status | None) -> list[Path]:
+    """Return the histories that a finished run has kept."""
+    if status is None or status.state != FINISHED or not folder.federation.is_file():
+        return []
+    start = folder.read_config().get("start")
+    if isinstance(start, dict) and start.get("model"):
+        return []  # a model trained elsewhere has none
+    return [folder.history(seed) for seed in folder.read_federation().seeds]
+
+
+def _learned(folder: RunFolder) -> int:
+    """Return how many rounds the results say were learned; 0: nobody knows."""
+    from experiments.runs.details import read_details
+
+    try:
+        return int(read_details(folder.path).rounds.get("learned", 0))
+    except FedUnlearnError:
+        return 0  # what is wrong with that file is told elsewhere
+
+
+def _lost(history: History, root: Path, learned: int) -> list[str]:
+    """Return what the index itself must name and does not, in words."""
+    again = "restore the folder from a backup"
+    if learned and not history.rounds:
+        return [f"{root} names no round, but {learned} were learned; {again}"]
+    if history.rounds and not history.store.select("kind = 'initial'"):
+        return [
+            f"{root} names {len(history.rounds)} round(s) but no model they began with; {again}"
+        ]
+    return []
 
 
 def _check_model(folder: RunFolder) -> Findings:
@@ -250,3 +296,48 @@ def _check_model(folder: RunFolder) -> Findings:
         f"{folder.model} has sha256 {found}, which no row of {folder.results} names; "
         "restore it from a backup or run the config again"
     ]
+
+
+def leftovers(folder: RunFolder) -> list[Path]:
+    """Return what lies in the histories of a run without being named by their index.
+
+    Raises
+    ------
+    HistoryError
+        If an index is missing, or names nothing at all: the files are all that is left then.
+    """
+    from unlearning.records.history import History
+
+    found: list[Path] = []
+    for root in sorted(_folders(folder)):
+        with History.open(root, readonly=True) as history:
+            orphans = [root / path for path in history.store.orphans()]
+            if orphans and not history.store.select():
+                raise HistoryError(
+                    f"the index in {root} names nothing and {len(orphans)} file(s) lie beside it; "
+                    "restore the index from a backup: sweeping would delete all that is left"
+                )
+            found += orphans
+    return found
+
+
+def sweep(folder: RunFolder) -> list[Path]:
+    """Remove what :func:`leftovers` finds, and return it.
+
+    Raises
+    ------
+    HistoryError
+        As there; if something cannot be removed.
+    ConfigError
+        If the run is at work: what looks left over may be its round in the making.
+    """
+    from unlearning.records.history import History
+
+    status = folder.read_status()
+    if status is not None and status.is_running:
+        raise ConfigError(f"{folder.path} is at work in process {status.pid}; sweep when it ends")
+    found = leftovers(folder)
+    for root in sorted(_folders(folder)):
+        with History.open(root) as history:
+            history.store.sweep()
+    return found

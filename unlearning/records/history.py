@@ -111,8 +111,10 @@ class History(Past):
         return history
 
     @classmethod
-    def open(cls, root: Path) -> History:
+    def open(cls, root: Path, *, readonly: bool = False) -> History:
         """Return the history in ``root``, with the settings it was recorded with.
+
+        With ``readonly`` nothing is locked, swept or changed.
 
         Raises
         ------
@@ -125,7 +127,7 @@ class History(Past):
                 f"{root} holds no history ({INDEX} is missing); give the folder of a run that "
                 "recorded one"
             )
-        store = Store(root)
+        store = Store(root, readonly=readonly)
         if "interval" not in store.settings():
             store.close()
             raise HistoryError(f"{root / INDEX} is empty; run the federation again")
@@ -286,9 +288,13 @@ class History(Past):
 
     # --- health --------------------------------------------------------------------------------
 
-    def verify(self) -> list[str]:
-        """Return every problem in words (missing, damaged, left over); empty if all is sound."""
-        return self.store.check()
+    def verify(self, *, leftovers: bool | None = None) -> list[str]:
+        """Return every problem in words (missing, damaged, left over); empty if all is sound.
+
+        ``leftovers`` says whether what the index does not name is a problem; None: if nobody else
+        can be at work.
+        """
+        return self.store.check(leftovers=leftovers)
 
     def destroy(self) -> None:
         """Close the history and delete its folder; a history in memory is just let go."""

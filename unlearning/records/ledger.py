@@ -10,7 +10,7 @@ file and a forged addition show too. No data and no arrays are kept here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,7 +118,14 @@ class Ledger:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def receive(self, request: Request, *, due_days: float = DUE_DAYS, **facts: object) -> bool:
+    def receive(
+        self,
+        request: Request,
+        *,
+        due_days: float = DUE_DAYS,
+        check: Callable[[], object] | None = None,
+        **facts: object,
+    ) -> bool:
         """Record that a request came in, for all branches.
 
         Parameters
@@ -127,6 +134,9 @@ class Ledger:
             What is asked.
         due_days : float
             Days from now until it must be fulfilled.
+        check : callable or None
+            Called before anything is written, while no other process can write; what it raises
+            leaves the ledger as it was.
         **facts : object
             Plain JSON values beside it: whose signature it carries, for example.
 
@@ -143,6 +153,8 @@ class Ledger:
         due = (now() + timedelta(days=due_days)).isoformat(timespec="milliseconds")
         text = canonical({**facts, **request.to_json(), "due": due})
         with self._book.transaction():
+            if check is not None:
+                check()
             if self._book.rows("request_id = ?", (request.id,)):
                 return False
             self._append(request.id, "", "received", text)

@@ -104,6 +104,8 @@ class Store:
         Folder, made if missing; None: in memory.
     durable : bool
         What is committed survives a loss of power; False for copies that are thrown away.
+    readonly : bool
+        Nothing is made, locked, swept or changed: another process may be at work.
 
     Raises
     ------
@@ -111,12 +113,15 @@ class Store:
         If the folder holds batches without an index, or an index that cannot be read.
     """
 
-    def __init__(self, root: Path | None, *, durable: bool = True) -> None:
+    def __init__(self, root: Path | None, *, durable: bool = True, readonly: bool = False) -> None:
         self.root, self.durable = root, durable
         self._lock: sqlite3.Connection | None = None
         if root is None:
             self.blobs = in_memory()
             self.db = connect(None)
+        elif readonly:
+            self.blobs = in_folder(root, durable=durable)
+            self.db = connect(root / INDEX, readonly=True)
         else:
             self.blobs = self._folder(root, durable=durable)
             self._lock = _acquire(root / _LOCK)
@@ -154,7 +159,8 @@ class Store:
         try:
             # A rollback journal leaves no deleted bytes behind, as a write-ahead log does.
             synchronous = "synchronous=EXTRA" if self.durable else "synchronous=OFF"
-            for pragma in ("temp_store=MEMORY", "secure_delete=ON", synchronous):
+            pragmas = ("temp_store=MEMORY", "secure_delete=ON", synchronous)
+            for pragma in pragmas if self.writable else ():
                 self.db.execute(f"PRAGMA {pragma}")
             version = version_of(self.db)
             if version == 0 and self.writable:
@@ -330,8 +336,11 @@ class Store:
                 "remove the cause and open the history again, which deletes it"
             ) from error
 
-    def check(self) -> list[str]:
-        """Return every problem in words: the index, each blob, leftovers."""
+    def check(self, *, leftovers: bool | None = None) -> list[str]:
+        """Return every problem in words: the index, each blob, and ``leftovers``.
+
+        Leftovers are looked for if nobody else can be at work; a caller may know better.
+        """
         problems = [
             f"{self.place(INDEX)}: {row[0]}"
             for row in self.db.execute("PRAGMA integrity_check")
@@ -342,7 +351,8 @@ class Store:
                 self.read(blob)
             except HistoryError as error:
                 problems.append(str(error))
-        if self.writable:  # the other process's unfinished round is not a fault
+        wanted = self.writable if leftovers is None else leftovers
+        if wanted:  # the other process's unfinished round is not a fault
             problems += [f"{self.place(path)} is not in the index" for path in self.orphans()]
         return problems
 

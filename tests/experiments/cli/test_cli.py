@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from experiments.runs.folder import FederationFacts, RunFolder
 from experiments.runs.progress import Tick
 from experiments.runs.results import Row, write_results
 from unlearning.errors import FederationError
+from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +120,10 @@ def test_compare_leaves_open_what_is_not_given(config, launched):
     ("options", "words"),
     [
         (["--seeds", "0,x"], "'x' is no whole number"),
-        (["--seeds", "-1"], "'-1' is no whole number"),
+        (["--seeds", "-1"], "-1 is negative"),
+        (["--seeds", "0,,1"], "nothing stands before or after one of the commas"),
+        (["--seeds", "0,1,0"], "names '0' twice"),
+        (["--strategies", "a,b,a"], "names 'a' twice"),
         (["--strategies", ","], "give names separated by commas"),
         (["--set", "rounds=many"], "rounds = 'many'"),
         (["--set", "ronuds=3"], "did you mean 'rounds'"),
@@ -202,6 +207,33 @@ def test_a_request_may_name_samples_of_several_clients(run):
     assert answer["request"]["at_round"] == 7
 
 
+def test_another_request_by_a_known_id_is_refused_and_both_are_named(run):
+    call("request", run.path, "--client", 3, "--id", "mine")
+    line = mistake("request", run.path, "--client", 2, "--id", "mine")
+    assert "request mine is known and asks to forget client 3" in line
+    assert "this one asks to forget client 2" in line
+    assert "after round 9" in mistake(
+        "request", run.path, "--client", 3, "--at-round", 9, "--id", "mine"
+    )
+    assert [known.clients for known in Ledger(run.ledger).requests()] == [(3,)]
+
+
+def test_a_round_that_is_over_is_refused(run):
+    with run.tracked(silent) as observe:
+        observe(Tick("fed-eraser", 0, "learn", 5, 5, 20))
+        line = mistake("request", run.path, "--client", 3, "--at-round", 4)
+        assert "round 4 of" in line
+        assert "is over (5 are done)" in line
+        assert call("request", run.path, "--client", 3, "--at-round", 5).exit_code == 0
+
+
+def test_the_earlier_request_that_is_named_is_the_one_in_the_way(run):
+    call("request", run.path, "--client", 3, "--samples", "1", "--id", "one")
+    call("request", run.path, "--client", 3, "--samples", "2", "--id", "two")
+    line = mistake("request", run.path, "--client", 3, "--samples", "2")
+    assert "(request two, received)" in line
+
+
 def test_the_same_request_twice_is_recorded_once(run):
     call("request", run.path, "--client", 3, "--id", "mine")
     result = call("request", run.path, "--client", 3, "--id", "mine")
@@ -215,6 +247,7 @@ def test_the_same_request_twice_is_recorded_once(run):
         ([], "nothing to forget is named"),
         (["--client", "42"], "unknown client 42"),
         (["--client", "three"], "'three' is no whole number"),
+        (["--client", "-3"], "-3 is negative"),
         (["--client", "3", "--samples", "10"], "unknown sample 10 of client 3"),
         (["--class", "77"], "unknown class 77"),
         (["--client", "0,1,2,3"], "would leave no client"),
@@ -271,9 +304,24 @@ def test_verify_says_what_is_sound(run):
 def test_verify_fails_on_damage(run):
     run.ledger.write_bytes(b"no database, but long enough to be taken for one" * 10)
     result = call("verify", run.path)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "ledger.sqlite" in result.stderr
     assert json.loads(call("verify", run.path, "--json").stdout)["sound"] is False
+
+
+def test_sweeping_is_a_command_of_its_own_and_asks_for_yes(run):
+    with History(run.history(0)) as history:
+        history.start({"w": np.ones(2, np.float32)})
+    left = run.history(0) / "rewrite-00009" / "x.safetensors"
+    left.parent.mkdir()
+    left.write_bytes(b"left by a crash")
+    shown = call("sweep", run.path)
+    assert (shown.exit_code, left.exists()) == (0, True)
+    assert f"left over: {left}" in shown.stdout
+    assert "nothing was removed" in shown.stdout
+    assert f"removed: {left}" in call("sweep", run.path, "--yes").stdout
+    assert not left.exists()
+    assert "nothing is left over" in call("sweep", run.path).stdout
 
 
 @pytest.mark.parametrize("command", ["request", "status", "report", "verify", "resume"])

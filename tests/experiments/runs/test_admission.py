@@ -194,3 +194,48 @@ def test_the_last_that_holds_a_task_is_told_to_ask_for_the_task_itself(faces):
     admit(faces, compose(tasks=["age"], clients=[3]))
     refused(faces, compose(tasks=["age"], clients=[1]), "nobody else holds task 'age'")
     assert admit(faces, compose(tasks=["age"]))
+
+
+def test_of_two_processes_only_one_takes_the_last_client_but_one(tmp_path):
+    """Looked at and written in one transaction: else both of the last two could leave."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from experiments.runs.admission import admit\n"
+        "from experiments.runs.folder import RunFolder\n"
+        "from unlearning.errors import RequestError\n"
+        "from unlearning.request import Request, Scope\n"
+        "client = int(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try:\n"
+        "        admit(RunFolder(Path(line.strip())), Request(Scope.CLIENT, clients=(client,)))\n"
+        "        print('in', flush=True)\n"
+        "    except RequestError:\n"
+        "        print('refused', flush=True)\n"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(client)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for client in (0, 1)
+    ]
+    try:
+        assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+        for number in range(10):
+            folder = RunFolder.claim(tmp_path / f"run-{number}", {"rounds": 3})
+            folder.write_federation(FederationFacts({0: 10, 1: 10}))
+            Ledger(folder.ledger).close()
+            for process in both:
+                process.stdin.write(f"{folder.path}\n")
+                process.stdin.flush()
+            assert sorted(process.stdout.readline().strip() for process in both) == [
+                "in",
+                "refused",
+            ]
+    finally:
+        for process in both:
+            process.communicate(timeout=30)

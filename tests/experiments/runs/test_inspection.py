@@ -1,4 +1,5 @@
 import json
+import shutil
 import sqlite3
 
 import numpy as np
@@ -6,11 +7,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from experiments.runs.details import write_details
-from experiments.runs.folder import RunFolder
-from experiments.runs.inspection import overview, verify
+from experiments.runs.folder import FederationFacts, RunFolder
+from experiments.runs.inspection import overview, sweep, verify
 from experiments.runs.progress import Tick
 from experiments.runs.results import Row, write_results
 from unlearning.arrays import digest
+from unlearning.errors import HistoryError
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
@@ -129,3 +131,50 @@ def test_another_model_is_found(folder):
 def test_a_damaged_model_is_found(folder):
     folder.model.write_bytes(b"nonsense")
     assert "model.safetensors" in problems(folder)
+
+
+def _content(root):
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _recorded(tmp_path):
+    """Return a run folder whose history holds one round, finished."""
+    folder = RunFolder.claim(tmp_path / "kept", {"rounds": 1})
+    folder.write_federation(FederationFacts({0: 10, 1: 10}))
+    with folder.tracked(silent), Ledger(folder.ledger) as ledger:
+        ledger.receive(Request(Scope.CLIENT, clients=(1,)))
+        with History(folder.history(0)) as history:
+            history.start({"w": np.ones(2, np.float32)})
+    return folder
+
+
+def test_looking_changes_nothing_and_takes_no_lock(tmp_path):
+    folder = _recorded(tmp_path)
+    stray = folder.history(0) / "rewrite-00009" / "x.safetensors"
+    stray.parent.mkdir()
+    stray.write_bytes(b"left by a crash")
+    before = _content(folder.path)
+    with History.open(folder.history(0), readonly=True):
+        assert any("not in the index" in problem for problem in verify(folder).problems)
+    assert _content(folder.path) == before
+    with History.open(folder.history(0)) as writer:  # a run at work holds the lock
+        verify(folder)
+        assert writer.store.writable
+
+
+def test_an_emptied_index_is_no_sound_history_and_is_not_swept(tmp_path):
+    folder = _recorded(tmp_path)
+    with sqlite3.connect(folder.history(0) / "index.sqlite") as db:
+        db.execute("DELETE FROM blobs")
+    db.close()
+    assert any("not in the index" in problem for problem in verify(folder).problems)
+    with pytest.raises(HistoryError, match="would delete all that is left"):
+        sweep(folder)
+    assert list(folder.history(0).rglob("*.safetensors"))
+
+
+def test_a_history_that_is_gone_is_missed(tmp_path):
+    folder = _recorded(tmp_path)
+    assert verify(folder).problems == ()
+    shutil.rmtree(folder.histories)
+    assert any("holds no history" in problem for problem in verify(folder).problems)
