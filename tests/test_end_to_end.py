@@ -373,8 +373,6 @@ def test_a_strategy_that_needs_a_history_refuses_a_model_trained_elsewhere(tmp_p
     config = small(f"start.model='{trained / 'model.safetensors'}'", 'strategy="fed-eraser"')
     with pytest.raises(HistoryError, match="trained elsewhere"):
         launch.run(config, tmp_path / "run", observer=silent)
-    with pytest.raises(ConfigError, match="learns its own model"):
-        launch.compare(config, tmp_path / "compared", observer=silent)
     wrong = small(f"start.model='{trained / 'model.safetensors'}'", "model.hidden=9")
     with pytest.raises(ConfigError, match="shape"):
         launch.run(wrong, tmp_path / "wrong", observer=silent)

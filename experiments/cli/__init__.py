@@ -18,6 +18,7 @@ from experiments.cli.begin import demo, new
 from experiments.cli.daily import clean, doctor, logs, runs, stop
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
+from experiments.cli.models import convert
 from experiments.cli.receipts import extend, receipt, rekey, withdraw
 from experiments.cli.reports import families, report
 from experiments.cli.requests import claim, release, request
@@ -128,6 +129,7 @@ _COMMANDS = (
     demo,
     new,
     doctor,
+    convert,
 )
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_"))(_command)

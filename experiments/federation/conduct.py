@@ -37,7 +37,7 @@ from unlearning.evaluation.scorecard import score
 from unlearning.protocol import Wire
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
-from unlearning.request import Forgotten, Request
+from unlearning.request import Forgotten, Guarantee, Request
 
 __all__ = ["Conductor"]
 
@@ -165,8 +165,11 @@ class Conductor:
             unequal numbers of rounds differ for that reason alone.
         """
         self._receive()
+        given = starting_model(self._config, self._task)
         first = min(request.at_round or self._config.rounds for request in self._requests)
         last = self._last_round()
+        if given is not None:  # nothing is learned before the requests, and nothing after recovery
+            first, last = 0, self._config.recovery_rounds
         home = self._site.homes / "learn"
         # Learning serves nothing: the branches do.
         federation = found_federation(self._site, grid, strategies.values(), home, Ledger())
@@ -176,7 +179,9 @@ class Conductor:
         judge = self._judge(self._requests)
         lookout = self._watch(federation, ORIGINAL, judge)
         learner = UnlearningStrategy()
-        arrays = self._start(learner, grid, federation, self._task.initial(), first)
+        arrays = self._first(federation)
+        if given is None:
+            arrays = self._start(learner, grid, federation, arrays, first)
         learned = _Learned(federation, arrays, judge, last)
         scope = self._requests[0].scope
         original = self._original(arrays, judge, federation, scope, tuple(lookout.points))
@@ -185,7 +190,10 @@ class Conductor:
             original = replace(later, guarantee="none", costs=original.costs)
         yield original
         for name, strategy in strategies.items():
-            yield self._answer(grid, name, strategy, learned)
+            if name == RETRAIN and given is not None:
+                yield self._from_scratch(grid, judge)
+            else:
+                yield self._answer(grid, name, strategy, learned)
         self._close(federation, list(strategies))
 
     def without(self, grid: Grid, gone: Request) -> Arrays:
@@ -194,23 +202,59 @@ class Conductor:
         That is the model of the strategy ``retrain`` after its recovery, bit for bit, without an
         original to begin with.
         """
-        config = self._config
-        federation = found_federation(self._site, grid, (), self._site.homes / "without", Ledger())
-        federation.ledger.receive(gone)
-        for event in ("started", "fulfilled"):
-            federation.ledger.add(gone.id, event)
-        recovery, federation.recovery = federation.recovery, federation.train
-        federation.recovery_rounds = 0
-        self._watch(federation, RETRAIN, None)
-        arrays = self._task.initial()
-        learner = UnlearningStrategy()
-        for rounds in (config.rounds, config.recovery_rounds):
-            arrays = self._start(learner, grid, federation, arrays, rounds)
-            federation.recovery = recovery
-        federation.history.close()
-        return arrays
+        return self._without(grid, [gone], None)[0]
 
     # Inside ---------------------------------------------------------------------------------
+
+    def _without(
+        self, grid: Grid, gone: Iterable[Request], judge: Judge | None
+    ) -> tuple[Arrays, dict[str, Cost], Lookout]:
+        """Return the model of :meth:`without`, and its cost as if it were an unlearning."""
+        config = self._config
+        federation = found_federation(self._site, grid, (), self._site.homes / "without", Ledger())
+        for request in gone:
+            federation.ledger.receive(request)
+            for event in ("started", "fulfilled"):
+                federation.ledger.add(request.id, event)
+        recovery, federation.recovery = federation.recovery, federation.train
+        federation.recovery_rounds = 0
+        lookout = self._watch(federation, RETRAIN, judge)
+        arrays = self._task.initial()
+        learner = UnlearningStrategy()
+        costs: dict[str, Cost] = {}
+        for phase, rounds in (("unlearn", config.rounds), ("recover", config.recovery_rounds)):
+            arrays = self._start(learner, grid, federation, arrays, rounds)
+            costs[phase] = federation.costs.pop("learn", Cost())
+            federation.recovery = recovery
+        federation.history.close()
+        return arrays, costs, lookout
+
+    def _from_scratch(self, grid: Grid, judge: Judge) -> Party:
+        """Return the reference beside a model that was trained elsewhere: learned from nothing."""
+        final, costs, lookout = self._without(grid, self._requests, judge)
+        learned, phases = self._config.rounds, ("unlearn", "recover")
+        branch = self._ledger.on_branch(f"{RETRAIN}/seed-{self._config.seed}")
+        for request in self._requests:
+            for event in ("started", "fulfilled"):
+                branch.add(request.id, event)
+        outputs = judge.outputs(final)
+        return Party(
+            RETRAIN,
+            self._config.seed,
+            str(Guarantee.EXACT),
+            final,
+            outputs,
+            costs,
+            0,
+            self._requests[0].scope.value,
+            tuple(
+                point.model_copy(
+                    update={"strategy": RETRAIN, "phase": phases[point.round > learned]}
+                )
+                for point in lookout.points
+            ),
+            judge.tally(outputs),
+        )
 
     def _receive(self) -> None:
         for request in self._requests:

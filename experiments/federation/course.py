@@ -139,6 +139,7 @@ class Course:
             resolve(table)
         for seed in self.seeds:
             requests = self.tasks[seed].requests(self.config)
+            starting_model(self.config, self.tasks[seed])
             if self.kind == RUN:
                 self._check_run(seed, requests)
 
@@ -148,18 +149,13 @@ class Course:
                 "the config has no [[requests]], so there is nothing to compare; add one, or use "
                 "`fedunlearn run`"
             )
-        if self.config.start.model is not None:
-            raise ConfigError(
-                "a comparison learns its own model, so start.model cannot be given; use "
-                "`fedunlearn run`, or leave [start] out"
-            )
 
     def _check_run(self, seed: int, requests: Sequence[Request]) -> None:
         strategy = self._strategy(self.names[0])
         strategy.check_model(self.tasks[seed].array_model)
         for request in requests:
             strategy.check_scope(request)
-        if starting_model(self.config, self.tasks[seed]) is not None:
+        if self.config.start.model is not None:
             strategy.check_foreign()
 
     def claim(self, out: Path) -> RunFolder:
@@ -266,6 +262,8 @@ class Course:
                 strategy.check_model(self.tasks[seed].array_model)
                 for request in requests:
                     strategy.check_scope(request)
+                if self.config.start.model is not None and name != RETRAIN:
+                    strategy.check_foreign()  # retraining begins from nothing
             except Exception as error:
                 refused.append(Refused(strategy=name, reason=in_words(error)))
             else:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from flwr.serverapp import Grid
 
 from clients.state import named_as
@@ -15,13 +14,13 @@ from experiments.config.loading import Config
 from experiments.federation.distil import distil
 from experiments.federation.guard import robust_of, watchman_of
 from experiments.federation.task import Task
+from experiments.models.foreign import fitted, read_arrays
 from experiments.runs.folder import RunFolder
 from strategies.base import UnlearningStrategy
 from strategies.federation import ATTRIBUTION, LAST_LOCAL, Federation
 from strategies.roster import Roster
-from unlearning.arrays import Arrays, mismatch, not_finite
+from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.packing import PackingError, unpack_file
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.history import COLUMNS, History
 from unlearning.records.ledger import Ledger
@@ -148,27 +147,14 @@ def starting_model(config: Config, task: Task) -> Arrays | None:
     path = config.start.model
     if path is None:
         return None
+    found = read_arrays(Path(path))
+    rename = None if task.array_model else partial(named_as, task.fresh_model(0))
     try:
-        found = unpack_file(Path(path).expanduser())
-    except (OSError, PackingError) as error:
+        return fitted(found, task.initial(), rename)
+    except ConfigError as error:
         raise ConfigError(
-            f"start.model = {path!r} cannot be read ({error}); name a safetensors file"
+            f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {error}"
         ) from error
-    expected = task.initial()
-    if task.array_model is None:
-        found = named_as(task.fresh_model(0), found)
-    if difference := mismatch(expected, found):
-        raise ConfigError(
-            f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {difference}"
-        )
-    # A constant of the architecture, such as a mask of -inf, is no sign of a broken model.
-    own = {name: a for name, a in found.items() if not np.array_equal(a, expected[name])}
-    if odd := not_finite(own):
-        raise ConfigError(
-            f"start.model = {path!r} holds a value in array {odd!r} that is not finite; take a "
-            "model whose training did not diverge"
-        )
-    return {name: found[name] for name in expected}
 
 
 def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:
