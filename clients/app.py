@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,15 @@ from unlearning.request import Omission
 
 __all__ = ["make_client_app"]
 
+_LATER_S = 0.05  # until the next look at whether an import is over
+_GRACE, _GRACE_S = 0.1, 2.0  # of a limit: what interrupted work gets to clear up
+
 MakeParticipant = Callable[[Context, dict[str, Scalar]], Participant]
 
 
-def make_client_app(make_participant: MakeParticipant) -> ClientApp:
+def make_client_app(
+    make_participant: MakeParticipant, *, disposable: Callable[[], bool] = lambda: False
+) -> ClientApp:
     """Return a ClientApp that answers with the participant that ``make_participant`` gives.
 
     ``train`` runs a named step, ``evaluate`` answers for a named split, ``query`` says who this
@@ -37,14 +44,20 @@ def make_client_app(make_participant: MakeParticipant) -> ClientApp:
     make_participant : callable
         ``(context, config) -> Participant``; ``config`` is the message's config record. It must
         live in an importable module: Ray sends it to its workers with every message.
+    disposable : callable
+        Whether the process that works may be ended where a client hangs outside of Python; a new
+        one must take its place. Importable likewise.
     """
     app = ClientApp()
+
+    def limited(config: dict[str, Scalar]) -> contextlib.AbstractContextManager[None]:
+        return _time_limit(float(config.get(Wire.TIMEOUT, 0.0)), disposable=disposable())
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         config = _config(message)
         begun = time.perf_counter()
-        with _time_limit(float(config.get(Wire.TIMEOUT, 0.0))):
+        with limited(config):
             arrays = _arrays(message, config)
             answer, count, metrics = make_participant(context, config).fit(arrays, config)
         names = json.loads(str(metrics.pop(Wire.NAMES)))
@@ -60,7 +73,7 @@ def make_client_app(make_participant: MakeParticipant) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         config = _config(message)
-        with _time_limit(float(config.get(Wire.TIMEOUT, 0.0))):
+        with limited(config):
             arrays = _arrays(message, config)
             loss, count, metrics = make_participant(context, config).evaluate(arrays, config)
         numbers = {key: _number(key, value) for key, value in metrics.items()}
@@ -70,6 +83,7 @@ def make_client_app(make_participant: MakeParticipant) -> ClientApp:
     @app.query()
     def query(message: Message, context: Context) -> Message:
         config = _config(message)
+        # Without a limit: what is loaded here, once per process, is no work of this client's.
         properties = make_participant(context, config).get_properties(config)
         return Message(RecordDict({Wire.CONFIG: ConfigRecord(dict(properties))}), reply_to=message)
 
@@ -77,7 +91,8 @@ def make_client_app(make_participant: MakeParticipant) -> ClientApp:
     def delete(message: Message, context: Context) -> Message:
         config = _config(message)
         omission = Omission.from_json(json.loads(str(config[Wire.FORGET])))
-        receipt = make_participant(context, config).delete(omission)
+        with limited(config):
+            receipt = make_participant(context, config).delete(omission)
         return Message(RecordDict({Wire.CONFIG: ConfigRecord(dict(receipt))}), reply_to=message)
 
     return app
@@ -103,22 +118,46 @@ def _number(key: str, value: Scalar) -> int | float:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _time_limit(seconds: float, *, disposable: bool = False) -> Iterator[None]:
     """Raise TimeoutError in the main thread after ``seconds``; elsewhere there is no limit.
 
     Ray workers and Flower's client processes call handlers in their main thread.
+
+    Parameters
+    ----------
+    seconds : float
+        The limit; 0: none.
+    disposable : bool
+        Whether this process may end altogether where the work cannot be interrupted since it hangs
+        outside of Python, a little later than the limit.
     """
     if seconds <= 0 or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def on_alarm(signum: int, frame: object) -> None:
+    def on_alarm(signum: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):  # half a module would stay behind for whoever comes next
+            signal.setitimer(signal.ITIMER_REAL, _LATER_S)
+            return
         raise TimeoutError(f"client worked longer than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    if disposable:  # this timer needs neither the interpreter nor its lock
+        faulthandler.dump_traceback_later(seconds + min(_GRACE_S, _GRACE * seconds), exit=True)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if disposable:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether some caller of a frame is importing a module."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib._bootstrap"):
+            return True
+        frame = frame.f_back
+    return False

@@ -338,6 +338,7 @@ class UnlearningStrategy(FedAvg):
                 grid,
                 max(1, expected),
                 federation.client_config,
+                quorum=federation.min_replies,
                 timeout_s=timeout,
                 stop=federation.stop,
             )

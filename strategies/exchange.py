@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
@@ -156,6 +156,8 @@ class Exchange:
             if self.phase == LEARN:
                 for name in federation.keepsakes:
                     federation.spend(keeping(name), _kept(reply, name))
+            if reply.num_examples > (most := roster.capped.get(client, reply.num_examples)):
+                reply = replace(reply, num_examples=most)
             if reply.num_examples == 0:
                 roster.lost[client] = _NOTHING_LEFT
                 continue
@@ -222,7 +224,8 @@ class Exchange:
 
     def _plausible(self, replies: Iterator[Reply]) -> Iterator[Reply]:
         """Pass on what the clients made of a model, without what is far longer than the rest."""
-        if not self._asks_models:
+        factor = self.federation.length_factor
+        if not self._asks_models or not factor:
             return replies
 
         def leave_out(client: int, why: str) -> None:
@@ -232,7 +235,7 @@ class Exchange:
         def step(client: int) -> str:
             return self.asked[client].step
 
-        return without_outliers(replies, self.arrays, leave_out, step)
+        return without_outliers(replies, self.arrays, leave_out, step, factor)
 
     def _counted(self, replies: Iterator[Reply]) -> Iterator[Reply]:
         valid = 0

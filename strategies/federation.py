@@ -131,6 +131,8 @@ class Federation:
         It is no option of a scenario and is written nowhere.
     robust : Robust or None
         How updates are combined in rounds of unlearning and of recovery; None: as in learning.
+    length_factor : float
+        An update may be so many times as long as the median of its round; 0: as long as it likes.
     batch : int
         So many requests are published together; fewer wait, their data out of training.
     stop : callable
@@ -177,6 +179,7 @@ class Federation:
     guard: Guard | None = None
     robust: Robust | None = None
     noise_key: bytes | None = None
+    length_factor: float = 10.0
     batch: int = 1
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None

@@ -20,9 +20,8 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Reply
 
-__all__ = ["FACTOR", "Spool", "without_outliers"]
+__all__ = ["Spool", "without_outliers"]
 
-FACTOR = 10.0  # an update may be so many times as long as the median of its round
 _HARMLESS = 1e-3  # of the model's own length: no update shorter than this is an outlier
 _LEAST = 3  # of two updates neither is ten times as long as their median
 _IN_MEMORY = 256 * 2**20  # bytes of replies held in memory before the rest goes to disk
@@ -93,7 +92,7 @@ def without_outliers(
     model: Arrays,
     leave_out: Callable[[int, str], None],
     kind_of: Callable[[int], Hashable] = lambda client: None,
-    factor: float = FACTOR,
+    factor: float = 10.0,
 ) -> Iterator[Reply]:
     """Yield the replies of a round, in order, without updates far longer than the others.
 

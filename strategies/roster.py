@@ -8,17 +8,18 @@ flight, so that sums do not depend on who was fast and memory does not depend on
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from strategies.joining import last_line, meet
 from strategies.wire import num_bytes
-from unlearning.errors import FederationError
 from unlearning.protocol import Scalar, Wire, part
 from unlearning.records.commitment import Commitment
 
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ForgottenClientError", "Roster"]
 
+log = logging.getLogger("fedunlearn")
+
 _FASTEST_POLL_S, _SLOWEST_POLL_S = 0.002, 0.05
 _TRIES, _PAUSE_S = 4, 1.0  # of one message whose worker died; the pause grows with each
+_GRACE, _GRACE_S = 0.2, 5.0  # a client that ends its own work when its time is over says so first
+_HUNG = 2  # as of a client that raised
 _WORKER_DIED = 0  # Flower's error code where a worker ended without an answer
 DELETE = f"{MessageType.QUERY}.delete"
 
@@ -46,6 +51,7 @@ class _Sent:
     id: str = ""
     reply: Message | None = None
     tries: int = 1
+    sent_at: float = 0.0
     not_before: float = 0.0
     failure: Message | None = None
 
@@ -76,6 +82,8 @@ class Roster(Grid):
         Client id to the number of training examples it said it holds.
     window : int
         Messages in flight at most.
+    capped : mapping of int to int
+        Client id to the number of examples that it counts as at most, whatever it declared.
     stop : callable
         Asked while waiting; True cancels the run.
     """
@@ -87,11 +95,13 @@ class Roster(Grid):
         declared: Mapping[int, int] | None = None,
         *,
         window: int = 16,
+        capped: Mapping[int, int] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.grid = grid
         self.nodes = dict(sorted(nodes.items()))
         self.declared = dict(declared or {})
+        self.capped = dict(capped or {})
         self.forgotten: frozenset[int] = frozenset()
         self.helping: frozenset[int] = frozenset()  # leavers that help to be forgotten, right now
         self.lost: dict[int, str] = {}  # of the last exchange: client -> reason
@@ -108,61 +118,48 @@ class Roster(Grid):
         expected: int,
         config: Mapping[str, Scalar],
         *,
+        registered: Mapping[int, int] | None = None,
+        quorum: float = 1.0,
+        cap: float = 3.0,
         timeout_s: float = 120.0,
         window: int = 16,
         stop: Callable[[], bool] = lambda: False,
     ) -> Roster:
-        """Wait until ``expected`` clients have said who they are.
+        """Wait until ``expected`` clients have said who they are; see :func:`joining.meet`.
 
-        A simulation starts the server before its nodes exist, so the first look may find few.
+        Parameters
+        ----------
+        cap : float
+            A client that is not ``registered`` counts as so many times the median of all declared
+            numbers of examples at most; 0: as many as it says.
 
         Raises
         ------
         FederationError
-            If they have not all answered after ``timeout_s`` seconds, or two claim one id.
+            If fewer than the quorum are there after ``timeout_s`` seconds.
         """
-        nodes: dict[int, int] = {}
-        declared: dict[int, int] = {}
-        roots: dict[int, str] = {}
-        reason = "no node was there"
-        deadline = time.monotonic() + timeout_s
-        while len(nodes) < expected:
-            if stop():
-                raise InterruptedError("run cancelled")
-            if time.monotonic() > deadline:
-                raise FederationError(
-                    f"{len(nodes)} of {expected} clients answered within {timeout_s:g} s "
-                    f"(last problem: {reason}); start the missing ones or lower data.clients"
-                )
-            found = set(nodes.values())
-            messages = [
-                Message(
-                    RecordDict({Wire.CONFIG: ConfigRecord(dict(config))}), node, MessageType.QUERY
-                )
-                for node in grid.get_node_ids()
-                if node not in found
-            ]
-            left = max(0.1, deadline - time.monotonic())
-            for reply in grid.send_and_receive(messages, timeout=left) if messages else []:
-                if reply.has_error():
-                    reason = _last_line(reply.error.reason)
-                    continue
-                node = reply.metadata.src_node_id
-                try:
-                    client, examples, root = _introduction(reply)
-                except (KeyError, ValueError) as error:
-                    reason = f"node {node} does not say who it is ({error!r})"
-                    continue
-                if nodes.setdefault(client, node) != node:
-                    raise FederationError(
-                        f"two nodes claim to be client {client}; give each its own partition-id"
-                    )
-                declared[client] = examples
-                roots |= {client: root} if root else {}
-            if len(nodes) < expected:
-                time.sleep(_SLOWEST_POLL_S)
-        made = cls(grid, nodes, declared, window=window, stop=stop)
-        made.commitments = {k: Commitment(root, declared[k]) for k, root in sorted(roots.items())}
+        joined = meet(
+            grid,
+            expected,
+            config,
+            registered=registered,
+            quorum=quorum,
+            timeout_s=timeout_s,
+            stop=stop,
+        )
+        made = cls(grid, joined.nodes, joined.declared, window=window, stop=stop)
+        made.capped = joined.caps(registered, cap)
+        for client, most in sorted(made.capped.items()):
+            log.warning(
+                "client %d declares %d training examples that nobody registered; it counts as %d",
+                client,
+                joined.declared[client],
+                most,
+            )
+        made.commitments = {
+            client: Commitment(root, joined.declared[client])
+            for client, root in sorted(joined.roots.items())
+        }
         return made
 
     @property
@@ -224,8 +221,9 @@ class Roster(Grid):
         """Yield replies in the order of ``messages``; what failed is in ``lost`` afterwards.
 
         Messages are taken from the iterable as places in the window become free, so neither they
-        nor the replies are ever all in memory. Error replies and replies that did not come before
-        ``timeout`` seconds had passed are left out and named in ``lost``.
+        nor the replies are ever all in memory. Error replies are left out and named in ``lost``,
+        and so is everyone else once ``timeout`` seconds have passed without any reply: a client's
+        time runs from the start of its own work, not while it waits for others to be done.
 
         Raises
         ------
@@ -237,7 +235,8 @@ class Roster(Grid):
         self.lost = {}
         source = iter(messages)
         waiting: deque[_Sent] = deque()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        patience = float("inf") if timeout is None else timeout + min(_GRACE_S, _GRACE * timeout)
+        deadline = time.monotonic() + patience
         pause = _FASTEST_POLL_S
         while True:
             waiting.extend(self._fill(source, self._window - len(waiting)))
@@ -245,10 +244,11 @@ class Roster(Grid):
                 return
             if self._stop():
                 raise InterruptedError("run cancelled")
-            arrived = self._collect(waiting)
+            if arrived := self._collect(waiting, timeout):
+                deadline = time.monotonic() + patience
             while waiting and waiting[0].reply is not None:
                 yield from self._accept(waiting.popleft())
-            if deadline is not None and time.monotonic() > deadline:
+            if timeout is not None and time.monotonic() > deadline:
                 late = [sent.client for sent in waiting if sent.reply is None]
                 for sent in waiting:
                     yield from self._accept(sent)
@@ -275,16 +275,18 @@ class Roster(Grid):
         """Push a message; return whether it got through, and note in ``lost`` if not."""
         message = sent.message
         self.bytes_down += num_bytes(part(message.content, Wire.ARRAYS, ArrayRecord) or {})
+        sent.sent_at = time.monotonic()
         sent.id = next((found for found in self.push_messages([message]) if found), "")
         if not sent.id:
             self.lost[sent.client] = "the message could not be delivered; its node may have left"
         return bool(sent.id)
 
-    def _collect(self, waiting: Iterable[_Sent]) -> bool:
+    def _collect(self, waiting: Iterable[_Sent], limit: float | None) -> bool:
         """Take in what has arrived; return whether anything has.
 
         A message whose worker process died is sent again, a little later, since the client is not
-        to blame and a new worker takes its time to start.
+        to blame and a new worker takes its time to start. One that died at the client's own limit
+        was ended since the client hung.
         """
         for sent in waiting:
             if sent.reply is None and not sent.id and time.monotonic() >= sent.not_before:
@@ -296,7 +298,11 @@ class Roster(Grid):
             if answered is None:  # nobody waits for it
                 continue
             died = reply.has_error() and reply.error.code == _WORKER_DIED
-            if died and answered.tries < _TRIES:
+            hung = limit is not None and time.monotonic() - answered.sent_at >= limit
+            if died and hung:
+                why = f"its work hung for {limit:g} s, and its worker was ended"
+                answered.reply = Message(Error(_HUNG, why), reply_to=answered.message)
+            elif died and answered.tries < _TRIES:
                 answered.again(reply)
             else:
                 answered.reply = reply
@@ -308,7 +314,7 @@ class Roster(Grid):
         if reply is None:
             return
         if reply.has_error():
-            self.lost[sent.client] = _last_line(reply.error.reason)
+            self.lost[sent.client] = last_line(reply.error.reason)
         elif reply.metadata.src_node_id != self.nodes.get(sent.client):
             self.lost[sent.client] = "quarantined: another node answered in its place"
         else:
@@ -324,15 +330,3 @@ class Roster(Grid):
                     f"{client}, which has been forgotten; it was not sent"
                 )
         return message
-
-
-def _introduction(reply: Message) -> tuple[int, int, str]:
-    """Return client id, number of training examples and root that a node answers with."""
-    properties = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
-    root = str(properties.get(Wire.COMMITMENT, ""))
-    return int(str(properties[Wire.CLIENT])), int(str(properties[Wire.NUM_EXAMPLES])), root
-
-
-def _last_line(reason: str | None) -> str:
-    lines = [line.strip() for line in (reason or "").splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

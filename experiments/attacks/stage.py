@@ -162,6 +162,7 @@ class Stage:
             client_config=config,
             remember=LAST_LOCAL in self._needs,
             robust=robust_of(self.config.guard),
+            length_factor=0.0,  # each defence is looked at alone
             roster=roster,
         )
         self.model = self._run(

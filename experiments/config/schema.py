@@ -278,6 +278,16 @@ class GuardConfig(Table):
     duplicates: bool = Field(
         default=False, description="whether copies of the forgotten elsewhere are looked for"
     )
+    length_factor: float = Field(
+        default=10.0,
+        ge=0,
+        description="how many medians of its round an update may be long; 0: any length",
+    )
+    count_cap: float = Field(
+        default=3.0,
+        ge=0,
+        description="a client nobody registered counts as so many medians of examples; 0: no cap",
+    )
     batch: Positive = Field(
         default=1, description="how many requests are published together; fewer wait"
     )

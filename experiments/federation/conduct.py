@@ -361,6 +361,7 @@ class Conductor:
                 grid,
                 roster.nodes,
                 roster.declared,
+                capped=roster.capped,
                 window=self._site.window,
                 stop=self._site.stop,
             ),

@@ -210,12 +210,14 @@ def _environment() -> None:
 
 
 def _ray_settings(config: Config, gpus: float) -> dict[str, Any]:
+    from experiments.federation.participants import DISPOSABLE
+
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     settings: dict[str, Any] = {
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+        "runtime_env": {"env_vars": {"PYTHONPATH": paths, DISPOSABLE: "1"}},
     }
     if config.engine.ray_address is not None:
         settings.pop("include_dashboard")

@@ -5,6 +5,7 @@ Clients get everything they need in each message, so that any process can be any
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from experiments.models import networks as models
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.memory import ClientMemory
 
-__all__ = ["client_app", "forget_built", "participant"]
+__all__ = ["DISPOSABLE", "client_app", "disposable", "forget_built", "participant"]
+
+DISPOSABLE = "FEDUNLEARN_DISPOSABLE_WORKER"  # set in the environment of workers that restart
 
 
 @lru_cache(maxsize=4)
@@ -78,4 +81,9 @@ def forget_built() -> None:
     forget_tasks()
 
 
-client_app = make_client_app(_of_node)
+def disposable() -> bool:
+    """Return whether this process is a worker that may be ended and is then replaced."""
+    return bool(os.environ.get(DISPOSABLE))
+
+
+client_app = make_client_app(_of_node, disposable=disposable)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from experiments.federation.grids import LocalGrid
+from strategies import joining
 from strategies import roster as module
 from strategies.roster import DELETE, ForgottenClientError, Roster
 from strategies.wire import to_content, to_record
@@ -37,6 +39,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(joining, "time", clock)
     return clock
 
 
@@ -168,12 +171,21 @@ def test_replies_and_messages_are_let_go(clock: Clock, no_collector: None) -> No
 
 
 def test_the_deadline_names_the_late_and_the_unsent_and_keeps_the_rest(clock: Clock) -> None:
-    """Client 0 never answers; 1 and 2 did; 3 and 4 found no place in the window."""
+    """Client 0 never answers; 1 and 2 did; 3 and 4 found no place in the window.
+
+    The time of 0 runs from the last reply on, two seconds after the start, and a little longer.
+    """
     grid = Scripted(clock, 5, {0: NEVER, 1: 1.0, 2: 2.0})
     roster = make(grid, 5, window=3)
     assert answered(roster, roster.send_and_receive(map(ask, range(5)), timeout=10)) == [1, 2]
     assert roster.lost == dict.fromkeys((0, 3, 4), "no reply within 10 s")
-    assert 10 <= clock.now < 11
+    assert 14 <= clock.now < 15
+
+
+def test_a_round_may_take_longer_than_a_client(clock: Clock) -> None:
+    """Ten clients of 8 s each, one after the other: none of them is late."""
+    roster = make(Scripted(clock, 10, dict.fromkeys(range(10), 8.0)), 10, window=1)
+    assert len(list(roster.send_and_receive(map(ask, range(10)), timeout=10))) == 10
 
 
 def test_without_a_deadline_one_waits(clock: Clock) -> None:
@@ -443,7 +455,7 @@ def test_discovery_ends_in_words(clock: Clock, answer: Callable, reason: str) ->
     grid.answer = lambda message, client: (introduces if client else answer)(message, client)
     with pytest.raises(FederationError, match=rf"2 of 3 clients answered within 10 s .*{reason}"):
         discover(grid, 3, timeout_s=10)
-    assert 10 <= clock.now < 11
+    assert clock.now < 11
 
 
 def test_discovery_without_a_node_says_so(clock: Clock) -> None:
@@ -452,11 +464,73 @@ def test_discovery_without_a_node_says_so(clock: Clock) -> None:
         discover(grid, 1, timeout_s=1)
 
 
-def test_two_nodes_with_one_id_are_an_error(clock: Clock) -> None:
-    grid = Scripted(clock, 2)
-    grid.answer = lambda message, client: introduces(message, 3)
-    with pytest.raises(FederationError, match="two nodes claim to be client 7"):
-        discover(grid, 2)
+def claims(*facts: tuple[int, int]) -> Callable[[Message, int], Message]:
+    """Return an answer with which node k says that it is client ``facts[k][0]``."""
+
+    def answer(message: Message, node: int) -> Message:
+        client, count = facts[node]
+        found = ConfigRecord({Wire.CLIENT: client, Wire.NUM_EXAMPLES: count})
+        return Message(RecordDict({Wire.CONFIG: found}), reply_to=message)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("facts", "left", "reason"),
+    [
+        (
+            [(0, 5), (1, 5), (2, 5), (1, 5)],
+            [0, 1, 2],
+            "client 1, who is there already as node 1001",
+        ),
+        ([(0, 5), (1, 5), (2, 5), (999, 5)], [0, 1, 2], "client 999, and there is none"),
+        ([(0, 5), (1, 5), (2, 5), (-3, 5)], [0, 1, 2], "client -3, and there is none"),
+        ([(0, 5), (10**12, 5), (2, 5), (3, 5)], [0, 2, 3], "and there is none"),
+        ([(0, 5), (1, 10**12), (2, 5), (3, 5)], [0, 2, 3], "client 1 declares 1000000000000"),
+        ([(0, 5), (1, -1), (2, 5), (3, 5)], [0, 2, 3], "client 1 declares -1"),
+    ],
+)
+def test_impostors_are_named_and_left_out(
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    facts: list[tuple[int, int]],
+    left: list[int],
+    reason: str,
+) -> None:
+    grid = Scripted(clock, 4)
+    grid.answer = claims(*facts)
+    roster = discover(grid, 4, registered=dict.fromkeys(range(4), 9), quorum=0.5)
+    assert list(roster.nodes) == left
+    assert re.search(reason, caplog.text)
+    assert clock.now < 1
+    grid.answer = claims(*facts)
+    with pytest.raises(FederationError, match="3 of 4 clients"):
+        discover(grid, 4, registered=dict.fromkeys(range(4), 9))
+
+
+def test_who_hangs_or_fails_while_joining_is_left_out(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = Scripted(clock, 4, {3: NEVER})
+    honest = claims(*((c, 5) for c in range(4)))
+    grid.answer = lambda message, client: (breaks if client == 1 else honest)(message, client)
+    assert list(discover(grid, 4, quorum=0.5, timeout_s=60).nodes) == [0, 2]
+    assert clock.now < 62
+    assert "node 1001 is left out: ValueError: no" in caplog.text
+    assert "node 1003 is left out: it did not answer" in caplog.text
+
+
+def test_a_count_that_nobody_registered_is_capped(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The median of 5, 10, 15 and 10**12 is 12.5; three times that are 37."""
+    grid = Scripted(clock, 4)
+    grid.answer = claims((0, 5), (1, 10), (2, 15), (3, 10**12))
+    assert discover(grid, 4).capped == {3: 37}
+    assert "client 3 declares 1000000000000 training examples that nobody" in caplog.text
+    grid.answer = claims((0, 5), (1, 10), (2, 15), (3, 90))
+    assert discover(grid, 4, registered={0: 5, 1: 10, 2: 15, 3: 90}).capped == {}
+    assert discover(grid, 4, cap=0.0).capped == {}
 
 
 def test_discovery_can_be_cancelled(clock: Clock) -> None:
@@ -473,3 +547,18 @@ def test_what_discovery_is_told_to_stop_by_stops_the_roster_too(clock: Clock) ->
     stop[0] = True
     with pytest.raises(InterruptedError):
         list(roster.send_and_receive([ask(0)]))
+
+
+def test_a_client_that_hung_until_its_worker_was_ended_is_not_asked_again(clock: Clock) -> None:
+    grid = Scripted(clock, 2, {0: 11.0})
+
+    def dies(message: Message, client: int) -> Message:
+        if client == 0:
+            return Message(Error(code=0, reason="worker died"), reply_to=message)
+        return echo(message, client)
+
+    grid.answer = dies
+    roster = make(grid, 2)
+    assert answered(roster, roster.send_and_receive(map(ask, range(2)), timeout=10)) == [1]
+    assert [client for client, _ in grid.pushed] == [0, 1]
+    assert "its work hung for 10 s" in roster.lost[0]
