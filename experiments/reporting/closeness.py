@@ -16,6 +16,7 @@ from unlearning.evaluation.attack_roc import mean_found, null_band
 from unlearning.evaluation.scorecard import (
     ACCURACY_MARGIN,
     MARGINS,
+    bounded,
     closeness,
     summarise,
 )
@@ -82,7 +83,8 @@ def _difference(run: Run, strategy: str, name: str) -> Cell:
     where = closeness(found, MARGINS[name])
     if where is None:
         return Cell(DASH, why="not measured for both models")
-    return measured(summarise(found), "", below=str(where), sign=True)
+    spread = bounded(summarise(found), -1.0, 1.0)  # of two shares
+    return measured(spread, "", below=str(where), sign=True)
 
 
 # --- the attack ----------------------------------------------------------------------------------

@@ -39,10 +39,10 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px sol
 .warnings h3 { margin: 0 0 .3rem; }
 .warnings ul { margin: 0; padding-left: 1.1rem; }
 .warnings li { max-width: 52rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; position: relative; }
+.scroll { overflow-x: auto; container-type: inline-size; margin: 1rem 0; position: relative; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums lining-nums; }
 caption { text-align: left; color: var(--muted); padding: 0 0 .5rem; font-size: .875rem; }
-caption span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 3rem); }
+caption span { position: sticky; left: 0; display: inline-block; max-width: 100cqw; }
 th, td { padding: .45rem .6rem; vertical-align: top; text-align: left; border-bottom: 1px solid var(--grid); }
 th:first-child { padding-left: 0; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; font-weight: 600; line-height: 1.25; }
@@ -99,7 +99,6 @@ time { white-space: nowrap; }
 .facts b { font-weight: 400; color: var(--muted); }
 @media (max-width: 40rem) {
   body { padding: 1.25rem 1rem 3rem; }
-  caption span { max-width: calc(100vw - 2rem); }
   dl.pairs { grid-template-columns: 1fr; gap: 0; }
   dl.pairs dd { margin-bottom: .6rem; }
 }
@@ -123,7 +122,7 @@ time { white-space: nowrap; }
   thead { display: table-header-group; }
   table { font-size: 7.6pt; }
   th, td { padding: .25rem .35rem; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; container-type: normal; }
   .cost .sd { display: block; }
   tbody th { white-space: normal; }
   .unit, .sd, .below, .guarantee, .interval { font-size: 6.6pt; }

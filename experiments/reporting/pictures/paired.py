@@ -105,5 +105,5 @@ def _panel(
         )
     axes.set_title(title, loc="left", fontsize=8.5)
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.tick_params(axis="x", labelsize=7)
