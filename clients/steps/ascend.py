@@ -27,7 +27,8 @@ def ascend(
 
     The reference is the global model without this client's share, ``(w - p w_u) / (1 - p)``, where
     the client kept its last local model ``w_u`` from the global model's own round; otherwise it is
-    the global model ``w``.
+    the global model ``w``. With ``centred`` it is the model as it came: the server has taken
+    several leavers out of it together, which none of them could.
 
     Settings: ``ascent_rate``, ``momentum``, ``batch_size``, ``ascent_epochs``, ``clip`` (gradient
     norm), ``share`` (p, 0 to switch the reference off), ``last_round`` (round whose average made
@@ -65,11 +66,13 @@ def _reference(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
     """Return the centre of the ball, and the last local model if it belongs to this round."""
     current = {name: w.detach().clone() for name, w in parameters_of(model).items()}
-    share = number(settings, "share", 0.0)
+    share, centred = number(settings, "share", 0.0), bool(settings.get("centred"))
     same_round = local.facts.get("round") == int(number(settings, "last_round", -1))
-    if local.remembered is None or not same_round or not 0 < share < 1:
+    if local.remembered is None or not same_round or not (centred or 0 < share < 1):
         return list(current.values()), None
     last = {n: torch.from_numpy(local.remembered[n]).to(w) for n, w in current.items()}
+    if centred:
+        return list(current.values()), list(last.values())
     centre = [(w - share * last[n]) / (1 - share) for n, w in current.items()]
     return centre, list(last.values())
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.answers import fitting
-from strategies.local_model.gradient_ascent import project
+from strategies.local_model.trust import mean_within, reach
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -141,7 +141,7 @@ class EwcAscent(UnlearningStrategy):
         clients = self._roster.nodes if request.leavers else self.remaining
         self._holders = request.owners(clients)
         self._is_class = request.scope is Scope.CLASS
-        self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
+        self._reach = reach(self.trust, self.federation, arrays)
         self._fisher = {}
         return arrays, 2
 
@@ -168,14 +168,8 @@ class EwcAscent(UnlearningStrategy):
             self._fisher = self._averaged(named.parameters(arrays), replies)
             return arrays
         self._fisher = {}
-        mean = named.weighted_mean(
-            (reply.num_examples, project(arrays, reply.arrays, self._reach))
-            for reply in _heard(replies)
-        )
-        return {
-            name: array if named.is_buffer(name, array) else mean[name].astype(array.dtype)
-            for name, array in arrays.items()
-        }
+        mean = mean_within(arrays, _heard(replies), self._reach)
+        return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
 
     def _averaged(self, model: Arrays, replies: Iterable[Reply]) -> Arrays:
         replies = iter(replies)

@@ -16,8 +16,8 @@ import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.answers import fitting
-from strategies.local_model.gradient_ascent import project
 from strategies.local_model.rows import Rows, flat, project_out, shaped
+from strategies.local_model.trust import project, reach
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -176,7 +176,7 @@ class FedOsd(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Note whom to ask, where the model was, and how far it may go."""
         self._former = arrays
-        self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
+        self._reach = reach(self.trust, self.federation, arrays)
         # A class has holders everywhere: those drawn for a round stand for all of them.
         everyone = request.scope is Scope.CLASS
         there = {*self.remaining, *request.leavers}  # who left before is asked nothing any more

@@ -8,34 +8,61 @@ Halimi, Kadhe, Rawat, Baracaldo, "Federated Unlearning: How to Efficiently Erase
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from strategies.base import UnlearningStrategy, in_range
+from strategies.local_model.trust import mean_within, project, reach
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
+from unlearning.models import heads
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
+from unlearning.weighing import part_of
 
-__all__ = ["GradientAscent", "project"]
+__all__ = ["GradientAscent", "project", "reference"]
+
+log = logging.getLogger("fedunlearn")
+
+Shares = Mapping[str, Mapping[int, float]]  # part of the model -> client -> share
+
+_NOBODY = 1e-12  # a share this small is rounding: nobody else took part
 
 
-def project(centre: Arrays, point: Arrays, radius: float) -> Arrays:
-    """Return ``point``, pulled back onto the L2 ball around ``centre`` if it lies outside.
+def reference(arrays: Arrays, locals_: Mapping[int, Arrays], shares: Shares) -> Arrays:
+    """Return the model without the shares of several leavers, taken out of one average together.
 
     Parameters
     ----------
-    centre, point : Arrays
-        Models with the same names and shapes.
-    radius : float
-        L2, over the parameters; buffers are those of ``point``.
+    arrays : Arrays
+        The average w; buffers are returned as they are.
+    locals_ : mapping of int to Arrays
+        Leaver to its local model w_u in that average.
+    shares : mapping of str to mapping of int to float
+        Part of the model to leaver to its share p_u of the average of that part.
+
+    Returns
+    -------
+    Arrays
+        ``(w - sum p_u w_u) / (1 - sum p_u)``, part by part: what the others' average would have
+        been. A part that the leavers made alone is returned as it is.
     """
-    step = named.delta(centre, point)
-    distance = named.norm(step)
-    if distance <= radius:
-        return point
-    return named.apply_update(centre, named.scale(step, radius / distance))
+    out: Arrays = {}
+    for name, array in arrays.items():
+        part = {u: shares[part_of(name)].get(u, 0.0) for u in locals_}
+        left = 1 - sum(part.values())
+        if named.is_buffer(name, array) or left <= _NOBODY:
+            out[name] = array
+            continue
+        rest = array.astype(np.float64)
+        for leaver, share in part.items():
+            rest = rest - share * locals_[leaver][name]
+        out[name] = (rest / left).astype(array.dtype)
+    return out
 
 
 class GradientAscent(UnlearningStrategy):
@@ -63,16 +90,18 @@ class GradientAscent(UnlearningStrategy):
         End the ascent once accuracy on the forget set is below this; 0: never.
     trust : float, default 1.0
         The server pulls the answer back to this multiple of its own distance from the initial
-        model, whatever the leaver claims to have done.
+        model (of a model trained elsewhere: of its length), whatever the leaver claims to have
+        done.
 
     Notes
     -----
     The leaver must cooperate and must have kept its last local model; if that is not part of the
     current global model (it did not take part in the last round, or another request has changed the
     model since), the ball lies around the global model. Buffers stay those of the global model:
-    statistics of the forget set are the last thing to keep. Several holders ascend side by side
-    and their models are averaged. For sample and class requests (an extension) the owners ascend
-    on the forget set around the global model and stay.
+    statistics of the forget set are the last thing to keep. Several leavers of one average are
+    taken out of it together, which costs a round that asks for their last models; all ascend from
+    there, side by side, and their models are averaged. For sample and class requests (an extension)
+    the owners ascend on the forget set around the global model and stay.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
@@ -113,26 +142,44 @@ class GradientAscent(UnlearningStrategy):
         self.trust = trust
         self._holders: dict[int, float] = {}
         self._reach = float("inf")
+        self._shares: Shares = {}
+        self._asks = False  # whether a round that asks for last local models comes first
+        self._centre: Arrays | None = None
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
-        """Find the holders and their share in the last average."""
+        """Find the holders and their share in the last average; form the reference of several."""
         clients = self._roster.nodes if request.leavers else self.remaining
-        last = history.weights(history.rounds[-1])
-        averaged = self.federation.edited != self.federation.completed
-        if averaged and last and request.leavers >= last.keys():
+        last = history.rounds[-1] if history.rounds else 0
+        weights = history.weights(last) if last else {}
+        averaged = bool(last) and self.federation.edited != self.federation.completed
+        if averaged and weights and request.leavers >= weights.keys():
             raise FederationError(
                 "GradientAscent cannot take the only participants of the last round out of its "
                 "average; use retrain, or learn one more round with other clients"
             )
         self._holders = {
-            client: last.get(client, 0.0) if averaged and request.leavers else 0.0
+            client: weights.get(client, 0.0) if averaged and request.leavers else 0.0
             for client in request.owners(clients)
         }
-        self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
-        return arrays, 1
+        self._reach = reach(self.trust, self.federation, arrays)
+        self._centre, self._asks = None, False
+        there = [client for client, share in self._holders.items() if share > 0]
+        if request.leavers and not there:
+            log.warning("no leaver took part in the last round: the ascent starts from its average")
+        # One leaver takes its own share out; of several none could, each knows its own model alone.
+        if len(there) > 1 or (there and heads.tasks_of(arrays)):
+            parts = {part_of(name) for name in arrays}
+            self._shares = {part: history.weights(last, part=part) for part in parts}
+            self._asks = True
+        return arrays, 1 + self._asks
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
-        """Ask the holders of the forget set to ascend on it."""
+        """Ask several leavers for their last models; then the holders to ascend."""
+        if self._asks and server_round == 1:
+            ask = Instruction(
+                "last_local", {"last_round": self.federation.completed}, answers="free"
+            )
+            return {client: ask for client, share in self._holders.items() if share > 0}
         settings: dict[str, Scalar] = {
             "ascent_rate": self.ascent_rate,
             "ascent_epochs": self.ascent_epochs,
@@ -145,18 +192,40 @@ class GradientAscent(UnlearningStrategy):
             "stop_accuracy": self.stop_accuracy,
             "last_round": self.federation.completed,
         }
+        if self._centre is not None:
+            ascend = Instruction(
+                "ascend", {**settings, "share": 0.0, "centred": True}, arrays=self._centre
+            )
+            return dict.fromkeys(self._holders, ascend)
         return {
             client: Instruction("ascend", {**settings, "share": share})
             for client, share in self._holders.items()
         }
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
-        """Average the ascended models, each kept within the server's own reach."""
-        bounded = (
-            (reply.num_examples, project(arrays, reply.arrays, self._reach)) for reply in replies
-        )
-        mean = named.weighted_mean(bounded)
-        return {
-            name: array if named.is_buffer(name, array) else mean[name].astype(array.dtype)
-            for name, array in arrays.items()
-        }
+        """Take the leavers out of the last average together; then average what they ascended to.
+
+        Each ascended model is kept within the server's own reach.
+        """
+        if self._asks and server_round == 1:
+            self._centre = self._without(arrays, replies)
+            return arrays
+        self._asks, self._centre = False, None
+        mean = mean_within(arrays, replies, self._reach)
+        return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
+
+    def _without(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        found = {}
+        for reply in replies:
+            if problem := named.mismatch(arrays, reply.arrays):
+                log.warning("client %d was quarantined this round: %s", reply.client, problem)
+            else:
+                found[reply.client] = reply.arrays
+        taken = {client for client, share in self._holders.items() if share > 0}
+        if missing := sorted(taken - found.keys()):
+            raise FederationError(
+                f"GradientAscent needs the last local model of every leaver, to take all of them "
+                f"out of the average together; that of clients {missing} is not there; ask again "
+                "when they are, or use retrain"
+            )
+        return reference(arrays, found, self._shares)

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.gradient_ascent import project
-from unlearning import arrays as named
+from strategies.local_model.trust import mean_within, reach
 from unlearning.arrays import Arrays
 from unlearning.protocol import Instruction, Reply, Scalar, Settings
 from unlearning.records.history import History
@@ -129,7 +128,7 @@ class QuickDrop(UnlearningStrategy):
         """Find who may hold the forget set."""
         clients = self._roster.nodes if request.leavers else self.remaining
         self._holders = request.owners(clients)
-        self._reach = self.trust * named.norm(named.delta(history.initial, arrays))
+        self._reach = reach(self.trust, self.federation, arrays)
         return arrays, self.ascent_rounds + self.repair_rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
@@ -154,8 +153,4 @@ class QuickDrop(UnlearningStrategy):
         """Average the models; ascended ones only as far as the server's own reach."""
         if server_round > self.ascent_rounds:
             return super().combine(server_round, arrays, replies)
-        bounded = (
-            (reply.num_examples, project(arrays, reply.arrays, self._reach)) for reply in replies
-        )
-        mean = named.weighted_mean(bounded)
-        return {name: mean[name].astype(array.dtype) for name, array in arrays.items()}
+        return mean_within(arrays, replies, self._reach)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from clients import steps
 from clients.participant import arrays_of
 from clients.steps import Local, Outcome, Shard
-from strategies.local_model.gradient_ascent import GradientAscent, project
+from strategies.local_model.gradient_ascent import GradientAscent, project, reference
 from tests.support.toy import ToyFederation, ToyModel, record_configs, request, shard
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -325,23 +325,64 @@ def test_a_second_request_before_the_next_round_has_no_share(toy: ToyFederation)
     assert shares(seen)[3] == pytest.approx(17 / 25)
 
 
-def test_several_leavers_ascend_side_by_side_and_are_averaged(
-    toy: ToyFederation, tmp_path: Path
-) -> None:
-    """By examples: 11 of client 1 and 17 of client 3."""
+SEVERAL = Request(Scope.CLIENT, clients=(1, 3))
+
+
+def test_several_leavers_are_taken_out_of_the_average_together(toy: ToyFederation) -> None:
+    """Without an ascent the answer is the average of the others' last local models."""
+    arrays, history = toy.learn(2), toy.federation.history
+    after = toy.unlearn(GradientAscent(ascent_rate=1e-12, trust=100.0), SEVERAL, arrays)
+    left, start = history.weights(2, without=(1, 3)), history.arrays(2)
+    others = named.weighted_mean(
+        (share, named.apply_update(start, history.update(2, client)))
+        for client, share in left.items()
+    )
+    np.testing.assert_allclose(weights(after), weights(others), rtol=1e-5, atol=1e-6)
+    own = (named.apply_update(start, history.update(2, client)) for client in (1, 3))
+    single = named.weighted_mean(  # the planted fault: each still holds the other
+        (n, {k: (arrays[k] - p * w[k]) / (1 - p) for k in named.parameters(arrays)})
+        for n, p, w in zip((11, 17), map(history.weights(2).get, (1, 3)), own, strict=True)
+    )
+    assert np.abs(weights(single) - weights(others)).max() > 1e-2
+    for name in ("running_mean", "num_batches_tracked"):
+        np.testing.assert_array_equal(after[name], arrays[name])
+
+
+def test_several_leavers_ascend_from_one_reference_inside_one_ball(toy: ToyFederation) -> None:
     arrays = toy.learn(2)
-    alone = []
-    for client in (1, 3):
-        twin = toy.branch(tmp_path / str(client))
-        answers: list[Arrays] = []
-        twin.faults[client] = note(answers, list(arrays))
-        twin.unlearn(GradientAscent(), request("client", client), arrays)
-        alone.append(answers[0])
-    twin = toy.branch(tmp_path / "both")
-    both = Request(Scope.CLIENT, clients=(1, 3))
-    after = twin.unlearn(GradientAscent(trust=100.0), both, arrays)
-    wanted = (11 * weights(alone[0]) + 17 * weights(alone[1])) / 28
-    np.testing.assert_allclose(weights(after), wanted, rtol=1e-5, atol=1e-7)
+    still = toy.branch(toy.home.with_name("still"))
+    centre = still.unlearn(GradientAscent(ascent_rate=1e-12, trust=100.0), SEVERAL, arrays)
+    twin = toy.branch(toy.home.with_name("twin"))
+    strategy = GradientAscent(radius=0.05, ascent_rate=0.5, trust=100.0, stop_distance=0.0)
+    after = twin.unlearn(strategy, SEVERAL, arrays)
+    distance = np.linalg.norm(weights(after) - weights(centre))
+    assert 0.01 < distance < 0.05 * (1 + 1e-4)
+    assert twin.asked == [(k, step) for step in ("last_local", "ascend") for k in (1, 3)]
+
+
+@pytest.mark.parametrize("shares", [{1: 0.3, 3: 0.45}, {1: 0.0, 3: 0.2}])
+def test_the_reference_of_several_by_its_identities(shares: dict[int, float]) -> None:
+    """(1 - p_U) w_ref + sum p_u w_u = w; no leaver's model has any weight in w_ref."""
+    rng = np.random.default_rng(0)
+    model = {"w": rng.normal(size=5), "running_mean": np.ones(2)}
+    locals_ = {u: {"w": rng.normal(size=5), "running_mean": np.zeros(2)} for u in shares}
+    found = reference(model, locals_, {"": shares})
+    left = 1 - sum(shares.values())
+    back = left * found["w"] + sum(p * locals_[u]["w"] for u, p in shares.items())
+    np.testing.assert_allclose(back, model["w"], rtol=1e-14)
+    np.testing.assert_array_equal(found["running_mean"], model["running_mean"])
+    moved = {u: {**w, "w": w["w"] + 7.0} for u, w in locals_.items()}
+    follows = {**model, "w": model["w"] + 7.0 * sum(shares.values())}
+    again = reference(follows, moved, {"": shares})
+    np.testing.assert_allclose(again["w"], found["w"], rtol=1e-12, atol=1e-13)
+
+
+def test_a_leaver_whose_model_is_not_there_is_named(toy: ToyFederation) -> None:
+    arrays = toy.learn(2)
+    for path in toy.home.glob("client-00003/*.safetensors"):
+        path.unlink()
+    with pytest.raises(FederationError, match=r"clients \[3\]"):
+        toy.unlearn(GradientAscent(), SEVERAL, arrays)
 
 
 def note(answers: list[Arrays], names: list[str]) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
@@ -398,9 +439,13 @@ def test_a_poisonous_answer_ends_in_words_and_keeps_the_data_out(toy: ToyFederat
     toy.faults[1] = lambda answer: [
         np.full_like(a, np.nan) if a.dtype.kind == "f" else a for a in answer
     ]
-    toy.federation.ledger.receive(request("client", 1))
-    with pytest.raises(FederationError, match="client 1: quarantined: a value is not finite"):
-        toy.run(GradientAscent(), arrays, rounds=0)
+    asked = request("client", 1)
+    toy.federation.ledger.receive(asked)
+    after = toy.run(GradientAscent(), arrays, rounds=0)
+    assert toy.federation.ledger.state(asked.id) == "failed"
+    assert named.is_finite(after)
+    reason = str(toy.federation.ledger.events(asked.id)[-1].facts)
+    assert "client 1: quarantined: a value of array 'running_mean' is not finite" in reason
     assert toy.federation.roster.clients == (0, 2, 3)
 
 
