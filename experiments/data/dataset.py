@@ -168,7 +168,7 @@ def checked(dataset: Dataset) -> Dataset:
     if len(unseen := np.setdiff1d(dataset.test_y, dataset.train_y)):
         raise ConfigError(
             f"{where}: label {unseen[0]} occurs in the test part and in no training example; "
-            "leave it out of the test part, or give training examples of it"
+            "leave it out of the test part, or give more training examples of it"
         )
     if dataset.owner is not None and len(dataset.owner) != len(dataset.train_y):
         raise ConfigError(

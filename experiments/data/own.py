@@ -196,8 +196,9 @@ def _examples(value: Any, what: str) -> NDArray[Any]:
 
 
 def _labels(value: Any, what: str) -> Integers:
+    found = _array(value, what)
     try:
-        return labels_of(_array(value, what))
+        return labels_of(found)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from error
 

@@ -75,6 +75,21 @@ class Trunk:
             models.load(model, _arrays_in(chosen.file, models.to_arrays(model), f"{name}."))
         self._model = model.double().eval().requires_grad_(False)
         self._known: OrderedDict[bytes, NDArray[np.float64]] = OrderedDict()
+        try:
+            seen = self._read(np.zeros((2, *input_shape)))
+        except Exception as error:  # whatever a user's own network raises
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(
+                f"model.trunk.name = {chosen.name!r} fails on examples of shape {input_shape} "
+                f"({lines[0]}); it is given float64 inputs of shape (n, "
+                f"{', '.join(map(str, input_shape))})"
+            ) from error
+        if seen.shape != (2, self.width):
+            raise ConfigError(
+                f"model.trunk.name = {chosen.name!r} gives its last linear layer features of shape "
+                f"{seen.shape} for 2 examples, not {(2, self.width)}; it must be called once, "
+                "with one row per example"
+            )
 
     def __call__(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the features of examples, shape (n, width), float64; n may be 0.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from torch import nn
 
 from experiments.benchmarks.structure import deletions
 from experiments.config.loading import Config, from_mapping, load
@@ -148,3 +152,38 @@ def learned(found: Task) -> dict[str, np.ndarray]:
     x = found.seen(np.concatenate([part.train_x for part in parts]))
     whole = ridge.sums(ridge.design(x), np.concatenate([part.train_y for part in parts]), 10)
     return {"weights": ridge.solve(whole, 1.0), "counts": whole.counts}
+
+
+class Odd(nn.Module):
+    """A network that its function makes fail, or call its last layer as it should not."""
+
+    def __init__(self, forward: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.how = nn.Linear(64, 3), forward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.how(self.layer, x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda layer, x: layer(x[:, :9]), "fails on examples of shape"),
+        (lambda layer, x: layer(x.float()), "same dtype"),
+        (lambda layer, x: layer(x) + layer(x), "not (2, 64)"),
+        (lambda layer, x: layer(x[:1]), "not (2, 64)"),
+        (lambda layer, x: x, "not (2, 64)"),
+    ],
+)
+def test_a_network_that_cannot_read_examples_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    forward: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    words: str,
+) -> None:
+    module = type(sys)("odd_trunks")
+    module.make = lambda shape, classes: Odd(forward)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "odd_trunks", module)
+    with pytest.raises(ConfigError) as caught:
+        Trunk(TrunkConfig(name="odd_trunks:make"), SHAPE, 3)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
