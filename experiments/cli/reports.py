@@ -9,6 +9,7 @@ import typer
 
 from experiments.cli.answers import show_page, watched
 from experiments.cli.options import Json, Overrides, words
+from unlearning.errors import ConfigError
 
 __all__ = ["families", "report"]
 
@@ -22,6 +23,10 @@ def report(
         Path | None,
         typer.Option("--out", metavar="FILE", help="The page across several runs to write."),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="FOLDER", help="Write its pictures there as PDF, too."),
+    ] = None,
     show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
 ) -> None:
     """Make the report again from what the run left on disk: as a page, as JSON, as LaTeX.
@@ -34,8 +39,10 @@ def report(
         folder = RunFolder.open(runs[0])
         from experiments.reporting.report import render
 
-        page = render(folder.path)
+        page = render(folder.path, figures)
     else:
+        if figures is not None:
+            raise ConfigError("--figures writes the pictures of one run; name one run alone")
         from experiments.families.across import render_across
 
         page = render_across(runs, out)

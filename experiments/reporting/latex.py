@@ -1,4 +1,4 @@
-r"""The report's tables for a paper: ``table.tex``, to be ``\input`` beside the package booktabs.
+r"""The report's tables for a paper: ``table.tex``, to be ``\input`` with booktabs and graphicx.
 
 Names are escaped by pandas, which writes the tables; numbers are set in mathematics, an interval
 below its mean.
@@ -18,6 +18,17 @@ __all__ = ["tables"]
 _SEEDS = "Mean over {seeds} training seeds, below it the 95\\,\\% interval."
 _ONE = "One training seed, so no interval."
 _DASH = "--"
+_ACROSS = 4  # columns of numbers side by side; more are set below, as a table of their own
+# Never wider than the column it stands in, and never enlarged (needs graphicx, as pictures do).
+_FLOAT = r"""\begin{{table}}[tbp]
+\centering
+\caption{{{caption}}}
+\label{{{label}}}
+\footnotesize\setlength{{\tabcolsep}}{{3pt}}%
+\resizebox{{\ifdim\width>\columnwidth\columnwidth\else\width\fi}}{{!}}{{%
+{tabular}%
+}}
+\end{{table}}"""
 
 
 def tables(
@@ -67,7 +78,23 @@ def _table(
     caption: str,
     label: str,
 ) -> str:
-    """Return one floating table; ``caption`` is LaTeX already."""
+    """Return floating tables of a few columns each; ``caption`` is LaTeX already."""
+    made = []
+    for start in range(0, len(titles), _ACROSS):
+        some = slice(start, start + _ACROSS)
+        part = [(given, cells[some]) for given, cells in lines]
+        which = f"-{start // _ACROSS + 1}" if len(titles) > _ACROSS else ""
+        words = f"{caption} (Continued.)" if start else caption
+        tabular = _tabular(names, titles[some], part)
+        made.append(_FLOAT.format(tabular=tabular, caption=words, label=f"tab:{label}{which}"))
+    return "\n".join(made).replace("±", r"$\pm$")
+
+
+def _tabular(
+    names: Sequence[str],
+    titles: Sequence[str],
+    lines: Sequence[tuple[tuple[str, ...], Sequence[Cell]]],
+) -> str:
     import pandas as pd  # half a second that only a report pays
 
     rows: list[list[str]] = []
@@ -79,14 +106,9 @@ def _table(
     words = [title for title in frame.columns if title in (*names, "Marker")]
     styled = frame.style.hide(axis="index").format(escape="latex", subset=words)
     made = styled.format_index(escape="latex", axis=1).to_latex(
-        hrules=True,
-        column_format="l" * len(names) + "r" * len(titles),
-        caption=caption.replace("±", r"$\pm$"),
-        label=f"tab:{label}",
-        position="tbp",
-        position_float="centering",
+        hrules=True, column_format="l" * len(names) + "r" * len(titles)
     )
-    return str(made)
+    return str(made).rstrip()
 
 
 def _number(cell: Cell) -> str:

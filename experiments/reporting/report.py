@@ -30,7 +30,7 @@ from experiments.reporting.look import SCRIPT, STYLE
 from experiments.reporting.requests import asked_for, unserved
 from experiments.reporting.run import TITLES, Run
 from experiments.reporting.scorecard import scorecard
-from experiments.reporting.svg import inline
+from experiments.reporting.svg import as_pdf, inline
 from experiments.reporting.tasks import task_table
 from experiments.reporting.template import TEMPLATE
 from experiments.reporting.timeline import timeline
@@ -187,7 +187,15 @@ def _plain(value: object) -> object:
     return value
 
 
-def render(run_dir: Path) -> Path:
+def _drawn(run_dir: Path, *, pdf: bool) -> tuple[dict[str, object], dict[str, bytes]]:
+    """Return the content, and its pictures as PDF where they are wanted: they are drawn once."""
+    if not pdf:
+        return _content(run_dir), {}
+    with as_pdf() as found:
+        return _content(run_dir), found
+
+
+def render(run_dir: Path, figures: Path | None = None) -> Path:
     """Write ``report.html``, ``report.json`` and ``table.tex``; return the path of the page.
 
     Parameters
@@ -195,13 +203,15 @@ def render(run_dir: Path) -> Path:
     run_dir : Path
         Holds ``results.json`` or ``audit.json`` or both; ``details.json`` and ``ledger.sqlite``
         are told of if they are there.
+    figures : Path or None
+        A folder, made if need be, to write every picture into as PDF.
 
     Raises
     ------
     ResultsError
         If ``results.json`` and ``audit.json`` are missing, or a file is damaged.
     """
-    content = _content(run_dir)
+    content, pdfs = _drawn(run_dir, pdf=figures is not None)
     page = run_dir / "report.html"
     text = json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
     tables = latex.tables(
@@ -214,4 +224,8 @@ def render(run_dir: Path) -> Path:
     write_atomically(page, _page(content).encode())
     write_atomically(run_dir / "report.json", f"{text}\n".encode())
     write_atomically(run_dir / "table.tex", tables.encode())
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        for name, drawn in pdfs.items():
+            write_atomically(figures / f"{name}.pdf", drawn)
     return page

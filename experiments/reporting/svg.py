@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import matplotlib as mpl
@@ -27,6 +28,7 @@ __all__ = [
     "TEST",
     "UNLEARN",
     "WIDTH_IN",
+    "as_pdf",
     "document",
     "inline",
     "style",
@@ -52,12 +54,30 @@ _FONT = "var(--font, sans-serif)"
 _DIGITS = re.compile(r"-?\d+\.\d{3,}")
 
 
+_PDFS: ContextVar[dict[str, bytes] | None] = ContextVar("pdfs", default=None)
+
+
+@contextmanager
+def as_pdf() -> Iterator[dict[str, bytes]]:
+    """Collect every picture drawn in the block as PDF, too, by the name of its style.
+
+    Text stays text (TrueType), and the same figure gives the same bytes.
+    """
+    found: dict[str, bytes] = {}
+    token = _PDFS.set(found)
+    try:
+        yield found
+    finally:
+        _PDFS.reset(token)
+
+
 @contextmanager
 def style(salt: str) -> Iterator[None]:
     """Set what Matplotlib reads from its global settings, for one figure only."""
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
+        "pdf.fonttype": 42,  # type 3 is refused by many a publisher
         "font.size": 9.0,
         "text.color": INK,
         "axes.edgecolor": MUTED,
@@ -86,6 +106,13 @@ def document(figure: Figure) -> str:
     text = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(text, format="svg", metadata=metadata)
+    pdfs = _PDFS.get()
+    if pdfs is not None:
+        page = io.BytesIO()
+        figure.savefig(page, format="pdf", metadata={"CreationDate": None, "Creator": None})
+        name = str(mpl.rcParams["svg.hashsalt"])
+        again = sum(other.partition(".")[0] == name for other in pdfs)
+        pdfs[f"{name}.{again + 1}" if again else name] = page.getvalue()
     # A hundredth of a point cannot be seen, and the digits beyond it are half of the file.
     paths = re.sub(r' d="[^"]*"', lambda path: _DIGITS.sub(_short, path[0]), text.getvalue())
     return re.sub(r"[ \t]+\n", "\n", paths)

@@ -60,7 +60,11 @@ def numbers(value):
 
 def test_latex_has_booktabs_rules_numbers_and_their_intervals(page, tmp_path):
     tex = (tmp_path / "table.tex").read_text(encoding="utf-8")
-    assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == 3
+    # Scorecard of 8 columns, differences of 5, cost of 9: never more than four side by side.
+    assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == 2 + 2 + 3
+    assert tex.count(r"\resizebox{\ifdim\width>\columnwidth\columnwidth") == 7
+    labels = re.findall(r"\\label\{(.*?)\}", tex)
+    assert len(set(labels)) == len(labels) == 7
     assert r"\hline" not in tex
     assert r"fed-eraser & approximate & $0.980$ & $0.270$" in tex
     assert r"{\scriptsize $[0.245, 0.295]$}" in tex
@@ -94,6 +98,17 @@ def test_a_command_cannot_break_out_of_its_comment():
 
     tex = tables(Scorecard((), (), ()), None, Costs((), ()), seeds=1, command="a\nb \\evil")
     assert tex.startswith("% a b \\evil\n\\begin")
+
+
+def test_pictures_are_written_as_pdf_where_they_are_wanted(make, tmp_path):
+    make(draw=True)
+    folder = tmp_path / "made" / "figures"
+    for _ in range(2):
+        render(tmp_path, folder)
+        found = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert {"timeline.pdf", "differences.pdf", "trade-off.pdf"} <= set(found)
+        assert all(raw.startswith(b"%PDF-") for raw in found.values())
+        assert not any(b"/Type3" in raw or b"/CreationDate" in raw for raw in found.values())
 
 
 # --- tasks ----------------------------------------------------------------------------------------
