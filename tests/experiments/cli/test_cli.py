@@ -276,13 +276,13 @@ def test_status_in_words_and_for_programs(run):
 
 def test_report_is_made_from_the_folder(run, monkeypatch):
     made = run.path / "report.html"
-    fake = SimpleNamespace(render=lambda path: path / "report.html")
+    fake = SimpleNamespace(render=lambda path, figures=None: path / "report.html")
     monkeypatch.setitem(sys.modules, "experiments.reporting.report", fake)
     assert call("report", run.path).stdout.strip() == f"report: {made}"
 
 
 def test_report_is_shown_in_a_browser_if_there_is_one(run, monkeypatch):
-    fake = SimpleNamespace(render=lambda path: path / "report.html")
+    fake = SimpleNamespace(render=lambda path, figures=None: path / "report.html")
     monkeypatch.setitem(sys.modules, "experiments.reporting.report", fake)
     shown = []
     monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or len(shown) < 2)
