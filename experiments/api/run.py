@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.runs.folder import RunFolder
 from unlearning.errors import ConfigError
+from unlearning.packing import unpack_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,13 +171,11 @@ class Run:
         ConfigError
             If the run keeps no model: it has not finished, or is a comparison.
         """
-        from safetensors.numpy import load_file
-
         if not self._folder.model.is_file():
             raise ConfigError(
                 f"{self.path} holds no model: a comparison keeps none, a run writes it at its end"
             )
-        return dict(load_file(self._folder.model))
+        return unpack_file(self._folder.model)
 
     def model(self) -> nn.Module:
         """Return the final model as a network, in evaluation mode, on the CPU.
