@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from unlearning.request import Omission
 __all__ = ["Holdings", "Participant", "arrays_of", "load_arrays"]
 
 LAST_LOCAL = "last_local"
+# Last part of the address of a keepsake's randomness: whatever else is kept, it is made alike.
+_KEEPSAKE = 1
+
+log = logging.getLogger("fedunlearn")
 
 Config = dict[str, Any]  # Flower's scalars by name: what came with the message, or what goes back
 
@@ -130,9 +135,18 @@ class Participant(NumPyClient):
             facts = {"round": int(config.get(Wire.SERVER_ROUND, 0))}
             if config.get(Wire.REMEMBER):
                 self.memory.remember(LAST_LOCAL, arrays, facts)
-            for place, (name, how) in enumerate(sorted(_keepsakes(config).items()), 1):
+            for name, how in sorted(_keepsakes(config).items()):
                 begun = time.perf_counter()
-                made = self._run(name, given, local, how, [*address, 0, place])
+                try:
+                    made = self._run(name, given, local, how, [*address, 0, _KEEPSAKE])
+                except TimeoutError:
+                    raise
+                except Exception as error:  # the learning that all share must not fail with it
+                    log.warning(
+                        "client %d cannot make %s, which one strategy needs: %s: %s",
+                        self.client, name, type(error).__name__, error,
+                    )  # fmt: skip
+                    continue
                 beside[f"{Wire.KEEP_EXAMPLES}{name}"] = made.examples_processed
                 beside[f"{Wire.KEEP_SECONDS}{name}"] = time.perf_counter() - begun
                 self.memory.remember(name, made.arrays or {}, facts)

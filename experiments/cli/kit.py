@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from experiments.cli.answers import FAILED
+
 if TYPE_CHECKING:
     from unlearning.evaluation.marker_pack import Reading
 
@@ -78,16 +80,20 @@ def check(
         bool, typer.Option("--json", help="Answer with JSON on standard output.")
     ] = False,
 ) -> None:
-    """Say whether a model still shows your markers, and with what power that can be said."""
+    """Say whether a model still shows your markers, and with what power that can be said.
+
+    Exit code 0: they do not show, 1: they do, 2: a file cannot be used.
+    """
     from experiments import kit as files
     from experiments.config import loading as configs
-    from unlearning.evaluation.marker_pack import ALPHA, LIMITS, judge
+    from unlearning.evaluation.marker_pack import ALPHA, LIMITS, Standing, judge
 
     settings = None if config is None else configs.load(config)
     secret = files.read_pack(pack)
     found = files.question(secret, after, settings)
     earlier = None if before is None else files.question(secret, before, settings)
     standing = judge(found, earlier)
+    accused = standing is Standing.STILL_THERE
     if as_json:
         answer = {"standing": standing.value, "alpha": ALPHA, "after": _facts(found)}
         typer.echo(
@@ -95,6 +101,8 @@ def check(
                 {**answer, "before": earlier and _facts(earlier), "limits": LIMITS}, indent=1
             )
         )
+        if accused:
+            raise typer.Exit(FAILED)
         return
     typer.echo(f"{standing.value}: p = {found.p_value:.3f} (a marker shows at {ALPHA:g} or less)")
     if earlier is None:
@@ -102,6 +110,8 @@ def check(
     else:
         typer.echo(f"before: p = {earlier.p_value:.3f}, power {earlier.power:.2f}")
     typer.echo(LIMITS)
+    if accused:
+        raise typer.Exit(FAILED)
 
 
 def _facts(reading: Reading) -> dict[str, float]:

@@ -43,6 +43,10 @@ from unlearning.records.files import write_atomically
 
 __all__ = ["render"]
 
+_PARTIAL = (
+    "This is a part: the run ended, or goes on, before every strategy had answered. What stands "
+    "here is finished; the others have no row."
+)
 _SHORT = 12  # characters of a digest that are shown
 _LONG_LEDGER = 30  # events beyond which the table is folded
 _ALTERNATIVES = {
@@ -72,7 +76,12 @@ def _content(run_dir: Path) -> dict[str, object]:
         broken = ""  # an audit serves no request of its own
     asked = findings.asked(details) or (audited.asked if audited else "")
     requests = asked_for(run, ledger) if rows else []
-    limits = [*(findings.warnings(run) if rows else ()), *findings.audit_warnings(audited)]
+    unfinished = [_PARTIAL] if details.partial else []
+    limits = [
+        *unfinished,
+        *(findings.warnings(run) if rows else ()),
+        *findings.audit_warnings(audited),
+    ]
     left = unserved(requests)
     summary = findings.summary(run, left) if rows else ""
     return {

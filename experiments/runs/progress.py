@@ -121,7 +121,7 @@ class _Lines:
         self._console = console
         self._interval_s = interval_s
         self._clock = clock
-        self._begun = clock()
+        self._begun: tuple[float, int] | None = None  # when the first round was done, and how many
         self._last_time = float("-inf")
         self._last_phase: tuple[str, int, str] | None = None
 
@@ -133,7 +133,10 @@ class _Lines:
         if not (is_due or is_last or phase != self._last_phase):
             return
         self._last_time, self._last_phase = now, phase
-        left = time_left_s(now - self._begun, tick.rounds_done, tick.rounds_total)
+        if self._begun is None and tick.rounds_done:
+            self._begun = now, tick.rounds_done  # a start costs what no round costs: it is left out
+        since, before = self._begun or (now, tick.rounds_done)
+        left = time_left_s(now - since, tick.rounds_done - before, tick.rounds_total - before)
         parts = [
             f"[{tick.rounds_done}/{tick.rounds_total}] {describe(tick)}",
             *([] if left is None else [f"{left:.0f} s left"]),
@@ -165,8 +168,13 @@ def _bar(console: Console) -> Iterator[Observer]:
     )
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task("starting", total=1)
+        has_begun = False
 
         def observe(tick: Tick) -> None:
+            nonlocal has_begun
+            if tick.rounds_done and not has_begun:
+                has_begun = True
+                shown.reset(task, completed=tick.rounds_done)  # the start costs what no round costs
             shown.update(
                 task,
                 completed=tick.rounds_done,

@@ -65,7 +65,9 @@ def test_a_server_that_did_nothing_is_caught_and_one_that_retrained_is_not(kit: 
     before = trained(kit / "m.npz", kit / "before.safetensors")
     after = trained(kit / "mine.npz", kit / "after.safetensors")
     common = ("--config", kit / "c.toml", "--before", before, "--json")
-    nothing = json.loads(call("check", kit / "p", "--model", before, *common).stdout)
+    caught = call("check", kit / "p", "--model", before, *common)
+    assert caught.exit_code == 1
+    nothing = json.loads(caught.stdout)
     assert nothing["standing"] == "still there"
     assert nothing["before"]["power"] == 1.0
     forgot = json.loads(call("check", kit / "p", "--model", after, *common).stdout)

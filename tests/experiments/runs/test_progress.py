@@ -74,3 +74,16 @@ def test_time_left_is_what_the_rounds_took_so_far(done, total, left):
 
 def test_before_the_first_round_no_round_is_named():
     assert describe(Tick("retrain", 2, "start", 0, 0, 5)) == "retrain (seed 2) start"
+
+
+def test_the_time_left_leaves_the_start_out():
+    """A start of minutes is paid once: counted as a round it made hours of what takes seconds."""
+    now, shown = [0.0], io.StringIO()
+    console = Console(file=shown, width=200)
+    with progress(console, interval_s=0.0, clock=lambda: now[0]) as observe:
+        for done, at in ((1, 100.0), (2, 101.0), (3, 102.0)):
+            now[0] = at
+            observe(tick(done))
+    first, *_, last = shown.getvalue().splitlines()
+    assert "left" not in first
+    assert last.endswith("7 s left")
