@@ -176,8 +176,8 @@ NEEDS: tuple[Need, ...] = (
     ),
     Need(
         "As close to retraining as can be",
-        "smallest average gap",
-        lambda c: True,
+        "smallest average gap, with less work than retraining",
+        lambda c: c.share_examples is None or c.share_examples < 1,
         lambda c: c.gap,
         _gap,
     ),

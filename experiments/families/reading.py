@@ -13,6 +13,7 @@ from experiments.config.schema import DataConfig
 from experiments.families.kin import family_of
 from experiments.families.measures import IID, MEASURES, Course, Finished, Measured
 from experiments.runs.details import Details, Phases, read_details
+from experiments.runs.fates import is_marker_asked
 from experiments.runs.results import ORIGINAL, RETRAIN, Row, read_results, strategies
 from unlearning.evaluation.recovery import descent, level_to_reach
 from unlearning.evaluation.scorecard import average_gap
@@ -66,7 +67,8 @@ def read_run(folder: Path, name: str, *, margin: float) -> Finished:
             lines.append(Measured(name, alias, family_of(alias), row.guarantee, row.seed, whole))
     texts = [str(request.get("text", "something")) for request in details.requests]
     marker = [index[key].metrics["backdoor_success"] for key in index if key[0] == ORIGINAL]
-    is_backdoor = (details.marker or {}).get("kind") == "backdoor"
+    # A marker whose data nobody asked to forget says nothing of forgetting.
+    is_backdoor = (details.marker or {}).get("kind") == "backdoor" and is_marker_asked(details)
     return Finished(
         name=name,
         scope=rows[0].scope if rows else "",
