@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from clients.steps import Shard
-from clients.training import batches, optimiser
+from clients.training import batches, lone_examples, optimiser, trained
 from experiments.config.schema import TrainConfig
 from experiments.data import datasets as data
 from experiments.federation.judged_sets import judged_sets
@@ -312,13 +312,15 @@ class Tracer:
         place = next(network.parameters()).device
         shard = Shard(torch.from_numpy(forget.x).to(place), torch.from_numpy(forget.y).to(place))
         settings = {**self._train.model_dump(exclude={"fraction"}), "max_steps": RELEARN_STEPS}
-        sgd = optimiser(settings, network.parameters())
+        sgd = optimiser(settings, trained(network))
         generator = np.random.default_rng([self._task.scenario.data_seed, 0, 0, _RELEARN])
         curve = [_loss(network, shard)]
         for batch in batches(shard, settings, generator, epochs=RELEARN_STEPS):
             network.train()
             sgd.zero_grad(set_to_none=True)
-            torch.autograd.backward(functional.cross_entropy(network(batch.features), batch.labels))
+            with lone_examples(network):
+                loss = functional.cross_entropy(network(batch.features), batch.labels)
+            torch.autograd.backward(loss)
             sgd.step()
             curve.append(_loss(network, shard))
         return np.array(curve)

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from clients.steps import Shard
-from clients.training import batches, number, optimiser, trained
+from clients.training import batches, lone_examples, number, optimiser, trained
 from experiments.federation.task import Task
 from experiments.models import networks as models
 from unlearning.arrays import Array, Arrays
@@ -66,8 +66,9 @@ def distil(
     place = models.device(device)
     inputs = torch.from_numpy(task.public_set()).to(place)
     processed = 0
-    with _reproducible(place, seed):
-        model = models.load(task.fresh_model(0), teacher).to(place).eval()
+    model = task.fresh_model(0)
+    with _reproducible(place, seed), lone_examples(model):
+        models.load(model, teacher).to(place).eval()
         with torch.inference_mode():
             answers = torch.cat([model(chunk) for chunk in torch.split(inputs, _CHUNK)])
         models.load(model, student).train()

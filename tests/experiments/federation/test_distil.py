@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from experiments.config.loading import from_mapping
 from experiments.federation.distil import distil, distillation_loss
@@ -142,3 +144,18 @@ def test_it_sees_the_public_examples_and_nothing_else(made, teacher):
         taught, _ = distil(changed, "cpu", student, teacher, SETTINGS, (0,))
         digests.append(named.digest(taught))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_last_batch_of_one_public_example_ends_nothing():
+    """BatchNorm has no variance of one example."""
+
+    def fresh(seed: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+    public = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    made = SimpleNamespace(fresh_model=fresh, public_set=lambda: public)
+    arrays = models.to_arrays(fresh(0))
+    settings = {**SETTINGS, "batch_size": 4, "epochs": 2}
+    taught, examples = distil(made, "cpu", arrays, arrays, settings, (0, 0, 0, 0))
+    assert examples == 10
+    assert named.is_finite(taught)
