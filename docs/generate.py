@@ -1,0 +1,286 @@
+"""Pages made from the code: config keys, strategies, the Python API, the commands.
+
+Nothing is listed by hand; what has no description fails a test.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+__all__ = ["command_page", "config_page", "python_page", "strategy_page", "write_all"]
+
+_ROLE = re.compile(r":\w+:`~?([^`]+)`")
+_SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
+_ITEMS = ("Parameters", "Returns", "Raises", "Yields", "Attributes")
+
+
+def write_all(folder: Path) -> None:
+    """Write every page into a folder; what is there and equal stays untouched."""
+    pages = {
+        "config.md": config_page(),
+        "python.md": python_page(),
+        "commands.md": command_page(),
+        **{f"strategies/{name}.md": page for name, page in strategy_pages()},
+    }
+    names = sorted(Path(name).stem for name in pages if name.startswith("strategies/"))
+    pages["strategies.md"] = _strategy_list(names)
+    for name, text in pages.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+# --- config ---------------------------------------------------------------------------------------
+
+
+def keys(table: type[BaseModel], above: str = "") -> Iterator[tuple[str, type[BaseModel], str]]:
+    """Yield (dotted table, its model, its name on the page) of every table, the top one first."""
+    yield above, table, above
+    for name, field in table.model_fields.items():
+        inner = _inner(field.annotation)
+        if inner is not None:
+            yield from keys(inner, f"{above}.{name}" if above else name)
+
+
+def config_page() -> str:
+    """Return the reference of every key of a config, with type, default and meaning."""
+    from experiments.config.schema import Config
+
+    lines = ["# Every key of a config", ""]
+    lines += ["A config is a TOML file; a key that is left out has its default.", ""]
+    for place, table, _ in keys(Config):
+        many = place == "requests"
+        heading = f"`[[{place}]]`" if many else f"`[{place}]`" if place else "At the top"
+        lines += [f"## {heading}", "", _markdown(inspect.getdoc(table) or ""), ""]
+        lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, field in table.model_fields.items():
+            if _inner(field.annotation) is not None:
+                sub = f"{place}.{name}" if place else name
+                lines.append(f"| `{name}` | table | | see `{sub}` below |")
+            else:
+                lines.append(
+                    f"| `{name}` | {_type(field)} | {_default(field)} | {field.description} |"
+                )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _inner(annotation: object) -> type[BaseModel] | None:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _inner(arg))), None)
+
+
+def _type(field: FieldInfo) -> str:
+    text = _plain_type(field.annotation)
+    limits = []
+    for entry in field.metadata:
+        for sign, name in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt")):
+            if (value := getattr(entry, name, None)) is not None:
+                limits.append(f"{sign} {value}")
+    return f"{text}{' ' if limits else ''}{', '.join(limits)}".replace("|", "\\|")
+
+
+def _plain_type(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if origin in (Union, UnionType):
+        parts = [_plain_type(arg) for arg in get_args(annotation) if arg is not type(None)]
+        return " or ".join(dict.fromkeys(parts))
+    if origin is Annotated:
+        return _plain_type(get_args(annotation)[0])
+    if origin in (tuple, list):
+        return "list"
+    if origin is dict or annotation is dict:
+        return "table"
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default in (None, (), {}, PydanticUndefined):
+        return "none"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+# --- strategies -----------------------------------------------------------------------------------
+
+
+def strategy_pages() -> Iterator[tuple[str, str]]:
+    """Yield the name and the page of every strategy."""
+    from strategies.registry import strategies
+
+    for name in strategies():
+        yield name, strategy_page(name)
+
+
+def strategy_page(name: str) -> str:
+    """Return the page of a strategy: facts, paper, what its docstring says, its options."""
+    from strategies.registry import describe, strategies
+
+    cls = strategies()[name]
+    (found,) = (entry for entry in describe() if entry.alias == name)
+    module = inspect.getmodule(cls)
+    yes = "yes, while it is asked to help" if found.asks_forgotten else "no"
+    facts = {
+        "family": found.family,
+        "serves requests for": ", ".join(found.scopes),
+        "works on": ", ".join(found.models),
+        "claims": f"{found.guarantee} ([what that means](/concepts.md#what-a-result-claims))",
+        "needs kept while learning": ", ".join(found.needs) or "nothing",
+        "needs the leaver": yes,
+        "in a config": f'`strategy = "{name}"`',
+        "source": f"`{cls.__module__}`",
+    }
+    lines = [f"# {name}", "", _markdown(inspect.getdoc(module) or "", 2), ""]
+    lines += ["| fact | value |", "| --- | --- |"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += ["", "## The class", "", _markdown(inspect.getdoc(cls) or "", 3), ""]
+    if found.options:
+        table = "\n".join(
+            f"# {key} = ..." if value is None else f"{key} = {_toml(value)}"
+            for key, value in found.options.items()
+        )
+        lines += ["## In a config", "", f"```toml\n[options.{name}]\n{table}\n```", ""]
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _strategy_list(names: list[str]) -> str:
+    from strategies.registry import describe
+
+    lines = ["# Every strategy", "", "| strategy | family | serves | claims | in short |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for entry in describe():
+        lines.append(
+            f"| [{entry.alias}](strategies/{entry.alias}.md) | {entry.family} | "
+            f"{', '.join(entry.scopes)} | {entry.guarantee} | {_markdown(entry.summary)} |"
+        )
+    lines += ["", "```{toctree}", ":hidden:", ""]
+    lines += [f"strategies/{name}" for name in names]
+    return "\n".join([*lines, "```", ""])
+
+
+# --- Python and commands --------------------------------------------------------------------------
+
+
+def python_page() -> str:
+    """Return the reference of the names in ``fedunlearn``."""
+    import fedunlearn
+
+    lines = ["# The Python API", "", _markdown(inspect.getdoc(fedunlearn) or "", 2), ""]
+    for name in fedunlearn.__all__:
+        found = getattr(fedunlearn, name)
+        if inspect.isfunction(found):
+            lines += [f"## {name}", "", f"```python\nfedunlearn.{name}{_signature(found)}\n```", ""]
+            lines += [_markdown(inspect.getdoc(found) or "", 3), ""]
+    for name in fedunlearn.__all__:
+        found = getattr(fedunlearn, name)
+        if inspect.isclass(found):
+            lines += [f"## {name}", "", _markdown(inspect.getdoc(found) or "", 3), ""]
+            if name in ("Run", "Audit", "Families"):
+                lines += _members(found)
+    return "\n".join(lines)
+
+
+def _members(cls: type) -> list[str]:
+    lines = []
+    for name, member in vars(cls).items():
+        if name.startswith("_"):
+            continue
+        is_method = inspect.isfunction(member)
+        title = f"{name}{_signature(member)}" if is_method else name
+        lines += [f"### {cls.__name__}.{name}", "", f"```python\n{title}\n```", ""]
+        lines += [_markdown(inspect.getdoc(member) or "", 4), ""]
+    return lines
+
+
+def _signature(function: Any) -> str:
+    text = str(inspect.signature(function))
+    return text.replace("'", "")
+
+
+def command_page() -> str:
+    """Return the reference of the commands with their arguments and options."""
+    import click
+    from typer.main import get_command
+
+    from experiments.cli import app
+
+    def page(command: click.Command, name: str, level: int) -> Iterator[str]:
+        yield from (
+            f"{'#' * level} {name}",
+            "",
+            _markdown(inspect.cleandoc(command.help or "")),
+            "",
+        )
+        rows = [param for param in command.params if not getattr(param, "hidden", False)]
+        if rows:
+            yield from ("| argument or option | meaning |", "| --- | --- |")
+            for param in rows:
+                shown = ", ".join(f"`{text}`" for text in (*param.opts, *param.secondary_opts))
+                is_option = isinstance(param, click.Option)
+                told = f"`{param.metavar or param.name}`" if not is_option else shown
+                text = getattr(param, "help", "") or ""
+                yield f"| {told} | {_markdown(text)} |".replace("\n", " ")
+            yield ""
+        for inner, sub in getattr(command, "commands", {}).items():
+            yield from page(sub, f"{name} {inner}", min(level + 1, 3))
+
+    return "\n".join(page(get_command(app), "fedunlearn", 1))
+
+
+# --- docstrings -----------------------------------------------------------------------------------
+
+
+def _markdown(text: str, level: int = 2) -> str:
+    """Return a docstring in NumPy's form as Markdown; sections become headings of a level."""
+    text = _ROLE.sub(r"`\1`", text).replace("``", "`")
+    parts = _SECTION.split(text)
+    done = [_prose(parts[0])]
+    for title, body in zip(parts[1::2], parts[2::2], strict=True):
+        done += [f"{'#' * level} {title}", _items(body) if title in _ITEMS else _prose(body)]
+    return "\n\n".join(part for part in done if part)
+
+
+def _prose(text: str) -> str:
+    """Return paragraphs; what is indented, and what begins with ``>>>``, is code."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        if block.startswith(">>>"):
+            blocks.append(f"```python\n{block}\n```")
+        elif block.startswith("    "):
+            blocks.append(f"```text\n{inspect.cleandoc(block)}\n```")
+        else:
+            blocks.append(block.replace("<", "&lt;"))
+    return "\n\n".join(block for block in blocks if block).replace("::\n", ":\n")
+
+
+def _items(text: str) -> str:
+    """Return parameters and the like as a list."""
+    lines: list[str] = []
+    for line in text.strip("\n").splitlines():
+        if line and not line.startswith(" "):
+            name, colon, kind = line.partition(" : ")
+            lines.append(f"- `{name}`{f' ({kind})' if colon else ''}")
+        elif line.strip():
+            lines.append(f"  {line.strip()}")
+    return "\n".join(lines).replace("<", "&lt;")

@@ -1,0 +1,96 @@
+"""The documentation: every key and strategy is told of, it builds without a warning, it runs."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from experiments.config.schema import Config
+from strategies.registry import strategies
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
+MISSING = [name for name in ("sphinx", "furo", "myst_parser") if find_spec(name) is None]
+
+
+def load():
+    spec = spec_from_file_location("generate", DOCS / "generate.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load()
+
+
+def test_every_key_of_a_config_has_a_line_with_type_default_and_meaning():
+    page = generate.config_page()
+    bare = []
+    for place, table, _ in generate.keys(Config):
+        heading = f"[{place}]" if place else "At the top"
+        assert heading in page
+        for name, field in table.model_fields.items():
+            assert f"| `{name}` |" in page
+            if generate._inner(field.annotation) is None and not field.description:
+                bare.append(f"{place}.{name}")
+    assert bare == []
+    assert "None" not in page
+
+
+def test_every_strategy_has_a_page_with_its_facts_and_options():
+    pages = dict(generate.strategy_pages())
+    assert pages.keys() == strategies().keys()
+    for name, page in pages.items():
+        assert f'strategy = "{name}"' in page
+        assert "## References" in page
+        assert ":class:" not in page
+    assert "interval = 2" in pages["fed-eraser"]
+    assert "- `interval` (int, default 2)\n  Distance between" in pages["fed-eraser"]
+
+
+def test_every_public_name_and_command_is_told_of():
+    import fedunlearn
+
+    page = generate.python_page()
+    assert all(f"## {name}\n" in page for name in fedunlearn.__all__)
+    commands = generate.command_page()
+    for name in ("compare", "request", "doctor", "kit make"):
+        assert f"# fedunlearn {name}\n" in commands
+
+
+def test_pages_link_only_to_what_is_there():
+    known = {f"generated/strategies/{name}.md" for name in strategies()}
+    known |= {f"generated/{name}.md" for name in ("config", "python", "commands", "strategies")}
+    for page in DOCS.glob("*.md"):
+        for link in re.findall(r"\]\(([\w/.-]+)\)", page.read_text(encoding="utf-8")):
+            assert (DOCS / link).is_file() or link in known, f"{page.name}: {link}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(MISSING), reason="needs the documentation's tools: pip install '.[docs]'")
+def test_it_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "generated" / "config.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
