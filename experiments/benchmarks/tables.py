@@ -10,20 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.benchmarks.structure import (
-    CONFIGS,
-    RESULTS,
-    Row,
-    check,
-    deletions,
-    learned,
-    summary,
-    write,
-)
+from experiments.benchmarks.deletions import check, deletions, learned
+from experiments.benchmarks.rows import CONFIGS, RESULTS, Row, line, parts_of, summary, write
 from experiments.config.loading import Config, load
 from experiments.federation.task import Scenario, task
 from unlearning.evaluation.metrics import accuracy
@@ -68,7 +60,7 @@ def bench_deletions(settings: Settings) -> list[Row]:
         config = settings.config(method, f"data.limit={settings.limit}")
         found = deletions(config, _METHODS[method][1], settings.count)
         rows += [{"method": method, "limit": settings.limit, **row} for row in found]
-        print(_line(summary(method, found)))
+        print(line(summary(method, found)))
     return rows
 
 
@@ -81,7 +73,7 @@ def bench_growth(settings: Settings) -> list[Row]:
             config = settings.config(method, f"data.limit={size}", *fewer)
             found = deletions(config, _METHODS[method][1], settings.count, only_samples=True)
             rows.append({"limit": size, **summary(method, found)})
-            print(_line(rows[-1]))
+            print(line(rows[-1]))
     return rows
 
 
@@ -126,21 +118,9 @@ def bench_accuracy(settings: Settings) -> list[Row]:
             row[name] = accuracy(task(Scenario.of(config)).predict(arrays, test.x), test.y)
         for name, model in theirs.items():
             row[name] = float(model.fit(x, y).score(test.x, test.y))
-        print(_line(row))
+        print(line(row))
         rows.append(row)
     return rows
-
-
-def _line(row: Row) -> str:
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items())
-
-
-def _parts() -> dict[str, Callable[[Settings], list[Row]]]:
-    return {
-        name.removeprefix("bench_"): value
-        for name, value in globals().items()
-        if name.startswith("bench_")
-    }
 
 
 def main(arguments: Iterable[str]) -> None:
@@ -148,7 +128,7 @@ def main(arguments: Iterable[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, prog="python -m experiments.benchmarks.tables"
     )
-    parser.add_argument("parts", nargs="+", choices=sorted(_parts()))
+    parser.add_argument("parts", nargs="+", choices=sorted(parts_of(globals())))
     parser.add_argument("--root", default="data", help="folder of the table's files")
     parser.add_argument("--limit", type=int, default=_SIZES[-1], help="training rows; default: all")
     parser.add_argument("--count", type=int, default=10, help="deletions, 3 or more")
@@ -160,7 +140,7 @@ def main(arguments: Iterable[str]) -> None:
         chosen.root, chosen.limit, chosen.count, tuple(range(chosen.seeds)), tuple(chosen.methods)
     )
     for name in chosen.parts:
-        write(chosen.out / f"adult_{name}.csv", _parts()[name](settings))
+        write(chosen.out / f"adult_{name}.csv", parts_of(globals())[name](settings))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks.structure import CONFIGS, check
+from experiments.benchmarks.deletions import check
+from experiments.benchmarks.rows import CONFIGS
 from experiments.benchmarks.tables import main
 from experiments.config.loading import load as config_of
 from experiments.data.datasets import load

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from experiments.benchmarks.structure import deletions
+from experiments.benchmarks.deletions import deletions
 from experiments.config.loading import Config, from_mapping, load
 from experiments.config.schema import TrunkConfig
 from experiments.federation.task import Scenario, Task
