@@ -11,8 +11,9 @@ Sums run in float64 and in the order given, so that equal inputs give equal bits
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,9 @@ __all__ = [
     "difference",
     "digest",
     "dot",
+    "fingerprint",
     "flat",
+    "frozen",
     "is_buffer",
     "is_finite",
     "is_parameter",
@@ -47,6 +50,7 @@ __all__ = [
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+Known = TypeVar("Known")
 
 _MARK = "@state"  # ends the name of float state that a module carries but does not train
 _BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked", _MARK)
@@ -122,7 +126,7 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
     State that no module trains may be infinite, as a mask is, but is a number all the same.
     """
     for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
+        if not np.issubdtype(array.dtype, np.floating) or _known(array, _all_finite):
             continue
         if not name.endswith(_MARK) or np.isnan(array).any():
             return name
@@ -155,8 +159,71 @@ def digest(arrays: Mapping[str, Array]) -> str:
     for name in sorted(arrays, key=plain):
         array = np.ascontiguousarray(arrays[name])
         state.update(f"{plain(name)}|{array.dtype.str}|{array.shape}|".encode())
-        state.update(array.tobytes())
+        state.update(_bytes_of(array))
     return state.hexdigest()
+
+
+def fingerprint(arrays: Mapping[str, Array]) -> str:
+    """Return what tells a state from any other, without hashing again what did not change.
+
+    It is the :func:`digest`; of a state in parts, ``name/part``, it is the SHA-256 over names,
+    dtypes, shapes and the SHA-256 of each array alone, where a :func:`frozen` array is hashed once
+    in its life.
+    """
+    if not any("/" in name for name in arrays):
+        return digest(arrays)
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        state.update(f"{name}|{array.dtype.str}|{array.shape}|{_known(array, _own)}|".encode())
+    return state.hexdigest()
+
+
+def frozen(array: Array) -> Array:
+    """Return the array, or a copy, such that nobody can write to it any more.
+
+    What is known of it, such as its digest, then holds for good.
+    """
+    if _is_frozen(array):
+        return array
+    found = np.array(array)
+    found.flags.writeable = False
+    return found
+
+
+def _is_frozen(array: Array) -> bool:
+    return not array.flags.writeable and array.base is None
+
+
+# What is known of frozen arrays that are in use, by address; gone with the array.
+_facts: dict[tuple[int, Callable[[Array], object]], tuple[weakref.ref[Array], Any]] = {}
+
+
+def _known(array: Array, what: Callable[[Array], Known]) -> Known:
+    """Return ``what`` of an array; of a frozen one it is worked out once."""
+    if not _is_frozen(array):
+        return what(array)
+    key = id(array), what
+    found = _facts.get(key)
+    if found is None or found[0]() is not array:
+        found = weakref.ref(array, lambda gone: _facts.pop(key, None)), what(array)
+        _facts[key] = found
+    value: Known = found[1]
+    return value
+
+
+def _own(array: Array) -> str:
+    return hashlib.sha256(_bytes_of(np.ascontiguousarray(array))).hexdigest()
+
+
+def _all_finite(array: Array) -> bool:
+    return bool(np.isfinite(array).all())
+
+
+def _bytes_of(array: Array) -> memoryview:
+    """Return the bytes of an array in C order, without a copy of them."""
+    flattened: memoryview = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+    return flattened
 
 
 def combine_pairs(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from unlearning.arrays import Arrays, digest
+from unlearning.arrays import Arrays, fingerprint
 from unlearning.errors import FedUnlearnError
 from unlearning.records.history import History
 from unlearning.records.ledger import ANSWER, Ledger
@@ -136,10 +136,10 @@ def fulfil(
         ledger.add(request.id, "refused", **facts, reason=str(error))
         raise
     except Exception as error:  # the strategy is at fault, not the request
-        ledger.add(request.id, "started", **facts, model_before=digest(arrays))
+        ledger.add(request.id, "started", **facts, model_before=fingerprint(arrays))
         _fail(request, ledger, error, facts)
         raise
-    ledger.add(request.id, "started", **facts, options=options, model_before=digest(arrays))
+    ledger.add(request.id, "started", **facts, options=options, model_before=fingerprint(arrays))
     found: dict[str, object] = {}
     try:
         after = strategy.unlearn(request, history, arrays)
@@ -169,7 +169,7 @@ def fulfil(
         request.id,
         "fulfilled",
         **facts,
-        model_after=digest(after),
+        model_after=fingerprint(after),
         metrics=metrics,
         deletion=dict(deletion),
         deleted=_deleted(held, history.digests()),

@@ -255,3 +255,44 @@ def test_norm_of_chosen_names_and_without_buffers() -> None:
 
 def test_norm_does_not_overflow_small_dtypes() -> None:
     assert named.norm({"w": np.full(4, 6e4, np.float16)}) == pytest.approx(2 * 6e4, rel=1e-3)
+
+
+def test_a_state_in_parts_is_hashed_again_only_where_it_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted, not timed: of ten parts one changes, so one is hashed."""
+    hashed: list[int] = []
+    plain = named._own
+
+    def counted(array: named.Array) -> str:
+        hashed.append(array.nbytes)
+        return plain(array)
+
+    monkeypatch.setattr(named, "_own", counted)
+    state = {f"gram/{k}": named.frozen(np.full((50, 50), float(k))) for k in range(10)}
+    before = named.fingerprint(state)
+    assert len(hashed) == 10
+    assert named.fingerprint(dict(state)) == before
+    assert len(hashed) == 10
+    after = named.fingerprint({**state, "gram/3": named.frozen(np.zeros((50, 50)))})
+    assert after != before
+    assert len(hashed) == 11
+    writeable = {name: np.array(array) for name, array in state.items()}
+    assert named.fingerprint(writeable) == before
+    writeable["gram/3"][0, 0] += 1
+    assert named.fingerprint(writeable) != before
+
+
+def test_nobody_writes_to_a_frozen_array() -> None:
+    source = np.zeros(3)
+    kept = named.frozen(source)
+    source[0] = 1
+    assert kept.tolist() == [0, 0, 0]
+    assert named.frozen(kept) is kept
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0] = 1
+
+
+def test_the_fingerprint_of_a_plain_model_is_its_digest() -> None:
+    model = {"w": np.arange(6.0).reshape(2, 3).T, "n": np.array(3), "none": np.zeros((0, 2))}
+    assert named.fingerprint(model) == named.digest(model)

@@ -172,9 +172,7 @@ def cluster(
     if not number:
         return points, cells.counts
     there = _Points(points, weight)
-    tries = (
-        there.settled(there.seeded(number, generator), iterations) for _ in range(restarts)
-    )
+    tries = (there.settled(there.seeded(number, generator), iterations) for _ in range(restarts))
     shares = min(tries, key=there.loss)  # the first of equals
     counts = np.zeros((len(shares), cells.counts.shape[1]), np.int64)
     np.add.at(counts, there.owners(shares)[0], cells.counts)

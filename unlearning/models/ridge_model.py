@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from unlearning.arrays import Array, Arrays
+from unlearning.arrays import Array, Arrays, frozen
 from unlearning.models import parts, ridge
 from unlearning.models.ridge import Sums
 from unlearning.protocol import Instruction, Reply, Settings
@@ -94,26 +94,28 @@ class RidgeModel:
         return self._assembled(state, inverse, updates)
 
     def _assembled(self, state: Arrays, inverse: Array | None = None, updates: int = 0) -> Arrays:
-        none = Sums(
-            np.zeros((self.width, self.width)),
-            np.zeros((self.width, self.num_classes)),
-            np.zeros(self.num_classes, np.int64),
-        )
-        held = {
-            client: Sums(*(parts.field(state, client, name) for name in _FIELDS))
-            for client in parts.clients(state)
-        }
-        whole = ridge.total([none, *held.values()])
+        # What an owner keeps is not copied, hashed or added up again for another's request.
+        own = {name: frozen(array) for name, array in state.items() if "/" in name}
+        held = parts.clients(own)
+        cross = np.zeros((self.width, self.num_classes))
+        counts = np.zeros(self.num_classes, np.int64)
+        for client in held:
+            cross = cross + parts.field(own, client, "cross")
+            counts = counts + parts.field(own, client, "counts")
         if inverse is None:
+            gram = np.zeros((self.width, self.width))
+            for client in held:
+                gram += parts.field(own, client, "gram")
+            whole = Sums(gram, cross, counts)
             inverse, weights = ridge.inverse(whole, self.penalty), ridge.solve(whole, self.penalty)
         else:
-            weights = inverse @ whole.cross
+            weights = inverse @ cross
         return {
             "weights": weights,
-            "inverse": inverse,
-            "counts": whole.counts,
+            "inverse": frozen(inverse),
+            "counts": counts,
             "downdates": np.array([updates]),
-        } | {name: array for name, array in state.items() if "/" in name}
+        } | own
 
     def _instruction(self, split: str) -> Instruction:
         settings: Settings = {"split": split, "num_classes": self.num_classes}

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.federation.participants import client_app
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
@@ -39,6 +38,7 @@ _loading = _either("experiments.config.loading", "experiments.config")
 _registry = _either("experiments.config.registry", "experiments.registry")
 _tasks = _either("experiments.federation.task", "experiments.tasks")
 _grids = _either("experiments.federation.grids", "experiments.grids")
+_clients = _either("experiments.federation.participants", "experiments.app")
 _history = _either("unlearning.records.history", "unlearning.history")
 _ledger = _either("unlearning.records.ledger", "unlearning.ledger")
 
@@ -48,7 +48,7 @@ def main(config: str, changes: list[str], strategy: str, count: int) -> None:
     loaded = _loading.load(Path(config), changes)
     made = _tasks.task(_tasks.Scenario.of(loaded))
     with TemporaryDirectory() as home:
-        grid = _grids.LocalGrid(client_app, len(made.clients))
+        grid = _grids.LocalGrid(_clients.client_app, len(made.clients))
         federation = Federation(
             seed=loaded.seed,
             history=_history.History(Path(home) / "history"),
