@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import Federation, keeping
-from strategies.plausibility import without_outliers
+from strategies.plausibility import of_one_kind, without_outliers
 from strategies.roster import Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_content, to_record
 from unlearning import arrays as named
@@ -223,10 +223,7 @@ class Exchange:
         return [seed, self.number, client]
 
     def _plausible(self, replies: Iterator[Reply]) -> Iterator[Reply]:
-        """Pass on what the clients made of a model, without what is far longer than the rest."""
-        factor = self.federation.length_factor
-        if not self._asks_models or not factor:
-            return replies
+        """Pass on the replies without those that stand out from the rest."""
 
         def leave_out(client: int, why: str) -> None:
             self.roster.lost[client] = why
@@ -235,7 +232,13 @@ class Exchange:
         def step(client: int) -> str:
             return self.asked[client].step
 
-        return without_outliers(replies, self.arrays, leave_out, step, factor)
+        factor = self.federation.length_factor
+        if self._asks_models and factor:
+            return without_outliers(replies, self.arrays, leave_out, step, factor)
+        if not self._asks_models:
+            same_form = self.federation.model is not None  # others leave out what they do not have
+            return of_one_kind(replies, leave_out, step, same_form=same_form)
+        return replies
 
     def _counted(self, replies: Iterator[Reply]) -> Iterator[Reply]:
         valid = 0

@@ -8,7 +8,7 @@ ten from the median; where all of them are tiny, a longer one is harmless.
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -20,10 +20,11 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Reply
 
-__all__ = ["Spool", "without_outliers"]
+__all__ = ["Spool", "of_one_kind", "without_outliers"]
 
 _HARMLESS = 1e-3  # of the model's own length: no update shorter than this is an outlier
 _LEAST = 3  # of two updates neither is ten times as long as their median
+_TOWERING = 1e6  # no honest statistic is so many times the median of the others
 _IN_MEMORY = 256 * 2**20  # bytes of replies held in memory before the rest goes to disk
 
 
@@ -135,3 +136,63 @@ def without_outliers(
                 )
                 continue
             yield reply
+
+
+def of_one_kind(
+    replies: Iterable[Reply],
+    leave_out: Callable[[int, str], None],
+    kind_of: Callable[[int], Hashable] = lambda client: None,
+    *,
+    same_form: bool = True,
+) -> Iterator[Reply]:
+    """Yield the replies of a round, in order, whose arrays are like most of the others'.
+
+    For steps that answer with statistics: what combines them would stumble over another form, and
+    with it the whole round, or follow a number that is a million times as large as all others.
+
+    Parameters
+    ----------
+    replies : iterable of Reply
+        All of them are taken in before the first is passed on.
+    leave_out, kind_of : callable
+        As for :func:`without_outliers`.
+    same_form : bool
+        Whether names, types and ranks must be those of most replies; sizes may differ.
+    """
+    forms: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
+    heights: dict[tuple[Hashable, str], list[float]] = defaultdict(list)
+    with Spool() as spool:
+        for reply in replies:
+            kind = kind_of(reply.client)
+            forms[kind][_form(reply.arrays)] += 1
+            for name, array in reply.arrays.items():
+                if height := _height(array):
+                    heights[kind, name].append(height)
+            spool.append(reply)
+        for reply in spool:
+            kind, why = kind_of(reply.client), ""
+            usual, count = forms[kind].most_common(1)[0]
+            total = forms[kind].total()
+            clear = same_form and total >= _LEAST and 2 * count > total
+            if clear and _form(reply.arrays) != usual:
+                why = "its answer has another form than the others'"
+            for name, array in reply.arrays.items():
+                others = heights[kind, name]
+                limit = _TOWERING * float(np.median(others)) if len(others) >= _LEAST else np.inf
+                if _height(array) > limit:
+                    why = f"its {name!r} is a million times as large as the others'"
+            if why:
+                leave_out(reply.client, f"quarantined: {why}")
+            else:
+                yield reply
+
+
+def _form(arrays: Arrays) -> Hashable:
+    return frozenset((name, array.dtype.str, array.ndim) for name, array in arrays.items())
+
+
+def _height(array: named.Array) -> float:
+    """Return the largest absolute value, 0 for none."""
+    if not array.size or array.dtype.kind == "b":
+        return 0.0
+    return max(abs(float(array.max())), abs(float(array.min())))
