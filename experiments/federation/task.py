@@ -6,12 +6,9 @@ builds the same task, bit for bit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +16,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clients.multitask import NONE, MultiTask
-from experiments.config.schema import Config, DataConfig, MarkerConfig, ModelConfig
+from experiments.config.schema import Config
 from experiments.data import datasets as data
 from experiments.data import markers
 from experiments.data.partition import partition
+from experiments.federation.examples import (
+    ClientData,
+    Examples,
+    PlantedNoise,
+    TriggeredExamples,
+)
+from experiments.federation.scenario import Scenario
 from experiments.models import networks as models
 from experiments.models.trunk import Trunk
 from experiments.runs import admission
@@ -50,84 +54,6 @@ Integers = NDArray[np.int64]
 _TRAIN, _HELD_OUT = 0, 1  # last part of the address of a marker's randomness
 _PUBLIC = 3  # last part of the address of the draw that sets public examples aside
 _CHUNK = 1024  # examples per forward pass
-
-
-class Examples(NamedTuple):
-    """Examples ``x`` of shape (n, ...) and labels ``y`` of shape (n,); n may be 0."""
-
-    x: Floats
-    y: Integers
-
-
-class TriggeredExamples(NamedTuple):
-    """Test examples with the backdoor's patch, their true labels, and the label it leads to."""
-
-    x: Floats
-    y: Integers
-    target: int
-
-
-class PlantedNoise(NamedTuple):
-    """Training examples as they were before noise was added, their labels, and that noise."""
-
-    x: Floats
-    y: Integers
-    noise: Floats
-
-
-class ClientData(NamedTuple):
-    """What one client trains on and what it never trains on."""
-
-    train_x: Floats
-    train_y: Integers
-    held_x: Floats
-    held_y: Integers
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What a task is made of."""
-
-    seed: int
-    data: DataConfig
-    model: ModelConfig
-    marker: MarkerConfig | None
-
-    @property
-    def data_seed(self) -> int:
-        """Root of the randomness of the data: who holds what, what is public, what is marked."""
-        return self.seed if self.data.seed is None else self.data.seed
-
-    @staticmethod
-    def of(config: Config, seed: int | None = None) -> Scenario:
-        """Return the scenario of a config, with absolute paths; ``seed`` replaces the config's."""
-        changes: dict[str, Any] = {}
-        if config.data.root is not None:
-            changes["root"] = str(Path(config.data.root).expanduser().absolute())
-        elif config.data.name.startswith("npz:"):
-            path = Path(config.data.name.removeprefix("npz:")).expanduser().absolute()
-            changes["name"] = f"npz:{path}"
-        placed = config.data.model_copy(update=changes)
-        chosen = config.seed if seed is None else seed
-        return Scenario(chosen, placed, _with_absolute_file(config.model), config.marker)
-
-    def to_json(self) -> str:
-        """Return one line that :meth:`from_json` reads; equal scenarios give equal text."""
-        parts = {"data": self.data, "model": self.model, "marker": self.marker}
-        plain = {key: part and part.model_dump(mode="json") for key, part in parts.items()}
-        return json.dumps({"seed": self.seed, **plain}, sort_keys=True)
-
-    @staticmethod
-    def from_json(text: str) -> Scenario:
-        """Return the scenario that :meth:`to_json` wrote."""
-        value = json.loads(text)
-        marker = value["marker"]
-        return Scenario(
-            int(value["seed"]),
-            DataConfig.model_validate(value["data"]),
-            ModelConfig.model_validate(value["model"]),
-            None if marker is None else MarkerConfig.model_validate(marker),
-        )
 
 
 @lru_cache(maxsize=4)
@@ -548,13 +474,6 @@ class Task:
                 x, y, _, _ = self.client(client)
                 parts.append(Examples(x[wanted], y[wanted]))
         return self.joined(parts)
-
-
-def _with_absolute_file(model: ModelConfig) -> ModelConfig:
-    if model.trunk is None or model.trunk.file is None:
-        return model
-    path = str(Path(model.trunk.file).expanduser().absolute())
-    return model.model_copy(update={"trunk": model.trunk.model_copy(update={"file": path})})
 
 
 def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,65 @@
+"""A scenario: what a task is made of, in plain values that travel in every message."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config.schema import Config, DataConfig, MarkerConfig, ModelConfig
+
+__all__ = ["Scenario"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a task is made of."""
+
+    seed: int
+    data: DataConfig
+    model: ModelConfig
+    marker: MarkerConfig | None
+
+    @property
+    def data_seed(self) -> int:
+        """Root of the randomness of the data: who holds what, what is public, what is marked."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    @staticmethod
+    def of(config: Config, seed: int | None = None) -> Scenario:
+        """Return the scenario of a config, with absolute paths; ``seed`` replaces the config's."""
+        changes: dict[str, Any] = {}
+        if config.data.root is not None:
+            changes["root"] = str(Path(config.data.root).expanduser().absolute())
+        elif config.data.name.startswith("npz:"):
+            path = Path(config.data.name.removeprefix("npz:")).expanduser().absolute()
+            changes["name"] = f"npz:{path}"
+        placed = config.data.model_copy(update=changes)
+        chosen = config.seed if seed is None else seed
+        return Scenario(chosen, placed, _with_absolute_file(config.model), config.marker)
+
+    def to_json(self) -> str:
+        """Return one line that :meth:`from_json` reads; equal scenarios give equal text."""
+        parts = {"data": self.data, "model": self.model, "marker": self.marker}
+        plain = {key: part and part.model_dump(mode="json") for key, part in parts.items()}
+        return json.dumps({"seed": self.seed, **plain}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Scenario:
+        """Return the scenario that :meth:`to_json` wrote."""
+        value = json.loads(text)
+        marker = value["marker"]
+        return Scenario(
+            int(value["seed"]),
+            DataConfig.model_validate(value["data"]),
+            ModelConfig.model_validate(value["model"]),
+            None if marker is None else MarkerConfig.model_validate(marker),
+        )
+
+
+def _with_absolute_file(model: ModelConfig) -> ModelConfig:
+    if model.trunk is None or model.trunk.file is None:
+        return model
+    path = str(Path(model.trunk.file).expanduser().absolute())
+    return model.model_copy(update={"trunk": model.trunk.model_copy(update={"file": path})})
