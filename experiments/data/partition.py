@@ -143,6 +143,11 @@ def partition(
             f"client {empty[0]} gets no example from partitioner {name!r}; lower data.clients = "
             f"{len(shares)}, or change the partitioner's parameters or the seed"
         )
+    return _without_held_out(shares, seed, held_out)
+
+
+def _without_held_out(shares: list[Integers], seed: int, held_out: float) -> Partition:
+    """Return the shares with a part of each held out."""
     train, kept_back = {}, {}
     for client, share in enumerate(shares):
         count = min(round(held_out * len(share)), len(share) - 1)
