@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.benchmarks import tables
 from experiments.benchmarks.deletions import check
 from experiments.benchmarks.rows import CONFIGS
 from experiments.benchmarks.tables import main
@@ -45,8 +46,16 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_deletions_are_compared_with_retraining(root: Path) -> None:
+def test_deletions_are_compared_with_retraining(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     methods = ("forest", "local-forests")
+    for (
+        name
+    ) in methods:  # this table has fewer categories than Adult, whose columns the config names
+        config, strategy, changes = tables._METHODS[name]
+        fewer = (config, strategy, (*changes, "model.binary=6-17"))
+        monkeypatch.setitem(tables._METHODS, name, fewer)
     main(
         [
             "deletions",
