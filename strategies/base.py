@@ -34,7 +34,7 @@ from strategies.wire import to_arrays, to_record
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import FederationError
+from unlearning.errors import ConfigError, FederationError
 from unlearning.models import heads
 from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Instruction, Reply, Settings
@@ -203,7 +203,16 @@ class UnlearningStrategy(FedAvg):
 
         Noise with a key that someone else knows hides nothing: a claim that rests on it is then
         approximate.
+
+        Raises
+        ------
+        ConfigError
+            If the constructor of a strategy of one's own has left out its base's.
         """
+        if "rewritten" not in vars(self):
+            raise ConfigError(
+                f"{type(self).__name__} does not call super().__init__() in its constructor; add it"
+            )
         self.federation = federation
         if self.guarantee is Guarantee.CERTIFIED and federation.noise_key is not None:
             self.guarantee = Guarantee.APPROXIMATE  # type: ignore[misc]

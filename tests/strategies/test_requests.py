@@ -14,13 +14,13 @@ import torch
 from experiments.models import networks as models
 from strategies import registry
 from strategies.base import EVERY_MODEL, UnlearningStrategy
-from strategies.federation import LAST_LOCAL
+from strategies.federation import LAST_LOCAL, Federation
 from strategies.global_model.fine_tune import FineTune
 from tests.support.structure import toy_with
 from tests.support.toy import ToyFederation
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
-from unlearning.errors import FederationError, HistoryError
+from unlearning.errors import ConfigError, FederationError, HistoryError
 from unlearning.fulfil import Inspection
 from unlearning.models import parts
 from unlearning.records.history import History
@@ -232,3 +232,12 @@ def test_copies_are_looked_for_after_somebody_left(tmp_path: Path) -> None:
     toy.federation.ledger.receive(Request(Scope.CLASS, classes=(CLASS,), id="class"))
     toy.run(FineTune(), toy.learn_without_serving(1), rounds=0)
     assert [toy.federation.ledger.state(one) for one in ("client", "class")] == ["fulfilled"] * 2
+
+
+def test_a_constructor_that_forgets_its_base_is_named() -> None:
+    class Forgetful(FineTune):
+        def __init__(self) -> None:
+            self.own = 1
+
+    with pytest.raises(ConfigError, match=r"Forgetful does not call super\(\)\.__init__\(\)"):
+        Forgetful().join(Federation())
