@@ -37,7 +37,7 @@ def local_svm(
         seed=int(number(settings, "root")),
     )
     kept = np.setdiff1d(np.arange(len(labels)), gone)
-    products, ceiling = svm.kernel(features), number(settings, "ceiling")
+    products, ceiling = svm.Features(features), number(settings, "ceiling")
     machines, events = [], 0
     num_classes = int(number(settings, "num_classes"))
     for label in range(num_classes):

@@ -13,13 +13,14 @@ Shapes: n examples, D features.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.svm import SVC
 
-__all__ = ["Machine", "decrement", "fit", "fourier", "kernel", "violation"]
+__all__ = ["Features", "Machine", "decrement", "fit", "fourier", "kernel", "violation"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -56,6 +57,22 @@ def fourier(rows: Floats, num_features: int, gamma: float, seed: int) -> Floats:
     return np.asarray(np.sqrt(2 / num_features) * np.cos(rows @ frequencies + phases))
 
 
+@dataclass(frozen=True)
+class Features:
+    """A kernel by its features: all that :func:`kernel` is used for, without its n times n entries.
+
+    Parameters
+    ----------
+    rows : array, shape (n, D)
+        In which the machines are linear.
+    """
+
+    rows: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 def kernel(features: Floats) -> Floats:
     """Return the inner products of features, shape (n, n), with 1e-8 more on the diagonal.
 
@@ -66,7 +83,7 @@ def kernel(features: Floats) -> Floats:
     return np.asarray(products)
 
 
-def fit(products: Floats, signs: Floats, ceiling: float) -> Machine:
+def fit(products: Floats | Features, signs: Floats, ceiling: float) -> Machine:
     """Return the machine for labels ``signs`` (+1 or -1) and 0 <= alpha <= ``ceiling`` (C).
 
     scikit-learn's solver finds the sets; the equations of the margin are then solved directly, so
@@ -74,8 +91,20 @@ def fit(products: Floats, signs: Floats, ceiling: float) -> Machine:
     """
     if (one_sided := _constant(signs)) is not None:
         return one_sided
-    solver = SVC(C=ceiling, kernel="precomputed", tol=1e-8, cache_size=50, max_iter=1_000_000)
-    solver.fit(products, signs)
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import SVC  # not before it is needed: 1.2 CPU s in every process
+
+    common = {"C": ceiling, "cache_size": 100}
+    if isinstance(products, Features):
+        solver = SVC(kernel="linear", tol=1e-6, max_iter=3_000_000, **common)
+        given = products.rows
+    else:
+        solver = SVC(kernel="precomputed", tol=1e-8, max_iter=1_000_000, **common)
+        given = products
+    with warnings.catch_warnings():
+        # Where examples coincide it may turn in circles below its tolerance; they are settled here.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        solver.fit(given, signs)
     alpha = np.zeros(len(signs))
     alpha[solver.support_] = np.abs(solver.dual_coef_[0])
     path = _Path(products, signs, ceiling, Machine(alpha, float(solver.intercept_[0])))
@@ -84,13 +113,17 @@ def fit(products: Floats, signs: Floats, ceiling: float) -> Machine:
 
 
 def decrement(
-    products: Floats, signs: Floats, ceiling: float, machine: Machine, gone: Integers
+    products: Floats | Features,
+    signs: Floats,
+    ceiling: float,
+    machine: Machine,
+    gone: Integers,
 ) -> tuple[Machine, int]:
     """Return the machine without the examples at ``gone``, and how many events the path had.
 
     Parameters
     ----------
-    products : array, shape (n, n)
+    products : array, shape (n, n), or Features
         Kernel of all examples, those that go included.
     signs : array, shape (n,)
         Labels, +1 or -1.
@@ -105,7 +138,8 @@ def decrement(
     -------
     Machine, int
         The solution for the examples that stay, in their order. Those of the reserve cost no
-        event when they go, and change nothing.
+        event when they go. They change nothing where an example lies on the margin; where none
+        does, they may have bounded the bias, which is centred anew.
     """
     kept = np.setdiff1d(np.arange(len(signs)), gone)
     if (one_sided := _constant(signs[kept])) is not None:
@@ -115,13 +149,17 @@ def decrement(
         path.remove(int(index))
     if path.events:
         path.settle()
+    elif not (path.place == _MARGIN).any():
+        path.centre()
     return Machine(path.alpha[kept], float(path.bias)), path.events
 
 
-def violation(products: Floats, signs: Floats, ceiling: float, machine: Machine) -> float:
+def violation(
+    products: Floats | Features, signs: Floats, ceiling: float, machine: Machine
+) -> float:
     """Return the largest violation of the optimality conditions."""
     alpha = machine.alpha
-    gradient = signs * (products @ (signs * alpha) + machine.bias) - 1
+    gradient = _coupled(products, signs).times(alpha) + signs * machine.bias - 1
     slack = 1e-9 * ceiling
     wrong = [
         np.where(alpha > slack, gradient, 0),  # not in reserve: g <= 0
@@ -140,12 +178,82 @@ def _constant(signs: Floats) -> Machine | None:
     return Machine(np.zeros(len(signs)), float(signs[0]) if len(signs) else 0.0)
 
 
+class _Coupled(Protocol):
+    """The matrix Q, n times n, as the path uses it."""
+
+    def times(self, weights: Floats) -> Floats:
+        """Return Q a, shape (n,)."""
+
+    def columns(self, index: Integers, weights: Floats) -> Floats:
+        """Return the columns at ``index`` times as many weights, shape (n,)."""
+
+    def block(self, rows: Integers, columns: Integers) -> Floats:
+        """Return some rows of some columns."""
+
+    def of_rows(self, index: Integers, weights: Floats) -> Floats:
+        """Return the rows at ``index`` times n weights."""
+
+
+def _coupled(products: Floats | Features, signs: Floats) -> _Coupled:
+    if isinstance(products, Features):
+        return _ByFeatures(products.rows, signs)
+    return _Dense(products * np.outer(signs, signs))
+
+
+class _Dense:
+    """Q as a matrix, for small n."""
+
+    def __init__(self, matrix: Floats) -> None:
+        self._matrix = matrix
+
+    def times(self, weights: Floats) -> Floats:
+        return np.asarray(self._matrix @ weights)
+
+    def columns(self, index: Integers, weights: Floats) -> Floats:
+        return np.asarray(self._matrix[:, index] @ weights)
+
+    def block(self, rows: Integers, columns: Integers) -> Floats:
+        return np.asarray(self._matrix[np.ix_(rows, columns)])
+
+    def of_rows(self, index: Integers, weights: Floats) -> Floats:
+        return np.asarray(self._matrix[index] @ weights)
+
+
+class _ByFeatures:
+    """Q as Y Z Z' Y with the ridge of :func:`kernel`: products through D features."""
+
+    def __init__(self, rows: Floats, signs: Floats) -> None:
+        self._rows, self._signs = rows, signs
+
+    def times(self, weights: Floats) -> Floats:
+        direction = (self._signs * weights) @ self._rows
+        return np.asarray(self._signs * (self._rows @ direction) + _JITTER * weights)
+
+    def columns(self, index: Integers, weights: Floats) -> Floats:
+        direction = (self._signs[index] * weights) @ self._rows[index]
+        found = self._signs * (self._rows @ direction)
+        found[index] += _JITTER * weights
+        return np.asarray(found)
+
+    def block(self, rows: Integers, columns: Integers) -> Floats:
+        left = self._rows[rows] * self._signs[rows, None]
+        right = self._rows[columns] * self._signs[columns, None]
+        return np.asarray(left @ right.T + _JITTER * (rows[:, None] == columns))
+
+    def of_rows(self, index: Integers, weights: Floats) -> Floats:
+        direction = (self._signs * weights) @ self._rows
+        found = self._signs[index] * (self._rows[index] @ direction)
+        return np.asarray(found + _JITTER * weights[index])
+
+
 class _Path:
     """A solution on the move: weights, bias, gradients and the set each example is in."""
 
-    def __init__(self, products: Floats, signs: Floats, ceiling: float, machine: Machine) -> None:
+    def __init__(
+        self, products: Floats | Features, signs: Floats, ceiling: float, machine: Machine
+    ) -> None:
         self.signs, self.ceiling = signs, ceiling
-        self.coupled = products * np.outer(signs, signs)
+        self.coupled = _coupled(products, signs)
         self.alpha, self.bias = machine.alpha.copy(), machine.bias
         self.events = 0
         near = 1e-9 * ceiling
@@ -174,10 +282,12 @@ class _Path:
 
     def _step(self, gone: int, margin: Integers) -> None:
         """Lower the weight until it is zero or an example changes sets."""
-        right = np.concatenate([[self.signs[gone]], self.coupled[margin, gone]])
+        one = np.array([gone])
+        right = np.concatenate([[self.signs[gone]], self.coupled.block(margin, one)[:, 0]])
         slope = -np.linalg.solve(self._bordered(margin), right)
         rate = slope[1:]
-        change = self.coupled[:, gone] + self.coupled[:, margin] @ rate + self.signs * slope[0]
+        moved = self.coupled.columns(np.append(margin, gone), np.append(rate, 1.0))
+        change = moved + self.signs * slope[0]
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(
                 rate > 0,
@@ -227,7 +337,7 @@ class _Path:
             if len(margin):
                 self._solve(margin)
             else:
-                self._centre()
+                self.centre()
             self.gradient = self._gradients()
             if not self._move_worst(margin):
                 self._release(margin)
@@ -236,7 +346,7 @@ class _Path:
 
     def _solve(self, margin: Integers) -> None:
         held = np.where(self.place == _ERROR, self.ceiling, 0.0)
-        right = np.concatenate([[-self.signs @ held], 1 - self.coupled[margin] @ held])
+        right = np.concatenate([[-self.signs @ held], 1 - self.coupled.of_rows(margin, held)])
         solution = np.linalg.solve(self._bordered(margin), right)
         self.bias, self.alpha[margin] = float(solution[0]), solution[1:]
 
@@ -268,11 +378,11 @@ class _Path:
         if len(margin) and (low | high).all():
             self.place[margin[low]], self.place[margin[high]] = _RESERVE, _ERROR
             self.alpha[margin[low]], self.alpha[margin[high]] = 0, self.ceiling
-            self._centre()
+            self.centre()
 
-    def _centre(self) -> None:
+    def centre(self) -> None:
         """With an empty margin, put the bias in the middle of what the conditions allow."""
-        pull = self.coupled @ self.alpha - 1
+        pull = self.coupled.times(self.alpha) - 1
         bound = -self.signs * pull
         above = ((self.place == _RESERVE) & (self.signs > 0)) | (
             (self.place == _ERROR) & (self.signs < 0)
@@ -286,8 +396,8 @@ class _Path:
     def _bordered(self, margin: Integers) -> Floats:
         matrix = np.zeros((len(margin) + 1, len(margin) + 1))
         matrix[0, 1:] = matrix[1:, 0] = self.signs[margin]
-        matrix[1:, 1:] = self.coupled[np.ix_(margin, margin)]
+        matrix[1:, 1:] = self.coupled.block(margin, margin)
         return matrix
 
     def _gradients(self) -> Floats:
-        return np.asarray(self.coupled @ self.alpha + self.signs * self.bias - 1)
+        return np.asarray(self.coupled.times(self.alpha) + self.signs * self.bias - 1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearning.models import svm
-from unlearning.models.svm import Machine, decrement, fit, fourier, kernel, violation
+from unlearning.models.svm import Features, Machine, decrement, fit, fourier, kernel, violation
 
 
 def _problem(size: int = 50, *, overlap: float = 1.0, seed: int = 4):
@@ -119,3 +123,61 @@ def test_fourier_features_approximate_the_kernel():
     features = fourier(rows, 20_000, 0.2, 3)
     squared = np.square(rows[:, None] - rows[None]).sum(2)
     np.testing.assert_allclose(features @ features.T, np.exp(-0.2 * squared), atol=0.04)
+
+
+def test_an_example_without_weight_is_not_left_in_the_bias() -> None:
+    """With x = 0, 1, 10, y = -1, 1, 1, C = .1: alpha = .1, .1, 0, nobody on the margin.
+
+    f = (0, .1, 1). The bias lies in [0, .9] with all three, .45; without the third in [-1, .9],
+    -.05, as a refit has it, wherever the third was.
+    """
+    signs, ceiling = np.array([-1.0, 1.0, 1.0]), 0.1
+    for far in (10.0, 20.0):
+        x = np.array([[0.0], [1.0], [far]])
+        for products in (kernel(x), Features(x)):
+            whole = fit(products, signs, ceiling)
+            assert np.allclose(whole.alpha, [0.1, 0.1, 0], atol=1e-9)
+            after, events = decrement(products, signs, ceiling, whole, np.array([2]))
+            assert events == 0
+            assert after.bias == pytest.approx(-0.05, abs=1e-8)
+    assert fit(kernel(x[:2]), signs[:2], ceiling).bias == pytest.approx(-0.05, abs=1e-8)
+
+
+def test_by_features_is_by_kernel_and_a_removal_is_a_refit() -> None:
+    """Small ceilings leave the margin empty; 90 removals, those without an event among."""
+    generator = np.random.default_rng(0)
+    quiet = 0
+    for ceiling in np.repeat([0.02, 0.1, 1.0], 30).tolist():
+        n = int(generator.integers(6, 24))
+        x = generator.normal(size=(n, 30)) / 4  # more features than examples: definite
+        signs = np.where(generator.random(n) < 0.5, 1.0, -1.0)
+        signs[:2] = 1.0, -1.0
+        whole = fit(Features(x), signs, ceiling)
+        dense = fit(kernel(x), signs, ceiling)
+        assert np.allclose(whole.alpha, dense.alpha, atol=1e-8)
+        assert whole.bias == pytest.approx(dense.bias, abs=1e-8)
+        gone = generator.choice(np.arange(2, n), int(generator.integers(1, 3)), replace=False)
+        kept = np.setdiff1d(np.arange(n), gone)
+        after, events = decrement(Features(x), signs, ceiling, whole, gone)
+        again = fit(kernel(x[kept]), signs[kept], ceiling)
+        quiet += not events
+        assert np.allclose(after.alpha, again.alpha, atol=1e-8)
+        assert after.bias == pytest.approx(again.bias, abs=1e-8)
+    assert quiet
+
+
+def test_nothing_of_n_times_n_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: with 400 examples no array of the path has 400 times 400 entries."""
+    generator = np.random.default_rng(0)
+    x, signs = generator.normal(size=(400, 5)), np.where(np.arange(400) % 2, 1.0, -1.0)
+    whole = fit(Features(x), signs, 1.0)
+    tracemalloc.start()
+    decrement(Features(x), signs, 1.0, whole, np.array([0, 1]))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 400 * 400 * 8 / 2
+
+
+def test_the_solver_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, unlearning.models.svm_model; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
