@@ -40,6 +40,7 @@ __all__ = [
     "RequestConfig",
     "StartConfig",
     "StopConfig",
+    "TrackConfig",
     "TrainConfig",
     "TrunkConfig",
     "alias_of",
@@ -301,6 +302,23 @@ class StartConfig(Table):
     )
 
 
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
+class TrackConfig(Table):
+    """Live curves of every round; each tracker is a library of its own, ``fedunlearn[track]``."""
+
+    to: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(listed)
+    ] = Field(default=(), description="a list of tensorboard, mlflow and wandb")
+    project: str = Field(
+        default="fedunlearn", min_length=1, description="the project or experiment's name there"
+    )
+    uri: str | None = Field(
+        default=None, description="MLflow's tracking server; SQLite in the run folder if left out"
+    )
+
+
 class Config(Table):
     """All settings of one experiment."""
 
@@ -328,6 +346,7 @@ class Config(Table):
     engine: EngineConfig = EngineConfig()
     history: HistoryConfig = HistoryConfig()
     guard: GuardConfig = GuardConfig()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
     def _requests_make_sense(self) -> Config:

@@ -37,6 +37,7 @@ from experiments.runs.log import logged
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import ORIGINAL, RETRAIN, FailedRow, Row, write_results
 from experiments.runs.versions import versions
+from experiments.tracking.live import tracked
 from unlearning.arrays import digest, mismatch, parameters, plain
 from unlearning.cost import Cost, speedup
 from unlearning.evaluation.attack_roc import attack_roc
@@ -114,7 +115,8 @@ class Books:
     ) -> Iterator[Books]:
         """Keep the books of a run in a block; how the block ends is how the run ended."""
         with (
-            logged(folder.path, observer, command) as noted,
+            tracked(config.track, folder.path, observer) as followed,
+            logged(folder.path, followed, command) as noted,
             folder.tracked(noted) as tell,
         ):
             yield cls(folder, config, task, kind, tell, command)

@@ -28,6 +28,7 @@ from experiments.runs.details import Refused
 from experiments.runs.folder import COMPARE, RUN, RunFolder
 from experiments.runs.progress import Observer
 from experiments.runs.results import FINE_TUNE, RETRAIN
+from experiments.tracking import live as tracking
 from strategies.base import UnlearningStrategy
 from strategies.federation import PUBLIC, without_public_data
 from unlearning.errors import ConfigError, FedUnlearnError
@@ -132,6 +133,7 @@ class Course:
             if self._lacks_public(name) and not self.lenient:
                 raise without_public_data(name)
         keepsakes(made for made in map(self._made, self.names) if not isinstance(made, Broken))
+        tracking.check(self.config.track)
         preflight.check(self.config, self.tasks[self.seeds[0]])
         scheduled = len(self.config.requests) if self.kind == COMPARE else None
         check_fits(self.config.guard, self.tasks[self.seeds[0]], scheduled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from experiments.federation.judge import Judge
 from experiments.runs.details import Point
@@ -32,13 +32,17 @@ class Pace:
         self._done = 0
         self.expected = 0  # rounds of this seed; a guess, corrected when it was too low
 
-    def step(self, name: str, phase: str, server_round: int, accuracy: float | None) -> None:
+    def step(
+        self, name: str, phase: str, server_round: int, measures: Mapping[str, float | None]
+    ) -> None:
         """Tell that one more round is done."""
         self._done += 1
         self.expected = max(self.expected, self._done)
         number, of = self._share
         done, total = number * self.expected + self._done, of * self.expected
-        self._tell(Tick(name, self._seed, phase, server_round, done, total, accuracy))
+        seen = {key: value for key, value in measures.items() if value is not None}
+        accuracy = seen.get("test_accuracy")
+        self._tell(Tick(name, self._seed, phase, server_round, done, total, accuracy, seen))
 
 
 class Lookout:
@@ -62,7 +66,7 @@ class Lookout:
         self,
         name: str,
         seed: int,
-        step: Callable[[str, str, int, float | None], None],
+        step: Callable[[str, str, int, Mapping[str, float | None]], None],
         judge: Judge | None = None,
         position: int = 0,
     ) -> None:
@@ -84,4 +88,4 @@ class Lookout:
                 "wall_s": time.perf_counter() - self._begun,
             }
             self.points.append(Point.model_validate({**facts, **seen}))
-        self._step(self._name, phase, server_round, seen.get("test_accuracy"))
+        self._step(self._name, phase, server_round, seen)

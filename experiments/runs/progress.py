@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ class Tick:
         corrected on the way.
     accuracy : float or None
         Test accuracy, a fraction, if it was measured.
+    measures : mapping of str to float
+        Everything that was measured after the round.
     """
 
     strategy: str
@@ -46,6 +48,7 @@ class Tick:
     rounds_done: int
     rounds_total: int
     accuracy: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 Observer = Callable[[Tick], None]

@@ -1,0 +1,1 @@
+"""Live curves of a run in TensorBoard, MLflow or Weights & Biases."""
