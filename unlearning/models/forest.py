@@ -163,9 +163,8 @@ class Forest:
         sizes = np.zeros(len(feature), dtype=np.int64)
         sizes[was_inner], sizes[inner] = self._sizes(arrays), np.diff(tried.begins)[split]
         is_new = np.repeat(~was_inner, sizes)
-        whole = np.empty((len(is_new), self.num_classes), dtype=np.int32)
-        whole[~is_new] = self._flat(arrays)
-        whole[is_new] = left[np.repeat(split, np.diff(tried.begins))]
+        fresh = left[np.repeat(split, np.diff(tried.begins))]
+        whole = _among(self._flat(arrays), fresh, is_new)
         return {**trees.joined(old, grown), **self._kept(whole, sizes[feature >= 0])}
 
     def _flat(self, arrays: Mapping[str, Array]) -> Array:
@@ -225,6 +224,22 @@ class Forest:
             "threshold": np.zeros(len(path), dtype=np.int32),
             "counts": counts,
         }
+
+
+def _among(old: Array, fresh: Array, is_new: NDArray[np.bool_]) -> Array:
+    """Return rows with fresh ones where the mask says; few stretches are copied as stretches."""
+    whole = np.empty((len(is_new), old.shape[1]), dtype=old.dtype)
+    edges = np.flatnonzero(np.diff(is_new, prepend=False, append=False))
+    if len(edges) > 200:
+        whole[~is_new], whole[is_new] = old, fresh
+        return whole
+    taken, last = 0, 0
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        whole[last:begin] = old[last - taken : begin - taken]
+        whole[begin:end] = fresh[taken : taken + end - begin]
+        taken, last = taken + end - begin, end
+    whole[last:] = old[last - taken :]
+    return whole
 
 
 def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:

@@ -15,7 +15,6 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -49,21 +48,19 @@ class Table:
 
     def __init__(self, plan: Plan, x: Array) -> None:
         self.plan, self.bins = plan, plan.binned(x)
+        self._few: dict[int, tuple[Integers, bool]] = {}
 
     def __len__(self) -> int:
         return len(self.bins)
 
-    @cached_property
-    def few(self) -> dict[int, tuple[Integers, bool]]:
-        """Per binary column the examples on its rarer side, and whether that is the lower one."""
-        found: dict[int, tuple[Integers, bool]] = {}
-        columns = np.flatnonzero(self.plan.is_binary)
-        high = np.ascontiguousarray(self.bins[:, columns].T) > self.plan.middle
-        for column, above in zip(columns.tolist(), high, strict=True):
+    def few(self, column: int) -> tuple[Integers, bool]:
+        """Return the examples on the rarer side of a binary column, and whether it is the lower."""
+        if column not in self._few:
+            above = self.bins[:, column] > self.plan.middle
             rows = np.flatnonzero(above)
             low = 2 * len(rows) > len(self)
-            found[column] = (np.flatnonzero(~above) if low else rows), low
-        return found
+            self._few[column] = (np.flatnonzero(~above) if low else rows), low
+        return self._few[column]
 
 
 class What(Protocol):
@@ -166,11 +163,10 @@ def _binary(
     column = tried.features.ravel()[slots]
     order = np.argsort(column, kind="stable")
     slots, column = slots[order], column[order]
-    bounds = np.searchsorted(column, np.arange(table.plan.inputs + 1))
-    for feature, (rows, low) in table.few.items():
-        mine = slots[bounds[feature] : bounds[feature + 1]]
-        if not len(mine):
-            continue
+    begins = np.flatnonzero(np.diff(column, prepend=-1))
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(column)], strict=True):
+        mine = slots[begin:end]
+        rows, low = table.few(int(column[begin]))
         nodes = mine // size
         found = total[nodes] if not low else np.zeros((len(mine), what.size), np.int64)
         if len(rows):
