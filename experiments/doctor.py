@@ -104,10 +104,10 @@ def _packages() -> Check:
             "odd",
             "pip install it, or keep to its folder",
         )
+    # Those of extras are left out: they are not needed.
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     wrong: list[str] = []
     for one in wanted:
-        if one.marker is not None and not one.marker.evaluate({"extra": ""}):
-            continue
         try:
             there = version(one.name)
         except PackageNotFoundError:

@@ -15,7 +15,7 @@ from experiments.cli.answers import INTERRUPTED, USER_ERROR, complain
 from experiments.cli.attacks import attack
 from experiments.cli.audits import audit
 from experiments.cli.begin import demo, new
-from experiments.cli.daily import clean, doctor, logs, runs, stop
+from experiments.cli.daily import clean, doctor, logs, runs, stop, watch
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
 from experiments.cli.models import convert
@@ -124,6 +124,7 @@ _COMMANDS = (
     resume,
     runs,
     logs,
+    watch,
     stop,
     clean,
     demo,

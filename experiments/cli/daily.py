@@ -1,7 +1,8 @@
-"""The commands ``fedunlearn runs | logs | stop | clean | doctor``: daily life with many runs."""
+"""The commands ``fedunlearn runs | logs | watch | stop | clean | doctor``: daily life."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from experiments.cli.answers import USER_ERROR, print_json, print_table
 from experiments.cli.options import Json, Run
 from unlearning.errors import ConfigError
 
-__all__ = ["clean", "doctor", "logs", "runs", "stop"]
+__all__ = ["clean", "doctor", "logs", "runs", "stop", "watch"]
 
 _POLL_S = 0.5  # between two looks at a log that is followed
 
@@ -56,6 +57,36 @@ def logs(
             for line in file:
                 typer.echo(line, nl=False)
             if not follow or status is None or not status.is_running:
+                return
+            time.sleep(_POLL_S)
+
+
+def watch(run: Run) -> None:
+    """Show how far a run is until it has ended: its phase, accuracy, requests."""
+    import time
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from experiments.runs.folder import RunFolder
+    from experiments.runs.inspection import overview
+
+    folder, console = RunFolder.open(run), Console()
+    last = ""
+    # Elsewhere than on a terminal every change is a line of its own.
+    with (
+        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
+    ):
+        while True:
+            found = overview(folder)
+            text = "\n".join(found.lines())
+            if live is not None:
+                live.update(Text(text), refresh=True)
+            elif text != last:
+                typer.echo(text)
+            last = text
+            if found.status is None or not found.status.is_running:
                 return
             time.sleep(_POLL_S)
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from experiments.cli import app
 from experiments.runs.folder import RunFolder
 from experiments.runs.log import LOG
+from experiments.runs.progress import Tick
 from tests.experiments.cli.test_cli import config, launched, mistake  # noqa: F401
 from tests.experiments.runs.test_shelf import compared
 
@@ -33,6 +34,24 @@ def test_logs_are_shown_until_the_run_has_ended(tmp_path):
     (folder.path / LOG).write_text("a\nb\n")
     assert call("logs", folder.path).stdout == "a\nb\n"
     assert call("logs", folder.path, "--follow").stdout == "a\nb\n"
+
+
+def test_a_run_is_watched_until_it_has_ended(tmp_path, monkeypatch):
+    folder = compared(tmp_path / "one")
+    assert call("watch", folder.path).stdout.startswith(f"{folder.path}: finished")
+
+    def running():
+        with folder.tracked(lambda tick: None) as observe:
+            observe(Tick("no-t", 0, "recover", 1, 1, 3, 0.5))
+            yield
+
+    tell = running()
+    next(tell)
+    monkeypatch.setattr("time.sleep", lambda seconds: next(tell, None))
+    said = call("watch", folder.path).stdout
+    assert "running" in said
+    assert "1 of 3 rounds done; accuracy 0.500" in said
+    assert "finished" in said
 
 
 def test_cleaning_says_first_what_it_would_do(tmp_path, monkeypatch):
