@@ -86,7 +86,6 @@ class UnlearningStrategy(FedAvg):
         self._phase_begun = 0.0
         self._exchange: Exchange | None = None  # the round that is under way
         self._losses: Mapping[int, tuple[float, int]] = {}  # of the last exchange, by client
-        self._before: float | None = None  # the loss of the remaining before the request
 
     # The hooks of an algorithm --------------------------------------------------------------
 
@@ -160,9 +159,17 @@ class UnlearningStrategy(FedAvg):
         return tuple(sorted(missing(self._roster.lost)))
 
     def recorded(
-        self, history: History, server_round: int, arrays: Arrays, replies: Iterable[Reply]
+        self,
+        history: History,
+        server_round: int,
+        arrays: Arrays,
+        replies: Iterable[Reply],
+        kept: Callable[[Arrays], None] | None = None,
     ) -> Arrays:
-        """Return what ``learn`` makes of the replies, and record the round as it happens."""
+        """Return what ``learn`` makes of the replies, and record the round as it happens.
+
+        ``kept`` is called with the model before the round counts as recorded.
+        """
         with history.record(server_round, arrays) as entry:
 
             def noted() -> Iterator[Reply]:
@@ -175,6 +182,8 @@ class UnlearningStrategy(FedAvg):
 
             current = self.learn(server_round, arrays, noted())
             self._check_model(current, arrays, f"the model of round {server_round}")
+            if kept is not None:
+                kept(current)
             return current
 
     def rewrite(self, history: History, *, before: int) -> History:
@@ -289,7 +298,7 @@ class UnlearningStrategy(FedAvg):
             federation.edited = federation.completed
             return history.initial
         self.request, self.rewritten = request, None
-        self._before = mean_over(federation.losses, roster.clients)
+        self.federation.before = mean_over(federation.losses, roster.clients)
         roster.helping = request.leavers if self.asks_forgotten else frozenset()
         begun = federation.clock()
         try:
@@ -356,17 +365,22 @@ class UnlearningStrategy(FedAvg):
         federation.roster.forget(federation.forgotten.clients)
         if not federation.completed:
             federation.history.start(to_arrays(initial_arrays))
+        federation.goal, federation.owed = federation.completed + num_rounds, 0
+        self._losses = dict(federation.losses) if federation.edited < federation.completed else {}
         flower = super().start
         common = (timeout, train_config, evaluate_config, evaluate_fn)
         result = flower(federation.roster, initial_arrays, num_rounds, *common)
         arrays = result.arrays if num_rounds else initial_arrays
         while serving.due(federation):
             before = {request.id for request in federation.ledger.waiting()}
+            federation.owed = federation.recovery_rounds
             arrays = to_record(self._serve_due(to_arrays(arrays)))
+            federation.owed = 0
             if before <= {request.id for request in federation.ledger.waiting()}:
                 break  # what is left is held or failed: the model in force stays as it is
             if federation.recovery_rounds and federation.roster.clients:
                 rounds = federation.recovery_rounds
+                federation.goal = federation.completed + rounds
                 result = flower(federation.roster, arrays, rounds, *common)
                 arrays = result.arrays
         result.arrays = arrays
@@ -401,8 +415,22 @@ class UnlearningStrategy(FedAvg):
         if federation.robust is not None and phase == LEARN:
             read = federation.robust.watch(number, read)
 
+        def kept(current: Arrays) -> None:
+            """Write down where a killed run goes on, before the round counts as recorded."""
+            spent = Cost(wall_s=federation.clock() - self._phase_begun)
+            with federation.aside():
+                known = federation.costs.get(phase, Cost())
+                later = {
+                    "completed": number,
+                    "losses": dict(exchange.losses),
+                    "costs": {**federation.costs, phase: known + spent},
+                    "rounds": number,
+                    "phase": phase,
+                }
+                federation.save(federation.moment(current, **later))
+
         def learn(number: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
-            return self.recorded(federation.history, number, arrays, replies)
+            return self.recorded(federation.history, number, arrays, replies, kept)
 
         current = exchange.combine(learn, read, robust=phase == RECOVER)
         federation.completed, federation.losses = number, exchange.losses
@@ -440,7 +468,7 @@ class UnlearningStrategy(FedAvg):
 
     def _has_recovered(self) -> bool:
         loss = mean_over(self._losses, self._losses.keys())
-        return has_recovered(loss, self._before, self.federation.tolerance)
+        return has_recovered(loss, self.federation.before, self.federation.tolerance)
 
     def _is_at_rest(self) -> bool:
         """Return whether recovery is over and no request is to come."""

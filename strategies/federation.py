@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,51 @@ def without_public_data(strategy: str) -> ConfigError:
         f"{strategy} trains on the server and data.public is 0; set data.public to the share of "
         "the training examples that the server gets without labels, for example 0.05"
     )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """From where a run goes on: with its history and ledger, all that later rounds rest on.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        The global model.
+    completed, goal, edited, losses, before, failed, costs
+        As of :class:`Federation`.
+    rounds : int
+        The last round of the history that belongs to it.
+    served : tuple of str
+        The requests whose data are deleted in that history.
+    lengths : mapping of int to list of float
+        How long updates of learning were, where a robust rule wants to know.
+    phase : str
+        ``learn`` or ``recover`` for a round that nobody has looked at yet, else empty.
+    """
+
+    arrays: Arrays
+    completed: int
+    goal: int
+    edited: int
+    losses: Mapping[int, tuple[float, int]]
+    before: float | None
+    failed: frozenset[str]
+    costs: Mapping[str, Cost]
+    rounds: int
+    served: tuple[str, ...]
+    lengths: Mapping[int, list[float]]
+    phase: str = ""
+
+
+Save = Callable[[Moment], None]
+
+
+def keep_nothing(moment: Moment) -> None:
+    """Write nothing down."""
+
+
+def _settle_nothing() -> None:
+    """Remove nothing."""
 
 
 @dataclass
@@ -153,6 +198,17 @@ class Federation:
         start, or before somebody asks anew.
     costs : dict
         Cost by phase: ``learn``, ``unlearn``, ``recover``.
+    save : callable
+        ``save(moment)`` writes down from where a run that is killed goes on: before a round is
+        recorded, and before what a request names is deleted.
+    settle : callable
+        ``settle()`` removes the moments that rest on what was deleted.
+    goal : int
+        What ``completed`` is to come to.
+    owed : int
+        Rounds of recovery that follow once the request being served is answered.
+    before : float or None
+        The training loss of the remaining clients before the request that was served last, nats.
     """
 
     seed: int = 0
@@ -189,6 +245,11 @@ class Federation:
     forgotten: Forgotten = field(default_factory=Forgotten)
     failed: frozenset[str] = frozenset()
     costs: dict[str, Cost] = field(default_factory=dict)
+    save: Save = keep_nothing
+    settle: Callable[[], None] = _settle_nothing
+    goal: int = 0
+    owed: int = 0
+    before: float | None = None
     _aside_s: float = 0.0
 
     def sample(self, server_round: int, clients: tuple[int, ...]) -> tuple[int, ...]:
@@ -237,6 +298,37 @@ class Federation:
         """
         served = len(self.forgotten.requests)
         return Noise(self.noise_key, f"{purpose}|{self.seed}|{self.completed}|{served}")
+
+    def moment(self, arrays: Arrays, **changes: Any) -> Moment:
+        """Return the present moment, some of it as it will be when it is written down."""
+        rounds, served = self.history.mark
+        now: dict[str, Any] = {
+            "completed": self.completed,
+            "goal": self.goal + self.owed,
+            "edited": self.edited,
+            "losses": dict(self.losses),
+            "before": self.before,
+            "failed": self.failed,
+            "costs": dict(self.costs),
+            "rounds": rounds,
+            "served": served,
+            "lengths": {} if self.robust is None else self.robust.lengths,
+        }
+        return Moment(arrays, **{**now, **changes})
+
+    def keep_answer(self, arrays: Arrays, request: Request, clean: History) -> None:
+        """Write down the answer to a request, before what it names is deleted."""
+        served = (*self.history.served, request.id)
+        with self.aside():
+            self.save(self.moment(arrays, rounds=clean.mark[0], served=served))
+
+    def resume(self, moment: Moment) -> None:
+        """Take up what was written down; the history must be that of the moment."""
+        self.completed, self.goal, self.edited = moment.completed, moment.goal, moment.edited
+        self.losses, self.before = dict(moment.losses), moment.before
+        self.failed, self.costs = moment.failed, dict(moment.costs)
+        if self.robust is not None:
+            self.robust.lengths = {k: list(v) for k, v in moment.lengths.items()}
 
     def observe(self, phase: str, server_round: int, arrays: Arrays) -> None:
         """Let the watcher look at a model, off the clock."""

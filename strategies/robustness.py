@@ -37,12 +37,14 @@ class Robust:
         Share left out on each side by ``trimmed-mean``, [0, 0.5).
     factor : float
         Of ``norm-bound``.
+    lengths : dict of int to list of float
+        Of the updates seen in each round of learning.
     """
 
     how: str
     trim: float = 0.2
     factor: float = 2.0
-    _lengths: dict[int, list[float]] = field(default_factory=dict)
+    lengths: dict[int, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a rule that does not exist."""
@@ -54,14 +56,14 @@ class Robust:
     @property
     def limit(self) -> float:
         """The longest update that ``norm-bound`` lets pass; infinite before the first round."""
-        medians = [float(np.median(found)) for found in self._lengths.values()]
+        medians = [float(np.median(found)) for found in self.lengths.values()]
         return self.factor * max(medians) if medians else float("inf")
 
     def watch(self, server_round: int, replies: Iterable[Reply]) -> Iterator[Reply]:
         """Pass on the replies of a round of learning and note how long their updates are."""
         for reply in replies:
             if reply.update is not None and self.how == "norm-bound":
-                self._lengths.setdefault(server_round, []).append(named.norm(reply.update))
+                self.lengths.setdefault(server_round, []).append(named.norm(reply.update))
             yield reply
 
     def cleaned(self, arrays: Arrays, replies: Iterable[Reply]) -> Iterator[Reply]:

@@ -17,7 +17,7 @@ from strategies.roster import DELETE, Roster
 from strategies.wire import to_content
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import HistoryError, LedgerError
-from unlearning.fulfil import Unlearner, fulfil
+from unlearning.fulfil import Unlearner, finish, fulfil
 from unlearning.protocol import Instruction, Wire, part
 from unlearning.records.history import History
 from unlearning.records.ledger import BATCH
@@ -48,7 +48,13 @@ _FATES = {
 def serve_due(
     strategy: Unlearner, federation: Federation, roster: Roster, arrays: Arrays
 ) -> Arrays:
-    """Serve every request that is due, oldest first; return the model to go on with."""
+    """Serve every request that is due, oldest first; return the model to go on with.
+
+    Owners that have not confirmed an earlier deletion are asked again first.
+    """
+    for request in federation.ledger.pending():
+        if request.id in federation.history.served:
+            finish(request, strategy, federation.ledger)
     for request in ready(federation, roster):
         edited = federation.edited
         log.info("serving request %s: forget %s", request.id, request.describe())
@@ -69,7 +75,12 @@ def serve_due(
                 federation.ledger,
                 measured,
                 federation.guard,
+                federation.keep_answer,
             )
+            if request.id in federation.history.served:
+                federation.settle()
+            if request in federation.ledger.pending():
+                log.warning("request %s: an owner has not confirmed the deletion", request.id)
             if (held := federation.ledger.held().get(request.id)) is not None:
                 federation.edited = edited
                 log.warning("request %s is held: %s", request.id, held.facts["reason"])
@@ -96,7 +107,9 @@ def outstanding(federation: Federation) -> list[Request]:
 
 def due(federation: Federation) -> list[Request]:
     """Return the requests that are due, those left out that failed since the run was started."""
-    found = federation.ledger.due(federation.completed)
+    made = {request.id for request in federation.ledger.pending()}
+    lost = made - set(federation.history.served)  # interrupted before its deletion: once more
+    found = federation.ledger.due(federation.completed, lost)
     return [request for request in found if request.id not in federation.failed]
 
 

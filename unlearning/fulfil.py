@@ -15,9 +15,10 @@ from unlearning.errors import FedUnlearnError
 from unlearning.records.history import History
 from unlearning.records.ledger import ANSWER, Ledger
 from unlearning.records.merkle import root_of
+from unlearning.records.states import FINAL
 from unlearning.request import Guarantee, Request
 
-__all__ = ["Guard", "Inspection", "Unlearner", "fulfil"]
+__all__ = ["Guard", "Inspection", "Unlearner", "finish", "fulfil"]
 
 Files = Mapping[str, tuple[str, int]]
 Measure = Callable[[Arrays, Arrays], Mapping[str, float | None]]
@@ -91,13 +92,19 @@ def fulfil(
     ledger: Ledger,
     measure: Measure | None = None,
     guard: Guard | None = None,
+    keep: Callable[[Arrays, Request, History], None] | None = None,
 ) -> Arrays:
     """Serve one request and return the model to go on with.
+
+    The new model is kept before anything is deleted, what the server holds is deleted before the
+    owners are asked, and only when all of them have confirmed the request is fulfilled: a crash
+    between any two of these goes on forwards, and nothing is half done.
 
     Parameters
     ----------
     request : Request
-        What to forget. One that the ledger holds as fulfilled or refused is a no-op.
+        What to forget. One that the ledger holds as fulfilled, refused or withdrawn is a no-op; of
+        one whose model was made before, only the deletion is completed.
     strategy : Unlearner
         How to forget.
     arrays : Arrays
@@ -111,6 +118,9 @@ def fulfil(
         answer, the ledger says ``held`` and why, ``arrays`` itself is returned, history and owners
         are left as they are, and the data stay out of training. A request that the operator has
         released is not held again.
+    keep : callable or None
+        ``keep(after, request, clean)`` writes down the model to go on with, before the deletion
+        begins; ``clean`` is the history whose rounds will be there after it.
 
     Raises
     ------
@@ -124,7 +134,11 @@ def fulfil(
         served again, by another strategy as well.
     """
     ledger.receive(request)
-    if ledger.state(request.id) in ("fulfilled", "refused"):
+    state = ledger.state(request.id)
+    if state in FINAL:
+        return arrays
+    if request.id in history.served and state in ("unlearned", "deletion-pending"):
+        finish(request, strategy, ledger)
         return arrays
     facts = {"strategy": type(strategy).__name__, "guarantee": str(strategy.guarantee)}
     try:
@@ -154,10 +168,13 @@ def fulfil(
             strategy.discard()
             _hold(request, ledger, reasons, **facts, **found, metrics=metrics)
             return arrays
-        deletion = strategy.dismiss(request)
+        if keep is not None:
+            keep(after, request, strategy.rewritten or history)
+        made = {**facts, "model_after": fingerprint(after), "metrics": metrics, **found}
+        ledger.add(request.id, "unlearned", **made, rewritten=strategy.rewritten is not None)
         held = history.digests()
         if strategy.rewritten is not None:
-            history.adopt(strategy.rewritten)
+            history.adopt(strategy.rewritten, request)
             strategy.discard()
         else:
             history.purge(request)
@@ -165,17 +182,49 @@ def fulfil(
         strategy.discard()
         _fail(request, ledger, error, facts)
         raise
-    ledger.add(
-        request.id,
-        "fulfilled",
-        **facts,
-        model_after=fingerprint(after),
-        metrics=metrics,
-        deletion=dict(deletion),
-        deleted=_deleted(held, history.digests()),
-        **found,
-    )
+    finish(request, strategy, ledger, deleted=_deleted(held, history.digests()))
     return after
+
+
+def finish(request: Request, strategy: Unlearner, ledger: Ledger, **facts: object) -> None:
+    """Have the owners delete what a request names; it is fulfilled when all have confirmed.
+
+    Parameters
+    ----------
+    request : Request
+        Its model is made, and what the server held is deleted.
+    strategy : Unlearner
+        Reaches the owners.
+    ledger : Ledger
+        Says ``fulfilled`` afterwards, or ``deletion-pending`` and who has not confirmed.
+    **facts : object
+        Of the deletion at the server.
+    """
+    past = [event for event in ledger.events(request.id) if event.branch == ledger.branch]
+    made = {
+        name: value
+        for event in past
+        if event.event in ("unlearned", "deletion-pending")
+        for name, value in event.facts.items()
+        if name not in ("rewritten", "reason")
+    }
+    before = made.pop("deletion", {})
+    try:
+        deletion = dict(strategy.dismiss(request))
+    except InterruptedError:
+        raise
+    except Exception as error:
+        ledger.add(
+            request.id, "deletion-pending", **facts, reason=f"{type(error).__name__}: {error}"
+        )
+        return
+    pending = deletion.get("unacknowledged")
+    if not pending:
+        ledger.add(request.id, "fulfilled", **{**made, **facts}, deletion=deletion)
+    elif deletion != before or facts:
+        names = ", ".join(map(str, pending)) if isinstance(pending, list) else str(pending)
+        reason = f"client {names} has not confirmed the deletion"
+        ledger.add(request.id, "deletion-pending", **facts, deletion=deletion, reason=reason)
 
 
 _LISTED = 20  # deleted files named one by one; a root over all of them stands beside

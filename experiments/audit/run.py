@@ -13,6 +13,8 @@ from experiments.audit.verdict import MARGINS
 from experiments.config.loading import Config
 from experiments.runs.command import command_line
 from experiments.runs.folder import RunFolder
+from experiments.runs.intent import AUDIT, Intent, fingerprint
+from experiments.runs.lock import held
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.versions import versions
 from unlearning.errors import ConfigError
@@ -69,7 +71,12 @@ def audit(
         )
         chosen = {**config.to_dict(), "strategies": list(prepared.names)}
         folder = RunFolder.claim(out, chosen, again=True)  # what was trained lies elsewhere
-        with folder.tracked(observer) as tell:
+        settings = {"models": size, "workers": workers}
+        said, words = fingerprint(folder.config), command or command_line()
+        Intent(AUDIT, prepared.names, (config.seed,), False, (), words, said, settings).write(
+            folder.path
+        )
+        with held(folder.path), folder.tracked(observer) as tell:
             failures = _train(staff, prepared, tell)
             tell(Tick("audit", config.seed, "measure", 0, prepared.total, prepared.total))
             findings: Findings = staff.call("experiments.audit.evaluation:evaluate", prepared)

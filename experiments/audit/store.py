@@ -10,7 +10,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +21,7 @@ from experiments.audit.traces import Trace
 from experiments.config.loading import Config
 from experiments.data import datasets as data
 from experiments.models import networks as models
+from experiments.runs.versions import PACKAGES, code_digest
 from unlearning.records.files import write_atomically
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "source_digest",
 ]
 
-PACKAGES = ("unlearning", "clients", "strategies", "experiments")
 _LIBRARIES = ("flwr", "numpy", "scikit-learn", "scipy", "torch")
 # What names or schedules work, and changes no model; a strategy's options go into its own address.
 _ELSEWHERE = {"seed", "strategy", "strategies", "options", "engine"}
@@ -69,28 +68,6 @@ def foundation(config: Config) -> dict[str, Any]:
     }
 
 
-def code_digest(*folders: Path) -> str:
-    """Return the SHA-256 of every Python file of the four packages: names and contents.
-
-    Parameters
-    ----------
-    *folders : Path
-        Others to look at instead.
-    """
-    return _code_digest(folders or tuple(_folder(name) for name in PACKAGES))
-
-
-@lru_cache(maxsize=8)
-def _code_digest(folders: tuple[Path, ...]) -> str:
-    state = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            content = path.read_bytes()
-            name = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-            state.update(f"{name} {len(content)}\n".encode() + content)
-    return state.hexdigest()
-
-
 def file_digest(path: str | None) -> str:
     """Return the SHA-256 of a file that the config names; empty without one, or if it is missing.
 
@@ -107,10 +84,6 @@ def source_digest(module: str) -> str:
         return ""
     found = import_module(module).__file__
     return hashlib.sha256(Path(found).read_bytes()).hexdigest() if found else ""
-
-
-def _folder(package: str) -> Path:
-    return Path(str(import_module(package).__file__)).parent
 
 
 def data_digest(config: Config) -> str:

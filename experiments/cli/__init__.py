@@ -48,9 +48,11 @@ class _Commands(TyperGroup):
             complain(error, debug=ctx.meta["debug"])
             raise typer.Exit(USER_ERROR) from None
         except (KeyboardInterrupt, InterruptedError) as error:
-            typer.echo("interrupted: what was finished is kept", err=True)
             if ctx.meta["debug"]:
                 complain(error, debug=True)
+            typer.echo("interrupted: what was finished is kept", err=True)
+            if go_on := getattr(error, "go_on", ""):
+                typer.echo(f"go on with: {go_on}", err=True)
             raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None
 
 

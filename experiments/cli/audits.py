@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments.cli.answers import watched
 from experiments.cli.options import ConfigFile, Json, Out, Overrides, words
 
-__all__ = ["audit"]
+if TYPE_CHECKING:
+    from experiments.runs.folder import RunFolder
+    from experiments.runs.intent import Intent
+
+__all__ = ["audit", "resume_audit"]
 
 
 def audit(
@@ -45,6 +49,28 @@ def audit(
             workers=workers,
             observer=observer,
         )
+    _report(made, as_json=as_json)
+
+
+def resume_audit(folder: RunFolder, intent: Intent, *, as_json: bool) -> None:
+    """Go on with an audit: what was trained is in the cache, the rest is made."""
+    from experiments.audit import run as auditing
+    from experiments.config.loading import load
+
+    with watched() as observer:
+        auditing.audit(
+            load(folder.config),
+            folder.path,
+            strategies=intent.names,
+            size=int(intent.settings["models"]),
+            workers=int(intent.settings["workers"]),
+            observer=observer,
+            command=intent.command,
+        )
+    _report(folder.path, as_json=as_json)
+
+
+def _report(made: Path, *, as_json: bool) -> None:
     from experiments.reporting.report import (
         render,  # loads matplotlib: only once the workers are gone
     )

@@ -117,15 +117,35 @@ def sweep(
         typer.echo(f"nothing was removed; `fedunlearn sweep {run} --yes` does it")
 
 
-def resume(run: Run) -> None:
-    """Go on with a run that was interrupted (comes later)."""
+def resume(
+    run: Run,
+    accept_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-change", help="Go on though config or code have changed; the ledger says so."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run, comparison or audit that was interrupted; serve what was asked since."""
     from experiments.runs.folder import RunFolder
+    from experiments.runs.intent import AUDIT, Intent
 
-    RunFolder.open(run)
-    raise FedUnlearnError(
-        f"{run} cannot be resumed: `resume` comes in a later version; "
-        "run the config again with another --out"
-    )
+    folder = RunFolder.open(run)
+    intent = Intent.read(folder.path)
+    if intent.kind == AUDIT:
+        from experiments.cli.audits import resume_audit
+
+        resume_audit(folder, intent, as_json=as_json)
+        return
+    from experiments.federation import launch
+
+    with watched() as observer:
+        made = launch.resume(folder, intent, observer=observer, accept_change=accept_change)
+    if made is None:
+        typer.echo(f"{run} is finished and nothing waits in it: nothing to do", err=True)
+        return
+    _show_results(folder, as_json=as_json)
 
 
 def _show_results(folder: RunFolder, *, as_json: bool) -> None:

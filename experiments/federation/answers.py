@@ -17,7 +17,7 @@ from experiments.runs.details import Answer
 from unlearning.evaluation.scorecard import Outputs, score
 from unlearning.request import Forgotten, Request
 
-__all__ = ["answers", "asks_for_marker"]
+__all__ = ["answer", "answers", "asks_for_marker"]
 
 
 def answers(
@@ -38,6 +38,7 @@ def answers(
     """
     asked = tuple(requests)
     found = []
+    parties = [party for party in parties if party.arrays]  # of the others it was taken before
     for request in asked:
         judge = judge_of(task, [request], device) if len(asked) > 1 else None
         is_marked = asks_for_marker(task, [request])
@@ -45,6 +46,12 @@ def answers(
             outputs = party.outputs if judge is None else judge.outputs(party.arrays, alone=True)
             found.append(_answer(request, party, outputs, is_marked=is_marked))
     return found
+
+
+def answer(task: Task, request: Request, party: Party, device: str = "cpu") -> Answer:
+    """Return the measures of one request on one model; see :func:`answers`."""
+    outputs = judge_of(task, [request], device).outputs(party.arrays, alone=True)
+    return _answer(request, party, outputs, is_marked=asks_for_marker(task, [request]))
 
 
 def _answer(request: Request, party: Party, outputs: Outputs, *, is_marked: bool) -> Answer:

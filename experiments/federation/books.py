@@ -33,12 +33,13 @@ from experiments.runs.details import (
     write_details,
 )
 from experiments.runs.folder import RUN, RunFolder
+from experiments.runs.lock import held
 from experiments.runs.log import logged
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import ORIGINAL, RETRAIN, FailedRow, Row, write_results
 from experiments.runs.versions import versions
 from experiments.tracking.live import tracked
-from unlearning.arrays import digest, mismatch, parameters, plain
+from unlearning.arrays import mismatch, parameters, plain
 from unlearning.cost import Cost, speedup
 from unlearning.evaluation.attack_roc import attack_roc
 from unlearning.evaluation.metrics import array_distance
@@ -115,6 +116,7 @@ class Books:
     ) -> Iterator[Books]:
         """Keep the books of a run in a block; how the block ends is how the run ended."""
         with (
+            held(folder.path),
             tracked(config.track, folder.path, observer) as followed,
             logged(folder.path, followed, command) as noted,
             folder.tracked(noted) as tell,
@@ -183,7 +185,7 @@ class Books:
         for place, party in enumerate(self._parties):
             key = (place, party.seed in references)
             if key not in self._entries:
-                self._entries[key] = _entry(party, references.get(party.seed))
+                self._entries[key] = _entry(party, _fitting(party, references.get(party.seed)))
         return [
             self._entries[place, party.seed in references]
             for place, party in enumerate(self._parties)
@@ -224,6 +226,17 @@ class Books:
         )
 
 
+def _fitting(party: Party, reference: Party | None) -> Party | None:
+    """Return the reference if it was judged on the same sets.
+
+    In a run with several requests the original was judged when the first was served, the final
+    model on all of them.
+    """
+    if reference is None or len(party.outputs.forget) != len(reference.outputs.forget):
+        return None
+    return reference
+
+
 def _entry(party: Party, reference: Party | None) -> _Entry:
     return _Entry(
         row=_row(party, reference),
@@ -254,7 +267,7 @@ def _row(party: Party, reference: Party | None) -> Row:
         guarantee=party.guarantee,
         metrics=metrics,
         cost=cost,
-        model_digest=digest(party.arrays),
+        model_digest=party.digest,
     )
 
 

@@ -9,30 +9,42 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from experiments.config.loading import Config, alias_of
-from experiments.federation.founding import Site, found_federation, starting_model
+from experiments.federation.answers import answer
+from experiments.federation.checkpoint import Checkpoints, Saved
+from experiments.federation.founding import (
+    Site,
+    found_federation,
+    found_history,
+    starting_model,
+)
 from experiments.federation.judge import Judge
-from experiments.federation.party import Failure, Party, in_words
+from experiments.federation.party import Failure, Party, in_words, without_arrays
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
 from experiments.federation.watching import Lookout, Pace
-from experiments.runs.details import PREPARE, Point
+from experiments.runs.details import PREPARE, Answer, Point
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Observer
 from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
-from strategies.federation import LAST_LOCAL, Federation
+from strategies.federation import LAST_LOCAL, Federation, Moment, keep_nothing
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import ConfigError, FederationError, UnsupportedRequestError
+from unlearning.errors import (
+    ConfigError,
+    FederationError,
+    HistoryError,
+    UnsupportedRequestError,
+)
 from unlearning.evaluation.scorecard import score
 from unlearning.protocol import Wire
 from unlearning.records.history import History
@@ -95,7 +107,7 @@ class Conductor:
         self._requests = config.domain_requests(task.marked_samples)
         self._pace = Pace(tell, config.seed, share)
 
-    def run(self, grid: Grid, strategy: UnlearningStrategy) -> Iterator[Party]:
+    def run(self, grid: Grid, strategy: UnlearningStrategy) -> Iterator[Party | Answer]:
         """Learn and serve every request, scheduled or arriving; yield original and result.
 
         Raises
@@ -114,20 +126,46 @@ class Conductor:
         lookout = self._watch(federation, name, self._judge(self._requests))
         originals: list[Party] = []
         read: list[int] = []
+        said: list[Answer] = []
+        kept = self._checkpoints(federation, self._site.homes)
+        saved = self._last_saved(kept, federation)
+
+        def save(moment: Moment) -> None:
+            parties = [without_arrays(party) for party in originals]
+            found = Saved(
+                moment,
+                tuple(lookout.points),
+                self._pace.done,
+                tuple(parties),
+                tuple(read),
+                tuple(said),
+            )
+            kept.save(found, durable=not moment.phase)
 
         def judge(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
             read.append(federation.history.read_bytes)
             judged = self._judge([*self._served(), request])
+            original = self._original(
+                before, judged, federation, request.scope, tuple(lookout.points)
+            )
+            said.append(answer(self._task, request, original, config.device))
             if not originals:
-                timeline = tuple(lookout.points)
-                originals.append(
-                    self._original(before, judged, federation, request.scope, timeline)
-                )
+                # The model before rests on what is to be deleted; measures of tasks alone need it.
+                originals.append(original if self._task.tasks else without_arrays(original))
             return score(judged.outputs(after)).to_json()
 
         federation.judge = judge
-        arrays = self._start(strategy, grid, federation, self._first(federation), rounds)
+        if saved is None:
+            arrays = self._first(federation)
+        else:
+            originals += saved.originals
+            read += saved.read
+            said += saved.answers
+            arrays, rounds = self._take_up(saved, federation, lookout)
+        federation.save, federation.settle = save, kept.settle
+        arrays = self._start(strategy, grid, federation, arrays, rounds)
         yield from originals
+        yield from () if self._task.tasks else said
         served = self._served()
         final = self._judge(served)
         outputs = final.outputs(arrays)
@@ -147,7 +185,12 @@ class Conductor:
         federation.history.close()
 
     def compare(
-        self, grid: Grid, strategies: Mapping[str, UnlearningStrategy], *, onward: bool = False
+        self,
+        grid: Grid,
+        strategies: Mapping[str, UnlearningStrategy],
+        *,
+        onward: bool = False,
+        done: Collection[str] = (),
     ) -> Iterator[Party | Failure]:
         """Learn up to the first request once, then let every strategy answer on a fork.
 
@@ -163,6 +206,8 @@ class Conductor:
         onward : bool
             Let the original learn on with everything for as long as the others recover: models of
             unequal numbers of rounds differ for that reason alone.
+        done : collection of str
+            Aliases of those whose answers are there already, from before an interruption.
         """
         self._receive()
         given = starting_model(self._config, self._task)
@@ -176,20 +221,34 @@ class Conductor:
         self._pace.expected = first + sum(
             last - first + self._guess(s) for s in strategies.values()
         )
+        left = {name: s for name, s in strategies.items() if alias_of(name) not in done}
+        if not left and ORIGINAL in done:
+            self._close(federation, list(strategies))
+            return
         judge = self._judge(self._requests)
         lookout = self._watch(federation, ORIGINAL, judge)
         learner = UnlearningStrategy()
-        arrays = self._first(federation)
+        arrays, rounds = self._first(federation), first
+        kept = self._checkpoints(federation, home)
+        if (saved := self._last_saved(kept, federation)) is not None:
+            arrays, rounds = self._take_up(saved, federation, lookout)
+
+        def save(moment: Moment) -> None:
+            kept.save(Saved(moment, tuple(lookout.points), self._pace.done))
+
+        federation.save = save
         if given is None:
-            arrays = self._start(learner, grid, federation, arrays, first)
+            arrays = self._start(learner, grid, federation, arrays, rounds)
+        federation.save = keep_nothing
         learned = _Learned(federation, arrays, judge, last)
         scope = self._requests[0].scope
         original = self._original(arrays, judge, federation, scope, tuple(lookout.points))
         if onward:
             later = self._branch(grid, ORIGINAL, learner, learned, Ledger())
             original = replace(later, guarantee="none", costs=original.costs)
-        yield original
-        for name, strategy in strategies.items():
+        if ORIGINAL not in done:
+            yield original
+        for name, strategy in left.items():
             if name == RETRAIN and given is not None:
                 yield self._from_scratch(grid, judge)
             else:
@@ -234,6 +293,7 @@ class Conductor:
         final, costs, lookout = self._without(grid, self._requests, judge)
         learned, phases = self._config.rounds, ("unlearn", "recover")
         branch = self._ledger.on_branch(f"{RETRAIN}/seed-{self._config.seed}")
+        branch.restart()
         for request in self._requests:
             for event in ("started", "fulfilled"):
                 branch.add(request.id, event)
@@ -255,6 +315,53 @@ class Conductor:
             ),
             judge.tally(outputs),
         )
+
+    def _checkpoints(self, federation: Federation, home: Path) -> Checkpoints:
+        """Return where moments of this seed are kept; nowhere without a run folder."""
+        changes = federation.remember or federation.keepsakes or federation.attribute
+        folder = self._site.folder
+        place = None if folder is None else folder.checkpoints / f"seed-{self._config.seed}"
+        return Checkpoints(place, home if changes else None)
+
+    def _last_saved(self, kept: Checkpoints, federation: Federation) -> Saved | None:
+        """Return where an interrupted run goes on; None: it begins.
+
+        What was half made for a request is thrown away, before it can be taken for anything.
+
+        Raises
+        ------
+        HistoryError
+            If rounds were recorded that no checkpoint belongs to, and somebody was forgotten since.
+        """
+        history, root = federation.history, federation.history.root
+        if root is None:
+            return None
+        for half_made in root.parent.glob(f"{root.name}.*"):
+            shutil.rmtree(half_made, ignore_errors=True)
+        saved = kept.find(history.mark)
+        if saved is not None or history.mark == (0, ()):
+            return saved
+        if federation.ledger.forgotten().requests or history.served:
+            raise HistoryError(
+                f"{root} ends with round {history.mark[0]} and no checkpoint belongs to it; "
+                "restore the folder from a backup: to begin again would train on what was forgotten"
+            )
+        history.destroy()  # nobody was forgotten: it begins again, with the same outcome
+        federation.history = found_history(self._site, history.keep)
+        return None
+
+    def _take_up(
+        self, saved: Saved, federation: Federation, lookout: Lookout
+    ) -> tuple[Arrays, int]:
+        """Bring a federation to a saved moment; return its model and how many rounds are left."""
+        moment = saved.moment
+        federation.resume(moment)
+        self._pace.done = saved.done
+        lookout.take_up(saved.points, moment.completed)
+        if moment.phase:  # the round was recorded and not looked at any more
+            lookout.take_up(saved.points, moment.completed - 1)
+            federation.observe(moment.phase, moment.completed, moment.arrays)
+        return moment.arrays, max(0, moment.goal - moment.completed)
 
     def _receive(self) -> None:
         for request in self._requests:
@@ -280,6 +387,7 @@ class Conductor:
         alias, seed = alias_of(name), self._config.seed
         try:
             branch = self._ledger.on_branch(f"{alias}/seed-{seed}")
+            branch.restart()
             return self._branch(grid, name, strategy, learned, branch)
         except InterruptedError:
             raise  # nothing failed: someone wants the whole run to end
@@ -345,6 +453,7 @@ class Conductor:
         home = self._site.homes / safe
         remember, kept = LAST_LOCAL in strategy.needs, strategy.keepsakes()
         origin = Path(str(learned.client_config[Wire.HOME]))
+        shutil.rmtree(home, ignore_errors=True)  # of a process that was killed
         if (remember or kept or learned.attribute) and origin.exists():
             shutil.copytree(origin, home)
         roster = learned.roster
@@ -380,6 +489,8 @@ class Conductor:
         branch = self._ledger.on_branch(f"seed-{self._config.seed}")
         for request in self._requests:
             facts = {"strategy": "comparison", "strategies": names}
+            if branch.state(request.id) == "fulfilled":  # interrupted after it
+                continue
             branch.add(request.id, "started", **facts)
             removed = federation.history.purge(request)
             branch.add(request.id, "fulfilled", **facts, removed_bytes=removed.bytes)
@@ -447,7 +558,7 @@ class Conductor:
         return known.get(name, self._config.rounds // 2) * len(self._requests)
 
     def _served(self) -> list[Request]:
-        return [r for r in self._ledger.requests() if self._ledger.state(r.id) == "fulfilled"]
+        return self._ledger.answered()
 
 
 def _expect_served(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from experiments.config.registry import strategies as registered
 from experiments.federation import preflight
 from experiments.federation.answers import answers
 from experiments.federation.books import Books
+from experiments.federation.checkpoint import Outcome, Outcomes
 from experiments.federation.conduct import Conductor
 from experiments.federation.founding import keepsakes, starting_model
 from experiments.federation.guard import check_fits
@@ -26,6 +28,7 @@ from experiments.federation.task_measures import measure
 from experiments.runs.command import command_line
 from experiments.runs.details import Refused
 from experiments.runs.folder import COMPARE, RUN, RunFolder
+from experiments.runs.intent import Intent, fingerprint
 from experiments.runs.progress import Observer
 from experiments.runs.results import FINE_TUNE, RETRAIN
 from experiments.tracking import live as tracking
@@ -191,6 +194,38 @@ class Course:
             If the folder holds something else.
         """
         folder = self.claim(out)
+        self.intent(fingerprint(folder.config)).write(folder.path)
+        return self.reopen(folder)
+
+    def intent(self, sha256: str) -> Intent:
+        """Return what the run folder keeps, to go on after an interruption."""
+        return Intent(
+            self.kind,
+            self.names,
+            self.seeds,
+            self.lenient,
+            self.asked,
+            self.command,
+            sha256,
+            {},
+        )
+
+    @classmethod
+    def of_intent(cls, config: Config, intent: Intent, observer: Observer) -> Course:
+        """Return the course that a run folder was made for."""
+        return cls(
+            config,
+            intent.kind,
+            intent.names,
+            intent.seeds,
+            observer,
+            intent.lenient,
+            intent.asked,
+            intent.command,
+        )
+
+    def reopen(self, folder: RunFolder) -> AbstractContextManager[Books]:
+        """Open the books of a run folder that is there, for the time of a block."""
         first = self.tasks[self.seeds[0]]
         return Books.kept(folder, self.config, first, self.kind, self.observer, self.command)
 
@@ -208,31 +243,58 @@ class Course:
             conductor = Conductor(
                 config, found, books.folder, books.ledger, books.tick, stop, share=share
             )
-            parties: list[Party] = []
-            for outcome in self._outcomes(conductor, grid, seed):
+            kept = self._kept(books.folder, seed)
+            known = kept.load()
+            if kept.is_complete:  # before an interruption
+                for outcome in known:
+                    books.enter(outcome)
+                continue
+            # Answers and measures are worked out again: they need all parties.
+            kinds = (Party, Failure, Refused)
+            made: list[Outcome] = [one for one in known if isinstance(one, kinds)]
+            for outcome in made:
                 books.enter(outcome)
-                if isinstance(outcome, Party):
-                    parties.append(outcome)
+            for outcome in self._outcomes(conductor, grid, seed, made):
+                self._enter(outcome, made, books, kept)
+            parties = [one for one in made if isinstance(one, Party)]
             served = self._served(books, seed)
             for answer in answers(found, served, parties, config.device):
-                books.enter(answer)
+                self._enter(answer, made, books, kept)
             if found.tasks:
+                whole = [party for party in parties if party.arrays]
                 for measured in measure(
-                    grid, config, found, served, parties, say=books.measuring, stop=stop
+                    grid, config, found, served, whole, say=books.measuring, stop=stop
                 ):
-                    books.enter(measured)
+                    self._enter(measured, made, books, kept)
+            kept.complete()
         books.close()
+        if self.kind == COMPARE:
+            shutil.rmtree(books.folder.checkpoints, ignore_errors=True)
+
+    def _kept(self, folder: RunFolder, seed: int) -> Outcomes:
+        """Return what a comparison keeps of a seed; a run has its moments instead."""
+        place = folder.checkpoints / f"seed-{seed}" / "outcomes"
+        return Outcomes(place if self.kind == COMPARE else None)
+
+    @staticmethod
+    def _enter(outcome: Outcome, made: list[Outcome], books: Books, kept: Outcomes) -> None:
+        books.enter(outcome)
+        kept.add(len(made), outcome)
+        made.append(outcome)
 
     def _outcomes(
-        self, conductor: Conductor, grid: Grid, seed: int
-    ) -> Iterator[Party | Failure | Refused]:
-        """Yield what every strategy leaves at one seed."""
+        self, conductor: Conductor, grid: Grid, seed: int, known: Sequence[Outcome]
+    ) -> Iterator[Outcome]:
+        """Yield what every strategy leaves at one seed, but for what is known already."""
         if self.kind == RUN:
             yield from conductor.run(grid, self._strategy(self.names[0]))
             return
         serving, unable = self.serving(seed)
-        yield from conductor.compare(grid, serving)
+        done = {one.strategy for one in known if isinstance(one, (Party, Failure, Refused))}
+        yield from conductor.compare(grid, serving, done=done)
         for refused in unable:
+            if refused.strategy in done or alias_of(refused.strategy) in done:
+                continue
             yield self._failure(refused, seed) if refused.strategy in self.asked else refused
 
     def _failure(self, refused: Refused, seed: int) -> Failure:
@@ -247,7 +309,7 @@ class Course:
         if self.kind == COMPARE:
             return list(self.tasks[seed].requests(self.config))
         ledger = books.ledger
-        return [r for r in ledger.requests() if ledger.state(r.id) == "fulfilled"]
+        return ledger.answered()
 
     def serving(self, seed: int) -> tuple[dict[str, UnlearningStrategy], tuple[Refused, ...]]:
         """Return the strategies that serve every request, and the reasons of the others."""

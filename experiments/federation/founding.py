@@ -25,7 +25,7 @@ from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.history import COLUMNS, History
 from unlearning.records.ledger import Ledger
 
-__all__ = ["Site", "found_federation", "keepsakes", "starting_model"]
+__all__ = ["Site", "found_federation", "found_history", "keepsakes", "starting_model"]
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
@@ -111,12 +111,7 @@ def found_federation(
         folder.write_commitments({k: c.root for k, c in roster.commitments.items()})
     return Federation(
         seed=config.seed,
-        history=History(
-            None if folder is None else folder.history(config.seed),
-            keep=needs & COLUMNS,
-            interval=config.history.interval,
-            dtype=config.history.dtype,
-        ),
+        history=found_history(site, needs & COLUMNS),
         ledger=ledger,
         train=config.train.model_dump(exclude={"fraction"}),
         recovery=config.recovery_train.model_dump(exclude={"fraction"}),
@@ -137,6 +132,17 @@ def found_federation(
         batch=config.guard.batch,
         stop=site.stop,
         roster=roster,
+    )
+
+
+def found_history(site: Site, keep: frozenset[str]) -> History:
+    """Return the history of a seed, that of an interrupted run where there is one."""
+    config, folder = site.config, site.folder
+    return History(
+        None if folder is None else folder.history(config.seed),
+        keep=keep,
+        interval=config.history.interval,
+        dtype=config.history.dtype,
     )
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,20 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from experiments.config.loading import Config
+from experiments.config.loading import Config, load
+from experiments.federation.books import Books
 from experiments.federation.course import Course
 from experiments.federation.preflight import check_working_directory
 from experiments.federation.quiet import quiet
+from experiments.runs.folder import COMPARE, RunFolder
+from experiments.runs.intent import Intent, fingerprint
 from experiments.runs.progress import Observer
-from experiments.runs.stopping import Stop
+from experiments.runs.status import FINISHED
+from experiments.runs.stopping import Stop, StoppedError
 from unlearning.errors import ConfigError
+from unlearning.records.ledger import Ledger
 
-__all__ = ["compare", "conduct", "on_ray", "ray_starts", "run"]
+__all__ = ["compare", "conduct", "on_ray", "ray_starts", "resume", "run"]
 
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
@@ -89,18 +95,86 @@ def conduct(course: Course, out: Path) -> Path:
     FedUnlearnError
         If the config cannot work; nothing is written then.
     """
+    _check(course)
+    return _carried_out(course, course.begin(out), out)
+
+
+def resume(
+    folder: RunFolder,
+    intent: Intent,
+    *,
+    observer: Observer,
+    accept_change: bool = False,
+) -> Path | None:
+    """Go on with a run or a comparison that was interrupted, or serve what came after its end.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of the run.
+    intent : Intent
+        What it was made to do.
+    observer : Observer
+        Told of every round.
+    accept_change : bool
+        Go on though config or code are not those it began with; the ledger then says so.
+
+    Returns
+    -------
+    Path or None
+        The run folder; None where there was nothing to do.
+
+    Raises
+    ------
+    ConfigError
+        If config or code were changed, or another process is at work in the folder.
+    FedUnlearnError
+        If the federation cannot go on.
+    """
+    now = fingerprint(folder.config)
+    with Ledger(folder.ledger) as ledger:
+        if _is_over(folder, intent, ledger):
+            return None
+        if now != intent.sha256 and not accept_change:
+            raise ConfigError(
+                f"config or code of {folder.path} are not those it began with, so it would not "
+                "come out as it would have; put them back, or say --accept-change"
+            )
+        if now != intent.sha256:
+            ledger.note("change-accepted", before=intent.sha256, now=now)
+    course = Course.of_intent(load(folder.config), intent, observer)
+    _check(course)
+    return _carried_out(course, course.reopen(folder), folder.path)
+
+
+def _is_over(folder: RunFolder, intent: Intent, ledger: Ledger) -> bool:
+    status = folder.read_status()
+    if status is None or status.state != FINISHED:
+        return False
+    return intent.kind == COMPARE or not [*ledger.waiting(), *ledger.pending()]
+
+
+def _check(course: Course) -> None:
     course.check()
     if course.config.engine.grid == "ray":
         check_working_directory()
+
+
+def _carried_out(course: Course, opened: AbstractContextManager[Books], out: Path) -> Path:
+    """Carry a course out on the grid of its config; say how it goes on if somebody stops it."""
     engine = _in_process if course.config.engine.grid == "local" else on_ray
     stop = Stop()
-    with course.begin(out) as books:
+    try:
+        with opened as books:
 
-        def body(grid: Grid) -> None:
-            course.conduct(grid, books, stop.is_set)
+            def body(grid: Grid) -> None:
+                course.conduct(grid, books, stop.is_set)
 
-        engine(course.config, course.num_clients, body, stop)
-    return books.folder.path
+            engine(course.config, course.num_clients, body, stop)
+    except StoppedError as error:
+        error.go_on = f"fedunlearn resume {out}"
+        raise
+    return out
 
 
 def _called(course: Course, command: str | None) -> Course:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.runs.details import Point
-from unlearning.arrays import Arrays
+from unlearning.arrays import Arrays, digest
 from unlearning.cost import Cost
 from unlearning.errors import FedUnlearnError
 from unlearning.evaluation.scorecard import Outputs
 from unlearning.evaluation.tally import Tally
 
-__all__ = ["Failure", "Party", "in_words"]
+__all__ = ["Failure", "Party", "in_words", "without_arrays"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Party:
         Measurements along the way.
     tally : Tally or None
         Right answers per remaining client and class.
+    model_digest : str
+        Of the model, where its arrays are kept no longer.
     """
 
     strategy: str
@@ -55,6 +57,12 @@ class Party:
     scope: str
     timeline: Sequence[Point] = ()
     tally: Tally | None = None
+    model_digest: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The model's digest."""
+        return self.model_digest or digest(self.arrays)
 
 
 @dataclass(frozen=True)
@@ -98,3 +106,8 @@ def in_words(error: BaseException) -> str:
         return said
     last = frames[-1]
     return f"{said} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
+
+
+def without_arrays(party: Party) -> Party:
+    """Return a party that names its model by the digest alone."""
+    return replace(party, arrays={}, model_digest=party.digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from experiments.federation.judge import Judge
 from experiments.runs.details import Point
@@ -29,17 +29,17 @@ class Pace:
 
     def __init__(self, tell: Observer, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self._tell, self._seed, self._share = tell, seed, share
-        self._done = 0
+        self.done = 0  # rounds, those before an interruption included
         self.expected = 0  # rounds of this seed; a guess, corrected when it was too low
 
     def step(
         self, name: str, phase: str, server_round: int, measures: Mapping[str, float | None]
     ) -> None:
         """Tell that one more round is done."""
-        self._done += 1
-        self.expected = max(self.expected, self._done)
+        self.done += 1
+        self.expected = max(self.expected, self.done)
         number, of = self._share
-        done, total = number * self.expected + self._done, of * self.expected
+        done, total = number * self.expected + self.done, of * self.expected
         seen = {key: value for key, value in measures.items() if value is not None}
         accuracy = seen.get("test_accuracy")
         self._tell(Tick(name, self._seed, phase, server_round, done, total, accuracy, seen))
@@ -74,6 +74,12 @@ class Lookout:
         self._judge, self._position = judge, position
         self._begun = time.perf_counter()
         self.points: list[Point] = []
+
+    def take_up(self, points: Sequence[Point], position: int) -> None:
+        """Go on after an interruption: what was seen before, and how many rounds that was."""
+        self.points, self._position = list(points), position
+        if points:
+            self._begun = time.perf_counter() - (points[-1].wall_s or 0.0)
 
     def __call__(self, phase: str, server_round: int, arrays: Arrays) -> None:
         """Look at the model of a round."""

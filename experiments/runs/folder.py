@@ -131,6 +131,7 @@ class RunFolder:
         self.ledger = self.path / "ledger.sqlite"
         self.histories = self.path / "history"
         self.homes = self.path / "clients"
+        self.checkpoints = self.path / "checkpoint"
         self.results = self.path / "results.json"
         self.results_csv = self.path / "results.csv"
         self.details = self.path / "details.json"

@@ -25,6 +25,7 @@ class StoppedError(InterruptedError):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = _SHELL + number
+        self.go_on = ""  # the command that goes on
 
 
 class Stop:

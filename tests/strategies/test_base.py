@@ -412,7 +412,8 @@ def test_several_requests_at_once_are_served_in_order(toy: ToyFederation) -> Non
     toy.federation.ledger.receive(Request(Scope.SAMPLE, samples={0: (1,)}, id="of-0"))
     toy.run(Retrain(), toy.learn_without_serving(2), rounds=0)
     events = [pair for pair in served(toy) if pair[1] != "received"]
-    assert events == [(f"of-{i}", event) for i in (3, 1, 0) for event in ("started", "fulfilled")]
+    way = ("started", "unlearned", "fulfilled")
+    assert events == [(f"of-{i}", event) for i in (3, 1, 0) for event in way]
     assert recorded(toy) == {1: [0, 2], 2: [0, 2], 3: [0, 2], 4: [0, 2]}
     assert toy.federation.history.participants(4) == {0: 7, 2: 14}
 
@@ -546,7 +547,7 @@ def test_the_ledger_knows_options_and_digests(toy: ToyFederation) -> None:
     toy.federation.ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
     toy.federation.judge = lambda request, before, after: {"mia_auc": 0.5}
     toy.run(Sketch(rounds=0), toy.learn_without_serving(1), rounds=0)
-    started, fulfilled = toy.federation.ledger.events("r")[1:]
+    started, _, fulfilled = toy.federation.ledger.events("r")[1:]
     assert started.facts["options"] == {"rounds": 0}
     assert started.facts["model_before"] == fulfilled.facts["model_after"]
     assert fulfilled.facts["metrics"] == {"mia_auc": 0.5}
@@ -558,7 +559,7 @@ def test_the_ledger_knows_options_and_digests(toy: ToyFederation) -> None:
 
 
 def test_who_does_not_answer_has_not_acknowledged(toy: ToyFederation) -> None:
-    """The request is fulfilled all the same: the data are out of the federation."""
+    """Its data are out of the federation; it is fulfilled when the owner has confirmed."""
 
     class Deaf(ToyGrid):
         def _answer(self, message: Message) -> Message:
@@ -577,6 +578,7 @@ def test_who_does_not_answer_has_not_acknowledged(toy: ToyFederation) -> None:
     twin.run(FineTune(), rounds=1)
     deletion = twin.federation.ledger.events("r")[-1].facts["deletion"]
     assert deletion == {"acknowledged": [], "unacknowledged": [1], "examples": 0}
+    assert twin.federation.ledger.state("r") == "deletion-pending"
 
 
 # The contract with an algorithm -------------------------------------------------------------

@@ -262,8 +262,10 @@ class History(Past):
             self.store.copy_to(None if root is None else Path(root), durable=durable)
         )
 
-    def adopt(self, other: History) -> None:
+    def adopt(self, other: History, request: Request | None = None) -> None:
         """Replace all content by that of another history, such as a rewritten, clean trajectory.
+
+        With ``request`` it counts as served here from then on, as after :meth:`purge`.
 
         A crash leaves the old content or the new. ``other`` is not changed.
 
@@ -272,7 +274,7 @@ class History(Past):
         HistoryError
             If ``other`` was recorded with other settings.
         """
-        rewriting.adopt(self, other)
+        rewriting.adopt(self, other, request)
 
     def truncate(self, after_round: int) -> None:
         """Drop every round later than ``after_round``; 0 drops all of them.

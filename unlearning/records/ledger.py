@@ -10,7 +10,7 @@ file and a forged addition show too. No data and no arrays are kept here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -234,6 +234,25 @@ class Ledger:
             states.check(event, past, f"request {request_id}{where}")
             return self._append(request_id, self._branch, event, text)
 
+    def restart(self) -> None:
+        """Begin this branch of a comparison anew: nothing that happened on it counts any more.
+
+        Raises
+        ------
+        LedgerError
+            If this is the federation itself, whose past always counts.
+        """
+        if not self._branch:
+            raise LedgerError("a federation is never begun anew; only branches of a comparison are")
+        with self._book.transaction():
+            for row in self._book.rows("branch = ? GROUP BY request_id", (self._branch,)):
+                self._append(str(row[2]), self._branch, "restarted", "{}")
+
+    def note(self, event: str, **facts: object) -> None:
+        """Append something that concerns no request but the run: who let what pass."""
+        with self._book.transaction():
+            self._append("", "", event, canonical(facts))
+
     def _append(self, request_id: str, branch: str, event: str, facts: str) -> Event:
         last = self._book.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
         seq, previous = last.fetchone() or (0, GENESIS)
@@ -323,6 +342,12 @@ class Ledger:
         made = ("unlearned", "deletion-pending")
         return [request for request in self.requests() if known[request.id] in made]
 
+    def answered(self) -> list[Request]:
+        """Return the requests whose model is made and kept, in the order received."""
+        known = self._states()
+        made = ("fulfilled", "deletion-pending")
+        return [request for request in self.requests() if known[request.id] in made]
+
     def due_date(self, request_id: str) -> datetime:
         """Return by when a request must be fulfilled.
 
@@ -348,16 +373,18 @@ class Ledger:
             if known[request.id] not in states.FINAL and self.due_date(request.id) < moment
         ]
 
-    def due(self, completed_rounds: int) -> list[Request]:
+    def due(self, completed_rounds: int, again: Collection[str] = ()) -> list[Request]:
         """Return the waiting requests to be served once ``completed_rounds`` have been learned.
 
-        One whose answer is held is not served again before it is released.
+        One whose answer is held is not served again before it is released. ``again`` names further
+        ones, whose model was made and lost.
         """
-        held = self.held()
+        held, waiting = self.held(), {request.id for request in self.waiting()} | set(again)
         return [
             request
-            for request in self.waiting()
-            if (request.at_round is None or request.at_round <= completed_rounds)
+            for request in self.requests()
+            if request.id in waiting
+            and (request.at_round is None or request.at_round <= completed_rounds)
             and not (request.id in held and held[request.id].facts.get("stage") == ANSWER)
         ]
 
@@ -377,8 +404,12 @@ class Ledger:
 
         A request that failed later counts too, and one that is held.
         """
-        rows = self._book.rows("event IN ('started', 'held') AND branch = ?", (self._branch,))
-        started = {row[2] for row in rows}
+        started: set[object] = set()
+        for row in self._book.rows("branch = ?", (self._branch,)):
+            if row[4] in ("started", "held"):
+                started.add(row[2])
+            elif row[4] == "restarted":
+                started.discard(row[2])
         return Forgotten(tuple(request for request in self.requests() if request.id in started))
 
     # --- proof ---------------------------------------------------------------------------------

@@ -106,6 +106,17 @@ class Past:
         """How updates are stored: ``float32`` (as they are) or ``float16``."""
         return self.kept.dtype
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The requests whose data were deleted here, by id, in that order."""
+        found = self.store.settings().get("served", [])
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
+    def mark(self) -> tuple[int, tuple[str, ...]]:
+        """How far the history is: its last round (0: none) and the requests served here."""
+        return max(self.rounds, default=0), self.served
+
     # --- rounds, models and updates ------------------------------------------------------------
 
     @property

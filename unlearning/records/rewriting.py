@@ -35,6 +35,8 @@ def purge(past: Past, request: Request) -> Purged:
     """Delete everything that holds what a request wants forgotten; see ``History.purge``."""
     first = past.first_round(request)
     if first is None:
+        with past.store.transaction():
+            _mark(past, request)
         return Purged()
     rows = past.store.db.execute("SELECT DISTINCT client FROM participants")
     owners = set(request.owners(row[0] for row in rows))
@@ -54,12 +56,19 @@ def purge(past: Past, request: Request) -> Purged:
         )
         # Whoever comes back starts from nothing, which is complete.
         past.store.configure({"incomplete": sorted(past.incomplete - owners)})
+        _mark(past, request)
     past.store.sweep()
     past.store.vacuum()
     return Purged(len(gone), sum(blob.size for blob in gone))
 
 
-def adopt(past: Past, other: Past) -> None:
+def _mark(past: Past, request: Request) -> None:
+    """Note (inside a transaction) that what a request names was deleted here."""
+    if request.id not in past.served:
+        past.store.configure({"served": [*past.served, request.id]})
+
+
+def adopt(past: Past, other: Past, request: Request | None) -> None:
     """Replace all content by that of another history; see ``History.adopt``."""
     if other is past:
         return
@@ -82,6 +91,8 @@ def adopt(past: Past, other: Past) -> None:
             past.store.insert(rows)
             past.store.copy_tables(other.store)
             past.store.configure({"incomplete": sorted(other.incomplete)})
+            if request is not None:
+                _mark(past, request)
     finally:
         past.store.blobs.discard(batch)
     past.store.sweep()

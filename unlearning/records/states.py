@@ -31,6 +31,7 @@ _LEADS_TO = {
     "failed": "failed",
     "withdrawn": "withdrawn",
     "extended": None,  # a later due date changes no state
+    "restarted": "received",  # a branch of a comparison that is begun anew: nothing of it counts
 }
 EVENTS = tuple(_LEADS_TO)
 STATES = tuple(dict.fromkeys(state for state in _LEADS_TO.values() if state))
@@ -59,7 +60,8 @@ def state_after(events: list[str]) -> str:
     """
     found = "received"
     for event in events:
-        if found not in FINAL:  # on a branch that was served, a later word for all is too late
+        # On a branch that was served, a later word for all is too late.
+        if found not in FINAL or event == "restarted":
             found = _LEADS_TO[event] or found
     return found
 

@@ -114,7 +114,7 @@ def test_other_code_is_another_address(tmp_path: Path, monkeypatch: pytest.Monke
 def test_all_four_packages_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Path, ...]] = []
     monkeypatch.setattr(
-        "experiments.audit.store._code_digest", lambda folders: seen.append(folders) or ""
+        "experiments.runs.versions._code_digest", lambda folders: seen.append(folders) or ""
     )
     code_digest()
     assert [folder.name for folder in seen[0]] == list(PACKAGES)

@@ -330,8 +330,8 @@ def test_what_is_no_run_folder_is_named(tmp_path, command):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resume_says_that_it_comes_later(run):
-    assert "`resume` comes in a later version" in mistake("resume", run.path)
+def test_resume_says_what_a_folder_of_an_older_version_lacks(run):
+    assert "made by a version that kept no intent.json" in mistake("resume", run.path)
 
 
 # --- list, help -------------------------------------------------------------------------------
