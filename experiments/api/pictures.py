@@ -100,7 +100,7 @@ def points(
         If a column or a strategy is unknown.
     """
     for column in (metric, against):
-        _expect(table, column, ("strategy", "seed", "scope", "guarantee", "model_digest"))
+        _expect(table, column, ("strategy", "seed", "scope", "guarantee", "model_digest", "failed"))
     axes = ax if ax is not None else _axes()
     for name, colour in _coloured(table, strategies).items():
         own = table[table.strategy == name].dropna(subset=[metric, against])

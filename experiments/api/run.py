@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from experiments.config.loading import Config
+    from experiments.runs.results import FailedRow, Row
     from unlearning.arrays import Arrays
 
 __all__ = ["Audit", "Families", "Run", "opened"]
@@ -65,6 +66,8 @@ class Run:
     def to_frame(self) -> pd.DataFrame:
         """Return a row per strategy and seed; the columns of ``results.csv``.
 
+        A strategy that failed has a row without numbers; the column ``failed`` says why.
+
         Raises
         ------
         ResultsError
@@ -72,21 +75,11 @@ class Run:
         """
         import pandas as pd
 
-        from experiments.runs.results import read_results
+        from experiments.runs.results import read_failed, read_results
 
         _, rows = read_results(self.path)
-        return pd.DataFrame(
-            {
-                "strategy": row.strategy,
-                "seed": row.seed,
-                "scope": row.scope,
-                "guarantee": row.guarantee,
-                **_floats(row.metrics),
-                **_floats(row.cost),
-                "model_digest": row.model_digest,
-            }
-            for row in rows
-        )
+        found: list[Row | FailedRow] = [*rows, *read_failed(self.path)]
+        return pd.DataFrame(map(_line, found))
 
     def timeline(self) -> pd.DataFrame:
         """Return a row per strategy, seed and round: phase, accuracies, backdoor success, seconds.
@@ -375,6 +368,17 @@ def opened(path: Path) -> Run | Audit | Families:
         return Families(path)
     audited = (path / "audit.json").is_file() and not (path / "results.json").is_file()
     return Audit(path) if audited else Run(path)
+
+
+def _line(row: Row | FailedRow) -> dict[str, object]:
+    told: Any = row.to_json()
+    return {
+        **{name: told[name] for name in ("strategy", "seed", "scope", "guarantee")},
+        **_floats(told["metrics"]),
+        **_floats(told["cost"]),
+        "model_digest": told["model_digest"],
+        "failed": told.get("failed"),
+    }
 
 
 def _columns(record: Any) -> list[str]:

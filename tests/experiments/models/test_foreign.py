@@ -102,7 +102,10 @@ def test_strategies_are_compared_on_a_model_of_ones_own(tmp_path):
         out=tmp_path / "compared",
     )
     table = found.to_frame().set_index("strategy")
-    assert list(table.index) == ["original", "retrain", "fine-tune", "no-t"]
+    assert list(table.index) == ["original", "retrain", "fine-tune", "no-t", "fed-eraser"]
+    assert "trained elsewhere" in table.failed["fed-eraser"]
+    assert np.isnan(table.test_accuracy["fed-eraser"])
+    assert table.failed[:-1].isna().all()
     assert table.model_digest["original"] == trained.to_frame().model_digest[0]
     points = found.timeline()
     assert set(points.phase) == {"unlearn", "recover"}
