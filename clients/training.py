@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clients.descent import PlainSGD
 from clients.local import Shard
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings
@@ -103,11 +104,11 @@ def lone_examples(model: nn.Module) -> Iterator[None]:
             layer.training = True
 
 
-def optimiser(settings: Settings, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def optimiser(settings: Settings, weights: Iterable[nn.Parameter]) -> PlainSGD:
     """Return plain SGD with the momentum and weight decay of the settings."""
-    return torch.optim.SGD(
+    return PlainSGD(
         weights,
-        lr=number(settings, "learning_rate"),
+        number(settings, "learning_rate"),
         momentum=number(settings, "momentum", 0.0),
         weight_decay=number(settings, "weight_decay", 0.0),
     )

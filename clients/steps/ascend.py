@@ -54,7 +54,7 @@ def ascend(
         sgd.step()
         processed += len(batch)
         if _project(weights, centre, radius):
-            sgd.state.clear()  # momentum points out of the ball: it must not carry over
+            sgd.reset()  # momentum points out of the ball: it must not carry over
         if _should_stop(model, weights, last or anchor, local.forget, settings):
             break
     metrics = {"radius": radius, "distance": _distance(weights, centre)}
