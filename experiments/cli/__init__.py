@@ -16,6 +16,7 @@ from experiments.cli.attacks import attack
 from experiments.cli.audits import audit
 from experiments.cli.begin import demo, new
 from experiments.cli.daily import clean, doctor, logs, runs, stop, watch
+from experiments.cli.estimate import estimate
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
 from experiments.cli.models import convert
@@ -120,6 +121,7 @@ _COMMANDS = (
     families,
     list_,
     attack,
+    estimate,
     verify,
     sweep,
     scan,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILED",
     "INTERRUPTED",
+    "OVERDUE",
     "USER_ERROR",
     "complain",
     "print_json",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 FAILED = 1  # exit code of what was carried out, and came to a bad end
+OVERDUE = 3  # exit code of `status` while a request is open after its due date
 USER_ERROR = 2  # exit code of everything the user can put right
 INTERRUPTED = 130  # as shells report SIGINT
 

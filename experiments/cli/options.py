@@ -9,7 +9,7 @@ import typer
 
 from unlearning.errors import ConfigError
 
-__all__ = ["ConfigFile", "Json", "Out", "Overrides", "Run", "numbers", "words"]
+__all__ = ["Anyway", "ConfigFile", "Json", "Out", "Overrides", "Run", "numbers", "seconds", "words"]
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
@@ -20,6 +20,9 @@ Out = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; may be repeated."),
+]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Begin though the disk seems too small for the history.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
 
@@ -57,3 +60,22 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         if not (word.isascii() and word.isdecimal()):
             raise ConfigError(f"{option} is {text!r}, and {word!r} is no whole number; {example}")
     return tuple(int(word) for word in found)
+
+
+def seconds(text: str, option: str) -> float:
+    """Return the seconds in ``90``, ``30s``, ``10m`` or ``1h``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no length of time.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        found = float(number) * unit
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise ConfigError(f"{option} is {text!r}; give a length of time, for example 30s, 10m, 1h")
+    return found

@@ -78,9 +78,8 @@ def check(
 def withdraw(run: Run, request_id: Asked, reason: Reason) -> None:
     """Take a request back before it is served."""
     from experiments.runs.folder import RunFolder
-    from unlearning.records.ledger import Ledger
 
-    with Ledger(RunFolder.open(run).ledger) as ledger:
+    with RunFolder.open(run).open_ledger() as ledger:
         ledger.add(request_id, "withdrawn", reason=reason)
     typer.echo(f"request {request_id} is withdrawn")
 
@@ -96,13 +95,12 @@ def extend(
 
     from experiments.runs.folder import RunFolder
     from unlearning.errors import RequestError
-    from unlearning.records.ledger import Ledger
 
     try:
         due = datetime.fromisoformat(to)
     except ValueError as error:
         raise RequestError(f"--to is {to!r}; give a day as 2026-12-31") from error
-    with Ledger(RunFolder.open(run).ledger) as ledger:
+    with RunFolder.open(run).open_ledger() as ledger:
         ledger.extend(request_id, due if due.tzinfo else due.replace(tzinfo=UTC), reason)
     typer.echo(f"request {request_id} is due {due:%Y-%m-%d}")
 
@@ -110,9 +108,8 @@ def extend(
 def rekey(run: Run, reason: Reason) -> None:
     """Sign the ledger with a new key from now on: the old one is lost, or known to others."""
     from experiments.runs.folder import RunFolder
-    from unlearning.records.ledger import Ledger
 
     folder = RunFolder.open(run)
-    with Ledger(folder.ledger) as ledger:
+    with folder.open_ledger() as ledger:
         ledger.rekey(reason)
     typer.echo(f"the new public key: {folder.ledger.with_suffix('.pub')}; the old one is kept")

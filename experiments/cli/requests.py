@@ -49,6 +49,9 @@ def request(
         Path | None,
         typer.Option(metavar="FILE", help="The opened samples, where the run asks for them."),
     ] = None,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Serve it at once, where the run does not go on.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask a run to forget a client, samples, classes or a task, while it goes on."""
@@ -72,8 +75,7 @@ def request(
         when = f"after round {at_round}" if at_round else "before the next round"
         fate = f"it will be served {when}"
     else:
-        state = "not begun" if status is None else status.state
-        fate = f"the run has {state}, so the request waits until it is resumed"
+        fate = f"waiting: `fedunlearn resume {run}` serves it"
     if as_json:
         answer = {"id": asked.id, "text": asked.describe(), "new": is_new, "running": is_running}
         print_json({**answer, "request": asked.to_json()})
@@ -83,6 +85,14 @@ def request(
         if is_new
         else f"request {asked.id} was recorded before; nothing is changed"
     )
+    if at_once and not is_running:
+        _serve(run)
+
+
+def _serve(run: Path) -> None:
+    from experiments.cli.runs import resume
+
+    resume(run)
 
 
 def claim(
@@ -106,6 +116,9 @@ def release(
     run: Run,
     request_id: Annotated[str, typer.Argument(metavar="ID", help="The held request.")],
     released_by: Annotated[str, typer.Option(help="Who says so, for the ledger.")] = "operator",
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Serve it at once, where the run does not go on.")
+    ] = False,
 ) -> None:
     """Let a request go that a guard holds: it is served next time, whatever the guard says."""
     from experiments.runs.admission import release as let_go
@@ -113,3 +126,6 @@ def release(
 
     let_go(RunFolder.open(run), request_id, released_by)
     typer.echo(f"released request {request_id}; it is served as soon as the run goes on")
+    status = RunFolder.open(run).read_status()
+    if at_once and not (status is not None and status.is_running):
+        _serve(run)

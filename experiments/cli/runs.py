@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.answers import FAILED, complain, print_json, watched
-from experiments.cli.options import ConfigFile, Json, Out, Overrides, Run, numbers, words
+from experiments.cli.answers import FAILED, OVERDUE, complain, print_json, watched
+from experiments.cli.options import (
+    Anyway,
+    ConfigFile,
+    Json,
+    Out,
+    Overrides,
+    Run,
+    numbers,
+    seconds,
+    words,
+)
 from unlearning.errors import FedUnlearnError
 
 if TYPE_CHECKING:
@@ -22,6 +32,13 @@ def run(
     config: ConfigFile,
     out: Out = None,
     overrides: Overrides = None,
+    keep_serving: Annotated[
+        bool, typer.Option("--keep-serving", help="Stay after the last round and serve requests.")
+    ] = False,
+    idle: Annotated[
+        str, typer.Option(metavar="1h", help="With --keep-serving: end when none came for so long.")
+    ] = "1h",
+    anyway: Anyway = False,
     as_json: Json = False,
 ) -> None:
     """Learn, serve the requests with the configured strategy, recover, report."""
@@ -32,7 +49,13 @@ def run(
     from experiments.federation import launch
 
     with watched() as observer:
-        made = launch.run(settings, out or default_out(config), observer=observer)
+        made = launch.run(
+            settings,
+            out or default_out(config),
+            observer=observer,
+            idle_s=seconds(idle, "--idle") if keep_serving else 0.0,
+            anyway=anyway,
+        )
     _show_results(RunFolder.open(made), as_json=as_json)
 
 
@@ -70,7 +93,7 @@ def compare(
 
 
 def status(run: Run, as_json: Json = False) -> None:
-    """Say how far a run is and what became of each request."""
+    """Say how far a run is and what became of each request; exit code 3: one is overdue."""
     from experiments.runs.folder import RunFolder
     from experiments.runs.inspection import overview
 
@@ -78,7 +101,10 @@ def status(run: Run, as_json: Json = False) -> None:
     if as_json:
         print_json(found.to_json())
     else:
-        typer.echo("\n".join(found.lines()))
+        for line in found.lines():
+            typer.secho(line, fg=typer.colors.RED if line.startswith("OVERDUE") else None)
+    if found.is_overdue:
+        raise typer.Exit(OVERDUE)
 
 
 def verify(run: Run, as_json: Json = False) -> None:

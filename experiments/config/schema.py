@@ -34,8 +34,10 @@ __all__ = [
     "EngineConfig",
     "GuardConfig",
     "HistoryConfig",
+    "LedgerConfig",
     "MarkerConfig",
     "ModelConfig",
+    "PromiseConfig",
     "RecoveryConfig",
     "RequestConfig",
     "StartConfig",
@@ -319,6 +321,24 @@ class TrackConfig(Table):
     )
 
 
+class PromiseConfig(Table):
+    """By when a request must be fulfilled."""
+
+    due_days: float = Field(
+        default=30.0,
+        gt=0,
+        description="the days until a request is due; a month, Art. 12(3) GDPR",
+    )
+
+
+class LedgerConfig(Table):
+    """Where the ledger's signed heads are kept beside the run folder."""
+
+    anchor: str | None = Field(
+        default=None, description="a file elsewhere that gets a line with every signed head"
+    )
+
+
 class Config(Table):
     """All settings of one experiment."""
 
@@ -347,6 +367,8 @@ class Config(Table):
     history: HistoryConfig = HistoryConfig()
     guard: GuardConfig = GuardConfig()
     track: TrackConfig = TrackConfig()
+    promise: PromiseConfig = PromiseConfig()
+    ledger: LedgerConfig = LedgerConfig()
 
     @model_validator(mode="after")
     def _requests_make_sense(self) -> Config:

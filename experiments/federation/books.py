@@ -46,7 +46,6 @@ from unlearning.evaluation.metrics import array_distance
 from unlearning.evaluation.scorecard import membership_null_se, score
 from unlearning.packing import pack
 from unlearning.records.files import write_atomically
-from unlearning.records.ledger import Ledger
 
 __all__ = ["Books"]
 
@@ -92,7 +91,7 @@ class Books:
         tell: Observer,
         command: str,
     ) -> None:
-        self.folder, self.ledger = folder, Ledger(folder.ledger)
+        self.folder, self.ledger = folder, folder.open_ledger()
         self._config, self._task, self._kind, self._tell = config, task, kind, tell
         self._parties: list[Party] = []
         self._entries: dict[tuple[int, bool], _Entry] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +56,8 @@ __all__ = ["Conductor"]
 
 log = logging.getLogger("fedunlearn")
 
+_LOOK_S = 0.5  # between two looks at the ledger of a run that stays to serve
+
 
 @dataclass(frozen=True)
 class _Learned:
@@ -87,6 +90,8 @@ class Conductor:
         This is federation number ``share[0]`` of ``share[1]``, for the progress.
     glances : bool
         Whether to measure after every round, for a timeline.
+    idle_s : float
+        How long a run waits for requests after its rounds, counted from the last it served.
     """
 
     def __init__(
@@ -100,7 +105,9 @@ class Conductor:
         *,
         share: tuple[int, int] = (0, 1),
         glances: bool = True,
+        idle_s: float = 0.0,
     ) -> None:
+        self._idle_s = idle_s
         self._site = Site(config, task, folder, stop)
         self._config, self._task, self._glances = config, task, glances
         self._ledger = ledger
@@ -164,6 +171,7 @@ class Conductor:
             arrays, rounds = self._take_up(saved, federation, lookout)
         federation.save, federation.settle = save, kept.settle
         arrays = self._start(strategy, grid, federation, arrays, rounds)
+        arrays = self._keep_serving(strategy, grid, federation, arrays)
         yield from originals
         yield from () if self._task.tasks else said
         served = self._served()
@@ -315,6 +323,21 @@ class Conductor:
             ),
             judge.tally(outputs),
         )
+
+    def _keep_serving(
+        self, strategy: UnlearningStrategy, grid: Grid, federation: Federation, arrays: Arrays
+    ) -> Arrays:
+        """Serve what comes after the last round, until nothing has come for so long."""
+        last = time.monotonic()
+        while time.monotonic() - last < self._idle_s:
+            if self._site.stop():
+                raise InterruptedError
+            if any(r.id not in federation.failed for r in self._ledger.due(federation.completed)):
+                arrays = self._start(strategy, grid, federation, arrays, 0)
+                last = time.monotonic()
+            else:
+                time.sleep(_LOOK_S)
+        return arrays
 
     def _checkpoints(self, federation: Federation, home: Path) -> Checkpoints:
         """Return where moments of this seed are kept; nowhere without a run folder."""

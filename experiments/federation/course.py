@@ -20,6 +20,7 @@ from experiments.federation.answers import answers
 from experiments.federation.books import Books
 from experiments.federation.checkpoint import Outcome, Outcomes
 from experiments.federation.conduct import Conductor
+from experiments.federation.estimate import Sizes
 from experiments.federation.founding import keepsakes, starting_model
 from experiments.federation.guard import check_fits
 from experiments.federation.party import Failure, Party, in_words
@@ -64,6 +65,8 @@ class Course:
         Strategies that someone asked for by name: where such a one cannot serve, it has failed.
     command : str
         What the report calls the words that made it; default: this process's command line.
+    idle_s : float
+        How long a run stays after its rounds and waits for requests.
     """
 
     config: Config
@@ -74,6 +77,7 @@ class Course:
     lenient: bool = False
     asked: tuple[str, ...] = ()
     command: str = field(default_factory=command_line)
+    idle_s: float = 0.0
 
     @classmethod
     def of_run(cls, config: Config, observer: Observer) -> Course:
@@ -163,6 +167,12 @@ class Course:
         if self.config.start.model is not None:
             strategy.check_foreign()
 
+    def sizes(self) -> Sizes:
+        """Return what the course will take up, worked out from its config."""
+        made = [one for one in map(self._made, self.names) if not isinstance(one, Broken)]
+        needs = frozenset[str]().union(*(strategy.needs for strategy in made))
+        return Sizes.of(self.config, self.tasks[self.seeds[0]], needs)
+
     def claim(self, out: Path) -> RunFolder:
         """Make the run folder.
 
@@ -241,7 +251,14 @@ class Course:
             config, found = self.config.model_copy(update={"seed": seed}), self.tasks[seed]
             share = (number, len(self.seeds))
             conductor = Conductor(
-                config, found, books.folder, books.ledger, books.tick, stop, share=share
+                config,
+                found,
+                books.folder,
+                books.ledger,
+                books.tick,
+                stop,
+                share=share,
+                idle_s=self.idle_s,
             )
             kept = self._kept(books.folder, seed)
             known = kept.load()

@@ -23,6 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 from experiments.config.loading import Config, load
 from experiments.federation.books import Books
 from experiments.federation.course import Course
+from experiments.federation.estimate import check_room
 from experiments.federation.preflight import check_working_directory
 from experiments.federation.quiet import quiet
 from experiments.runs.folder import COMPARE, RunFolder
@@ -38,17 +39,28 @@ __all__ = ["compare", "conduct", "on_ray", "ray_starts", "resume", "run"]
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
 
-def run(config: Config, out: Path, *, observer: Observer, command: str | None = None) -> Path:
+def run(
+    config: Config,
+    out: Path,
+    *,
+    observer: Observer,
+    command: str | None = None,
+    idle_s: float = 0.0,
+    anyway: bool = False,
+) -> Path:
     """Learn, serve the configured and any arriving requests, recover; return the run folder.
 
-    ``command`` is what the report calls the words that made it, if not this process's own.
+    ``command`` is what the report calls the words that made it, if not this process's own;
+    ``idle_s`` how long the run stays after its rounds and waits for requests; ``anyway`` begins it
+    though the disk seems too small for its history.
 
     Raises
     ------
     FedUnlearnError
         If the config cannot work; nothing is written then.
     """
-    return conduct(_called(Course.of_run(config, observer), command), out)
+    course = replace(Course.of_run(config, observer), idle_s=idle_s)
+    return conduct(_called(course, command), out, anyway=anyway)
 
 
 def compare(
@@ -87,15 +99,18 @@ def compare(
     return conduct(_called(course, command), out)
 
 
-def conduct(course: Course, out: Path) -> Path:
+def conduct(course: Course, out: Path, *, anyway: bool = False) -> Path:
     """Check a course, carry it out on the grid of its config, and return the run folder.
 
     Raises
     ------
     FedUnlearnError
-        If the config cannot work; nothing is written then.
+        If the config cannot work, or the disk cannot hold its history (unless ``anyway``); nothing
+        is written then.
     """
     _check(course)
+    if not anyway:
+        check_room(course.sizes(), out)
     return _carried_out(course, course.begin(out), out)
 
 
@@ -132,7 +147,7 @@ def resume(
         If the federation cannot go on.
     """
     now = fingerprint(folder.config)
-    with Ledger(folder.ledger) as ledger:
+    with folder.open_ledger() as ledger:
         if _is_over(folder, intent, ledger):
             return None
         if now != intent.sha256 and not accept_change:

@@ -12,7 +12,6 @@ from experiments.runs.folder import COMPARE, RunFolder
 from experiments.runs.risks import residual_risks
 from unlearning.errors import FedUnlearnError, LedgerError, RequestError
 from unlearning.records.files import write_atomically
-from unlearning.records.ledger import Ledger
 from unlearning.records.receipt import Check, check, make, parse
 from unlearning.records.seal import canonical, fingerprint_of, read_public
 
@@ -72,7 +71,7 @@ def write(folder: RunFolder, request_id: str, out: Path) -> tuple[Path, Path]:
             f"{folder.path} is a comparison, in which many strategies answer one request; receipts "
             "are made of a folder of `fedunlearn run`"
         )
-    with Ledger(folder.ledger, readonly=True) as ledger:
+    with folder.open_ledger(readonly=True) as ledger:
         data = make(ledger, request_id, ledger.seal, datetime.now(UTC))
     out.mkdir(parents=True, exist_ok=True)
     paths = out / "receipt.json", out / "receipt.html"

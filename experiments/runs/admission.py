@@ -100,7 +100,7 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bo
             "requests; put it under [[requests]] in the config, or ask a folder of `fedunlearn run`"
         )
     rounds = folder.read_config().get("rounds")
-    with Ledger(folder.ledger) as ledger:
+    with folder.open_ledger() as ledger:
 
         def examine() -> None:
             if _is_known(request, ledger):
@@ -173,7 +173,8 @@ def release(folder: RunFolder, request_id: str, released_by: str) -> None:
             f"{folder.path} is a comparison; nothing is released there: raise the limit under "
             "[guard] and compare again"
         )
-    Ledger(folder.ledger).add(request_id, "released", released_by=released_by)
+    with folder.open_ledger() as ledger:
+        ledger.add(request_id, "released", released_by=released_by)
 
 
 def check_claim(request: Request, federation: FederationFacts, claim: Claim | None) -> None:

@@ -16,6 +16,7 @@ from experiments.runs.progress import Observer
 from experiments.runs.status import Status
 from unlearning.errors import ConfigError
 from unlearning.records.files import write_atomically
+from unlearning.records.ledger import DUE_DAYS, Ledger
 
 __all__ = ["FederationFacts", "RunFolder", "default_out", "differences"]
 
@@ -223,6 +224,23 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.config} cannot be read ({error})") from error
 
+    def open_ledger(self, *, readonly: bool = False) -> Ledger:
+        """Return the ledger, as the config has it: its anchor, and when requests are due.
+
+        Raises
+        ------
+        LedgerError
+            If it cannot be opened.
+        """
+        config = self.read_config()
+        anchor, days = _table(config, "ledger").get("anchor"), _table(config, "promise")
+        return Ledger(
+            self.ledger,
+            anchor=None if anchor is None else Path(str(anchor)).expanduser(),
+            due_days=float(str(days.get("due_days", DUE_DAYS))),
+            readonly=readonly,
+        )
+
     def write_federation(self, federation: FederationFacts) -> None:
         """Write who takes part; from then on requests can be checked."""
         write_atomically(self.federation, json.dumps(federation.to_json(), indent=1).encode())
@@ -292,6 +310,11 @@ def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list
         key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]
     ]
     return [f"{key} is {say(old, key)} there, {say(new, key)} here" for key in keys]
+
+
+def _table(config: Mapping[str, object], name: str) -> Mapping[str, object]:
+    found = config.get(name, {})
+    return found if isinstance(found, Mapping) else {}
 
 
 def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:

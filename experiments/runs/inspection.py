@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.runs.folder import RunFolder
+from experiments.runs.folder import RUN, RunFolder
 from experiments.runs.risks import residual_risks
 from experiments.runs.status import FINISHED, Status
 from unlearning.errors import ConfigError, FedUnlearnError, HistoryError
-from unlearning.records.ledger import Ledger
+from unlearning.records.states import FINAL
 
 if TYPE_CHECKING:
     from unlearning.records.history import History
@@ -39,6 +39,10 @@ class RequestState:
     verdicts : dict of str to str
         Beside the state: what the measures say by strategy, once there are results. Fulfilled is
         not yet forgotten.
+    due : str
+        By when it must be fulfilled, ISO 8601.
+    is_overdue : bool
+        Whether it is open after that.
     """
 
     id: str
@@ -48,13 +52,21 @@ class RequestState:
     reasons: dict[str, str] = field(default_factory=dict)
     risks: tuple[str, ...] = ()
     verdicts: dict[str, str] = field(default_factory=dict)
+    due: str = ""
+    is_overdue: bool = False
 
     def line(self, run: str = "RUN") -> str:
         """Return the request on one line, with what to do about it in this run folder."""
         fates = [f"{branch}: {event}" if branch else event for branch, event in self.states.items()]
         when = f" after round {self.at_round}" if self.at_round else ""
         said = f"request {self.id}: forget {self.text}{when}: {', '.join(fates)}"
-        for why in dict.fromkeys(self.reasons.values()):
+        if self.is_overdue:
+            said = f"OVERDUE since {self.due[:10]}: {said}"
+        elif self.due and self._is_open:
+            said += f"; due {self.due[:10]}"
+        held = {self.reasons[branch] for branch, event in self.states.items() if event == "held"}
+        said += "".join(f"; {why}" for why in sorted({*self.reasons.values()} - held))
+        for why in sorted(held):
             said += (
                 f"; held because {why}; the model before stays in force and the data stay out of "
                 f"training; let it go with `fedunlearn release {run} {self.id}`"
@@ -62,6 +74,10 @@ class RequestState:
         if self.verdicts:
             said += f"; measured: {self.verdict}"
         return "; but ".join([said, *self.risks])
+
+    @property
+    def _is_open(self) -> bool:
+        return any(event not in FINAL for event in self.states.values())
 
     @property
     def verdict(self) -> str:
@@ -115,8 +131,14 @@ class Overview:
         return [
             head,
             "; ".join(part for part in parts if part),
-            *(request.line(self.run) for request in self.requests),
+            # What is overdue comes first.
+            *(one.line(self.run) for one in sorted(self.requests, key=lambda r: not r.is_overdue)),
         ]
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a request is open after its due date."""
+        return any(request.is_overdue for request in self.requests)
 
 
 def overview(folder: RunFolder) -> Overview:
@@ -130,7 +152,9 @@ def overview(folder: RunFolder) -> Overview:
     states: list[RequestState] = []
     verdicts = _verdicts(folder)
     if folder.ledger.is_file():
-        with Ledger(folder.ledger, readonly=True) as ledger:
+        with folder.open_ledger(readonly=True) as ledger:
+            kind = folder.read_federation().kind if folder.federation.is_file() else RUN
+            overdue = {one.id for one in ledger.overdue()} if kind == RUN else set()
             for request in ledger.requests():
                 fates = {event.branch: event.event for event in ledger.events(request.id)}
                 if len(fates) > 1 and fates.get("") == "received":
@@ -139,17 +163,31 @@ def overview(folder: RunFolder) -> Overview:
                 why = {
                     event.branch: str(event.facts["reason"])
                     for event in ledger.events(request.id)
-                    if event.event == "held" and fates.get(event.branch) == "held"
+                    if event.event in ("held", "deletion-pending", "failed")
+                    and fates.get(event.branch) == event.event
                 }
                 risks = {
                     risk: None
                     for event in ledger.events(request.id)
-                    if event.event == "fulfilled"
+                    if event.event in ("fulfilled", "deletion-pending")
                     for risk in residual_risks(event.facts)
                 }
                 said = {name: fate for (id_, name), fate in verdicts.items() if id_ == request.id}
+                is_own = set(fates) == {""}  # in a comparison nobody waits for it
+                due = ledger.due_date(request.id).isoformat(timespec="seconds") if is_own else ""
+                late = is_own and request.id in overdue
                 states.append(
-                    RequestState(request.id, text, request.at_round, fates, why, tuple(risks), said)
+                    RequestState(
+                        request.id,
+                        text,
+                        request.at_round,
+                        fates,
+                        why,
+                        tuple(risks),
+                        said,
+                        due,
+                        late,
+                    )
                 )
     return Overview(str(folder.path), folder.read_status(), tuple(states))
 
@@ -202,7 +240,7 @@ def _check_ledger(folder: RunFolder) -> Findings:
     if not folder.ledger.is_file():
         return [], [f"{folder.ledger} is missing; restore it from a backup"]
     try:
-        with Ledger(folder.ledger, readonly=True) as ledger:
+        with folder.open_ledger(readonly=True) as ledger:
             ledger.verify(read_details(folder.path).ledger_head or None)
             events = len(ledger.events())
     except FedUnlearnError as error:

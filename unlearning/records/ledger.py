@@ -79,6 +79,8 @@ class Ledger:
         each on a branch of its own; requests are received once, for all branches.
     anchor : Path or None, default None
         A file elsewhere that gets a line with every signed head.
+    due_days : float, default 30
+        Days from its reception until a request must be fulfilled.
     readonly : bool, default False
         Only read: the file must exist and is not changed, not even brought up to this format.
 
@@ -94,16 +96,18 @@ class Ledger:
         *,
         branch: str = "",
         anchor: Path | None = None,
+        due_days: float = DUE_DAYS,
         readonly: bool = False,
     ) -> None:
         self._path = None if path is None else Path(path)
-        self._branch = branch
+        self._branch, self._due_days = branch, due_days
         self._book = Book(self._path, anchor, readonly)
 
     def on_branch(self, branch: str) -> Ledger:
         """Return a view of the same ledger that writes to another branch and judges by it."""
         view = Ledger.__new__(Ledger)
         view._path, view._branch, view._book = self._path, branch, self._book
+        view._due_days = self._due_days
         return view
 
     @property
@@ -122,7 +126,6 @@ class Ledger:
         self,
         request: Request,
         *,
-        due_days: float = DUE_DAYS,
         check: Callable[[], object] | None = None,
         **facts: object,
     ) -> bool:
@@ -132,8 +135,6 @@ class Ledger:
         ----------
         request : Request
             What is asked.
-        due_days : float
-            Days from now until it must be fulfilled.
         check : callable or None
             Called before anything is written, while no other process can write; what it raises
             leaves the ledger as it was.
@@ -150,7 +151,7 @@ class Ledger:
         LedgerError
             If the file cannot be written.
         """
-        due = (now() + timedelta(days=due_days)).isoformat(timespec="milliseconds")
+        due = (now() + timedelta(days=self._due_days)).isoformat(timespec="milliseconds")
         text = canonical({**facts, **request.to_json(), "due": due})
         with self._book.transaction():
             if check is not None:

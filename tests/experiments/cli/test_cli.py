@@ -193,7 +193,7 @@ def test_a_request_to_a_finished_run_waits_and_says_so(run):
     with run.tracked(silent):
         pass
     result = call("request", run.path, "--class", 7)
-    assert "the run has finished, so the request waits until it is resumed" in result.stdout
+    assert f"waiting: `fedunlearn resume {run.path}` serves it" in result.stdout
     assert len(Ledger(run.ledger).waiting()) == 1
 
 

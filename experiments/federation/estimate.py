@@ -1,0 +1,133 @@
+"""What a run will take up before it begins: bytes of history and messages, and room on the disk."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.config.loading import Config
+from experiments.config.registry import make
+from experiments.federation.founding import Site, found_federation
+from experiments.federation.quiet import quiet
+from experiments.federation.task import Scenario, Task, task
+from strategies.base import UnlearningStrategy
+from strategies.wire import to_record
+from unlearning.errors import ConfigError
+from unlearning.records.ledger import Ledger
+
+__all__ = ["Sizes", "check_room", "estimated"]
+
+_MEASURED = 3  # rounds
+
+_WIDTH = {"float32": 1.0, "float16": 0.5}  # of a stored update, beside one of float32
+_SLACK = 1.1  # index, checkpoints, file systems round up
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes, worked out from the config.
+
+    Parameters
+    ----------
+    model : int
+        One model.
+    round_history : int
+        What one round adds to the history.
+    history : int
+        The history of all rounds at one seed; a fork for a rewritten one shares its files.
+    round_messages : int
+        Models and updates sent in one round, both ways.
+    clients_per_round : int
+        Clients that train in a round.
+    """
+
+    model: int
+    round_history: int
+    history: int
+    round_messages: int
+    clients_per_round: int
+
+    @classmethod
+    def of(cls, config: Config, task: Task, needs: Collection[str]) -> Sizes:
+        """Return the sizes of a run whose strategies need some columns of the history."""
+        model = sum(array.nbytes for array in task.initial().values())
+        per_round = max(1, round(config.train.fraction * len(task.clients)))
+        kept = model if "globals" in needs else 0
+        if "updates" in needs:
+            kept += round(per_round * model * _WIDTH[config.history.dtype])
+        rounds = -(-config.rounds // config.history.interval) + config.recovery_rounds
+        once = model * (1 + (len(task.clients) if "contributions" in needs else 0))
+        return cls(model, kept, kept * rounds + once, 2 * per_round * model, per_round)
+
+
+def check_room(sizes: Sizes, out: Path) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises
+    ------
+    ConfigError
+        Saying what is needed and what is free.
+    """
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    free, needed = shutil.disk_usage(place).free, round(_SLACK * sizes.history)
+    if needed > free:
+        raise ConfigError(
+            f"the history will take about {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} "
+            "GB free; set history.interval or history.dtype, choose another --out, or say --anyway"
+        )
+
+
+def estimated(config: Config, strategies: Sequence[str] | None = None) -> dict[str, int | float]:
+    """Return what a run will take: sizes from its config, time from three rounds in this process.
+
+    Parameters
+    ----------
+    config : Config
+        All settings.
+    strategies : sequence of str, optional
+        Aliases or ``module:Class``; default: that of the config.
+
+    Returns
+    -------
+    dict
+        Bytes, rounds and seconds by name. On Ray the rounds are shared by ``engine.workers``
+        processes and each message costs a few milliseconds more. Unlearning is not in it.
+    """
+    from experiments.federation.grids import LocalGrid
+    from experiments.federation.participants import client_app
+
+    made = [make(name, config.options_for(name)) for name in strategies or (config.strategy,)]
+    found = task(Scenario.of(config, config.seed))
+    sizes = Sizes.of(config, found, frozenset[str]().union(*(one.needs for one in made)))
+    with tempfile.TemporaryDirectory(prefix="fedunlearn-") as place:
+        site = Site(config, found, Path(place), lambda: False)
+        grid = LocalGrid(client_app, len(found.clients))
+        federation = found_federation(site, grid, made, Path(place) / "homes", Ledger())
+        learner = UnlearningStrategy()
+        learner.join(federation)
+        begun = time.perf_counter()
+        with quiet("flwr"):
+            learner.start(grid, to_record(found.initial()), _MEASURED, federation.timeout_s)
+        round_s = (time.perf_counter() - begun) / _MEASURED
+        federation.history.close()
+    rounds = config.rounds + config.recovery_rounds
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "model_bytes": sizes.model,
+        "history_bytes_per_round": sizes.round_history,
+        "history_bytes": sizes.history,
+        "message_bytes_per_round": sizes.round_messages,
+        "messages_per_round": 2 * sizes.clients_per_round,
+        "rounds": rounds,
+        "seconds_per_round": round(round_s, 4),
+        "seconds_of_learning": round(round_s * rounds, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+    }
