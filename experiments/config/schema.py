@@ -78,6 +78,17 @@ class DataConfig(OpenTable):
     tasks_per_client: Positive | None = Field(
         default=None, description="how many of the data set's tasks a client holds, all if left out"
     )
+    shape: Ids = Field(default=(), description="remote data: the shape of one example")
+    classes: Positive | None = Field(default=None, description="remote data: the number of labels")
+    members: Ids = Field(
+        default=(), description="remote data: the ids of the clients, 0 to clients - 1 if left out"
+    )
+    rows: Ids = Field(
+        default=(), description="remote data: training examples of the members, as far as known"
+    )
+    test: str | None = Field(
+        default=None, description="remote data: an .npz with x and y that the server tests with"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from experiments.config.loading import import_object
 from experiments.data.dataset import Dataset, Integers, labels_of, scaled, split
 from unlearning.errors import ConfigError, unknown
 
-__all__ = ["from_file", "from_function"]
+__all__ = ["examples", "from_file", "from_function", "labels", "plain_arrays"]
 
 _ARRAYS = ("x", "y", "x_test", "y_test", "client")
 _HOW = "write it with numpy.savez(path, x=..., y=...)"
@@ -44,7 +44,7 @@ def from_file(path: Path) -> Dataset:
         If it cannot be read, has an array of another name, or the arrays make no data set.
     """
     where = f"data.name: {str(path)!r}"
-    arrays = _plain_arrays(path, where)
+    arrays = plain_arrays(path, where)
     if missing := {"x", "y"} - arrays.keys():
         raise ConfigError(
             f"{where} has no array {sorted(missing)[0]!r} (it has "
@@ -60,22 +60,23 @@ def from_file(path: Path) -> Dataset:
         raise ConfigError(
             f"{where} has {given[0]} without {other}; give both, or neither to set a fifth aside"
         )
-    x = _examples(arrays["x"], f"{where}, array 'x'")
-    y = _labels(arrays["y"], f"{where}, array 'y'")
+    x = examples(arrays["x"], f"{where}, array 'x'")
+    y = labels(arrays["y"], f"{where}, array 'y'")
     owner = _owners(arrays["client"], f"{where}, array 'client'") if "client" in arrays else None
     if len(x) != len(y) or (owner is not None and len(owner) != len(y)):
         counts = {key: len(arrays[key]) for key in ("x", "y", "client") if key in arrays}
         raise ConfigError(f"{where} has arrays of lengths {counts}; make them equal")
     if not given:
         return split(x, y, owner)
-    test_x = _examples(arrays["x_test"], f"{where}, array 'x_test'")
-    test_y = _labels(arrays["y_test"], f"{where}, array 'y_test'")
+    test_x = examples(arrays["x_test"], f"{where}, array 'x_test'")
+    test_y = labels(arrays["y_test"], f"{where}, array 'y_test'")
     _check_scales(x, test_x, where, ("x", "x_test"))
     num_classes = int(max(y.max(initial=-1), test_y.max(initial=-1))) + 1
     return Dataset(scaled(x), y, scaled(test_x), test_y, num_classes=num_classes, owner=owner)
 
 
-def _plain_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
+def plain_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz``; ConfigError, which begins with ``where``, if it is none."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
@@ -134,8 +135,8 @@ def _arguments(function: Any, root: str | None, where: str) -> dict[str, str | N
 
 def _converted(found: Dataset, where: str) -> Dataset:
     """Return a user's data set with every array of the type that it should have."""
-    train_x = _examples(found.train_x, f"{where}, train_x")
-    test_x = _examples(found.test_x, f"{where}, test_x")
+    train_x = examples(found.train_x, f"{where}, train_x")
+    test_x = examples(found.test_x, f"{where}, test_x")
     _check_scales(train_x, test_x, where, ("train_x", "test_x"))
     try:
         num_classes = operator.index(found.num_classes)
@@ -145,7 +146,7 @@ def _converted(found: Dataset, where: str) -> Dataset:
         ) from error
     changes: dict[str, Any] = {"train_x": scaled(train_x), "test_x": scaled(test_x)}
     for name in ("train_y", "test_y"):
-        changes[name] = _labels(getattr(found, name), f"{where}, {name}")
+        changes[name] = labels(getattr(found, name), f"{where}, {name}")
     if found.owner is not None:
         changes["owner"] = _owners(found.owner, f"{where}, owner")
     if found.tasks:
@@ -187,7 +188,7 @@ def _kind(found: NDArray[Any]) -> str:
     return f"{kind}, such as {str(found.flat[0])[:40]!r}" if found.size else kind
 
 
-def _examples(value: Any, what: str) -> NDArray[Any]:
+def examples(value: Any, what: str) -> NDArray[Any]:
     """Return examples, (n, d) or (n, C, H, W); grey images (n, H, W) get a channel."""
     found = _array(value, what)
     if found.ndim == 0:
@@ -195,7 +196,8 @@ def _examples(value: Any, what: str) -> NDArray[Any]:
     return found[:, None] if found.ndim == 3 else found
 
 
-def _labels(value: Any, what: str) -> Integers:
+def labels(value: Any, what: str) -> Integers:
+    """Return labels as int64, shape (n,); ConfigError if they are none."""
     found = _array(value, what)
     try:
         return labels_of(found)

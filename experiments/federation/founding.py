@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def found_federation(
     config, task, folder = site.config, site.task, site.folder
     needs = frozenset[str]().union(*(strategy.needs for strategy in strategies))
     client_config: dict[str, Scalar] = {
-        Wire.SCENARIO: task.scenario.to_json(),
+        Wire.SCENARIO: task.scenario.for_sites().to_json(),
         Wire.DEVICE: config.device,
         Wire.HOME: str(home.absolute()),
         Wire.TIMEOUT: config.engine.timeout_s,
@@ -100,13 +100,17 @@ def found_federation(
         grid,
         len(task.clients),
         {**client_config, Wire.COMMIT: config.guard.commitment},
-        registered=task.facts().clients,
+        registered=None if task.remote else task.facts().clients,
         quorum=config.engine.min_replies,
         cap=config.guard.count_cap,
         timeout_s=min(config.engine.timeout_s, _JOIN_S),
         window=site.window,
         stop=site.stop,
     )
+    if task.remote:
+        task.told(roster.declared)
+        if folder is not None:
+            folder.write_federation(replace(folder.read_federation(), clients=task.facts().clients))
     if roster.commitments and folder is not None:
         folder.write_commitments({k: c.root for k, c in roster.commitments.items()})
     return Federation(

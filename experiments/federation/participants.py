@@ -18,8 +18,10 @@ from torch import nn
 from clients.app import make_client_app
 from clients.participant import Holdings, Participant
 from clients.steps import Shard
-from experiments.federation.task import forget_tasks, task
+from experiments.data.sites import pin, pinned, read_site, split_rows
+from experiments.federation.task import ClientData, forget_tasks, task
 from experiments.models import networks as models
+from unlearning.errors import ConfigError
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.memory import ClientMemory
 
@@ -42,8 +44,26 @@ def _holdings(scenario: str, device: str, client: int) -> Holdings:
 
     Where a frozen trunk reads the examples for the model, the client holds what it reads.
     """
-    place = models.device(device)
     found = task(scenario).client(client)
+    return _held(scenario, device, client, found)
+
+
+@lru_cache(maxsize=64)
+def _site_holdings(
+    scenario: str, device: str, client: int, source: str, label: str | None, home: str
+) -> Holdings:
+    """Return what a site holds of its own: it reads its file and nothing else."""
+    made = task(scenario)
+    chosen = made.scenario.data
+    found = read_site(source, made.input_shape, made.num_classes, label)
+    pin(Path(home), found, made.scenario.data_seed, chosen.held_out)
+    train, kept_back = split_rows(len(found.y), made.scenario.data_seed, client, chosen.held_out)
+    own = ClientData(found.x[train], found.y[train], found.x[kept_back], found.y[kept_back])
+    return _held(scenario, device, client, own)
+
+
+def _held(scenario: str, device: str, client: int, found: ClientData) -> Holdings:
+    place = models.device(device)
     labels = (found.train_y, found.held_y)
     if task(scenario).tasks:
         labels = task(scenario).task_labels(client)
@@ -65,8 +85,32 @@ def _of_node(context: Context, config: dict[str, Scalar]) -> Participant:
     """Return the participant of a node."""
     scenario, device = str(config[Wire.SCENARIO]), str(config.get(Wire.DEVICE, "auto"))
     client = int(str(context.node_config["partition-id"]))
+    if task(scenario).remote:
+        return _site(context, client, scenario, device)
     home = context.node_config.get("home") or config.get(Wire.HOME)
     return participant(client, scenario, device, Path(str(home)) if home else None)
+
+
+def _site(context: Context, client: int, scenario: str, device: str) -> Participant:
+    """Return a site's participant: data and home are the site's own settings, never the server's.
+
+    Raises
+    ------
+    ConfigError
+        If the site's settings name no data or no home.
+    """
+    own = {key: str(value) for key, value in context.node_config.items()}
+    for key in ("data", "home"):
+        if not own.get(key):
+            raise ConfigError(
+                f"this site's node config names no {key!r}, and the federation's data are the "
+                f"sites' own; start it with `fedunlearn site start`, or --node-config '{key}=...'"
+            )
+    home, label = Path(own["home"]), own.get("label") or None
+    holdings = _site_holdings(scenario, device, client, own["data"], label, own["home"])
+    known = pinned(home)
+    epoch = 1 if known is None else known.epoch
+    return Participant(client, holdings, ClientMemory(home / f"epoch-{epoch}", client))
 
 
 def participant(client: int, scenario: str, device: str, home: Path | None) -> Participant:
@@ -76,7 +120,7 @@ def participant(client: int, scenario: str, device: str, home: Path | None) -> P
 
 def forget_built() -> None:
     """Drop the tasks, data and models that this process keeps: what they are made of may change."""
-    for kept in (_holdings, _workbench):
+    for kept in (_holdings, _site_holdings, _workbench):
         kept.cache_clear()
     forget_tasks()
 

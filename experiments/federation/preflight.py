@@ -52,7 +52,7 @@ def check(config: Config, task: Task) -> None:
     if config.engine.ray_address is None:  # another machine's devices are not known here
         models.device(config.device)
     _check_owners(config, task)
-    if ":" in config.model.name and task.array_model is None:
+    if ":" in config.model.name and task.array_model is None and not task.remote:
         _check_seed(config, task)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
@@ -84,7 +84,7 @@ def check_working_directory() -> None:
 def _check_owners(config: Config, task: Task) -> None:
     """Refuse a column of owners that would be passed over because no partitioner was named."""
     chosen = task.scenario.data
-    if "partitioner" in config.data.model_fields_set or ":" not in chosen.name:
+    if task.remote or "partitioner" in config.data.model_fields_set or ":" not in chosen.name:
         return
     found = data.load(
         chosen.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,15 @@ class Scenario:
         elif config.data.name.startswith("npz:"):
             path = Path(config.data.name.removeprefix("npz:")).expanduser().absolute()
             changes["name"] = f"npz:{path}"
+        if config.data.test is not None:
+            changes["test"] = str(Path(config.data.test).expanduser().absolute())
         placed = config.data.model_copy(update=changes)
         chosen = config.seed if seed is None else seed
         return Scenario(chosen, placed, _with_absolute_file(config.model), config.marker)
+
+    def for_sites(self) -> Scenario:
+        """Return what goes to the sites: no path of the server's own files."""
+        return replace(self, data=self.data.model_copy(update={"test": None, "rows": ()}))
 
     def to_json(self) -> str:
         """Return one line that :meth:`from_json` reads; equal scenarios give equal text."""

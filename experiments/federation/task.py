@@ -19,7 +19,7 @@ from clients.multitask import NONE, MultiTask
 from experiments.config.schema import Config
 from experiments.data import datasets as data
 from experiments.data import markers
-from experiments.data.partition import partition
+from experiments.data.sites import REMOTE
 from experiments.federation.examples import (
     ClientData,
     Examples,
@@ -27,6 +27,7 @@ from experiments.federation.examples import (
     TriggeredExamples,
 )
 from experiments.federation.scenario import Scenario
+from experiments.federation.sources import declared, shared_out
 from experiments.models import networks as models
 from experiments.models.trunk import Trunk
 from experiments.runs import admission
@@ -52,7 +53,6 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 _TRAIN, _HELD_OUT = 0, 1  # last part of the address of a marker's randomness
-_PUBLIC = 3  # last part of the address of the draw that sets public examples aside
 _CHUNK = 1024  # examples per forward pass
 
 
@@ -95,26 +95,13 @@ class Task:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         chosen = scenario.data
-        self._data = data.load(
-            chosen.name,
-            chosen.root,
-            limit=chosen.limit,
-            test_limit=chosen.test_limit,
-            download=chosen.download,
+        self.remote = chosen.name == REMOTE
+        sources = (
+            declared(chosen, scenario.marker)
+            if self.remote
+            else shared_out(chosen, scenario.data_seed)
         )
-        self._public, shared = _set_aside(
-            len(self._data.train_y), chosen.public, scenario.data_seed
-        )
-        owner = self._data.owner
-        self._partition = partition(
-            self._data.train_y[shared],
-            None if owner is None else owner[shared],
-            chosen.clients,
-            chosen.partitioner,
-            chosen.params,
-            scenario.data_seed,
-            chosen.held_out,
-        ).among(shared)
+        self._data, self._public, self._partition = sources.data, sources.public, sources.shares
         takes = bool(self._data.tasks) and models.takes_tasks(scenario.model.name)
         self.tasks: dict[str, int] = dict(self._data.tasks) if takes else {}
         if chosen.tasks_per_client and not self.tasks:
@@ -141,6 +128,8 @@ class Task:
         self._workbench = None if self.array_model else self.fresh_model(scenario.seed)
         self._marked = self._plant()
         self._labels = {client: self.client(client).train_y for client in self.clients}
+        known = chosen.rows or [0] * len(self.clients)  # sites say how many when they join
+        self._told = dict(zip(chosen.members or self.clients, known, strict=True))
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -266,6 +255,8 @@ class Task:
             admission.check(request, self.facts(), ledger)
             ledger.receive(request)
             gone = gone | request
+            if self.remote:  # who holds what is not known here
+                continue
             self._check_tasks(request, gone)
             if not request.tasks and not len(self.forget_set(request).y):
                 raise RequestError(f"{request.describe()}: no client holds such an example")
@@ -290,11 +281,19 @@ class Task:
     def facts(self) -> FederationFacts:
         """Return who takes part and what can be forgotten."""
         return FederationFacts(
-            clients={client: len(labels) for client, labels in self._labels.items()},
+            clients=(
+                dict(sorted(self._told.items()))
+                if self.remote
+                else {client: len(labels) for client, labels in self._labels.items()}
+            ),
             classes=tuple(range(self.num_classes)),
             tasks=tuple(self.tasks),
             holders=self.holders(),
         )
+
+    def told(self, sizes: Mapping[int, int]) -> None:
+        """Take in how many training examples the sites say that they hold, by client."""
+        self._told |= dict(sizes)
 
     def holders(self) -> dict[str, tuple[int, ...]]:
         """Return the clients that hold training examples of every task."""
@@ -486,18 +485,3 @@ def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def _at(omission: Omission, count: int) -> NDArray[np.bool_]:
     """Return which of ``count`` positions an omission names one by one."""
     return np.isin(np.arange(count), sorted(omission.samples))
-
-
-def _set_aside(size: int, share: float, seed: int) -> tuple[Integers, Integers]:
-    """Return which of ``size`` training examples are public, and which the clients share.
-
-    The draw looks at no label: the server knows none.
-    """
-    count = round(share * size)
-    if share and not 0 < count < size:
-        raise ConfigError(
-            f"data.public = {share} sets aside {count} of {size} training examples; choose a share "
-            "that leaves some for the server and some for the clients"
-        )
-    order = np.random.default_rng([seed, 0, 0, _PUBLIC]).permutation(size)
-    return np.sort(order[:count]), np.sort(order[count:])

@@ -1,0 +1,1 @@
+"""A federation of real processes: keys, certificates, sites with their own data, their wishes."""
