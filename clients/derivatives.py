@@ -14,6 +14,7 @@ from clients.training import Loss, loss_of
 from unlearning.arrays import Arrays
 
 __all__ = [
+    "gauss_newton_diagonal",
     "mean_gradient",
     "mean_loss",
     "mean_squared_gradient",
@@ -74,7 +75,40 @@ def mean_loss(model: nn.Module, shard: Shard) -> float:
     return float(torch.stack(parts).sum()) / len(shard)
 
 
-def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Tensor]:
+def gauss_newton_diagonal(model: nn.Module, shard: Shard) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the diagonal of the Gauss-Newton matrix of the mean cross-entropy over a shard.
+
+    It is the mean over examples of ``sum_c p_c (d log p_c / dw)^2``: no label is read.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A classifier, used in evaluation mode.
+    shard : Shard
+        At least one example.
+
+    Returns
+    -------
+    tuple
+        By name as in :func:`clients.state.parameters_of`; the number of classes.
+    """
+    model.eval()
+    with torch.inference_mode():
+        chances = torch.cat([model(c.features).softmax(1) for c in _chunks(shard)])
+    classes = chances.shape[1]
+    total: dict[str, torch.Tensor] = {}
+    for label in range(classes):
+        labels = torch.full_like(shard.labels, label)
+        chance = chances[:, label].clone()
+        found = mean_squared_gradient(model, Shard(shard.features, labels), chance)
+        for name, value in found.items():
+            total[name] = total[name] + value if name in total else value
+    return total, classes
+
+
+def mean_squared_gradient(
+    model: nn.Module, shard: Shard, counts: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
     """Return the mean over examples of the squared gradient of the loss, entry by entry.
 
     Where that is -log p(y | x), it is the diagonal of the empirical Fisher matrix: ``y`` is the
@@ -86,6 +120,8 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
         Used in evaluation mode.
     shard : Shard
         At least one example.
+    counts : torch.Tensor or None
+        How much each example's square counts; None: 1 each.
 
     Returns
     -------
@@ -113,9 +149,11 @@ def mean_squared_gradient(model: nn.Module, shard: Shard) -> dict[str, torch.Ten
     single = vmap(grad(loss), in_dims=(None, 0, 0))
     totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
     size = max(1, min(_CHUNK, _GRADIENT_VALUES // max(1, sum(w.numel() for w in weights.values()))))
-    for chunk in _chunks(shard, size):
+    shares = torch.ones(len(shard), device=shard.labels.device) if counts is None else counts
+    for chunk, share in zip(_chunks(shard, size), torch.split(shares, size), strict=True):
         for name, g in single(weights, chunk.features, chunk.labels).items():
-            totals[name] += g.square().sum(0, dtype=torch.float64)
+            squares = g.square() if counts is None else torch.einsum("n,n...->n...", share, g * g)
+            totals[name] += squares.sum(0, dtype=torch.float64)
     return {
         name: (totals[own[id(w)]] / len(shard)).to(w.dtype)
         for name, w in parameters_of(asked).items()

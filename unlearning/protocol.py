@@ -13,7 +13,7 @@ from typing import TypeVar
 from unlearning.arrays import Arrays
 from unlearning.weighing import Examples
 
-__all__ = ["MASK", "Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
+__all__ = ["FREE", "MASK", "Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
 
 Part = TypeVar("Part")
 
@@ -21,6 +21,7 @@ Scalar = bool | int | float | str
 Settings = Mapping[str, Scalar]
 
 MASK = "mask/"  # prefix of extras that say which entries of an array's first axis may be non-zero
+FREE = "free/"  # prefix of extras that say which entries of an array are trained
 
 
 class Wire:
