@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from experiments.audit.controls import Controls, Gallery, read
 from experiments.audit.jobs import Prepared
@@ -30,6 +29,7 @@ from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from unlearning.errors import FedUnlearnError
 from unlearning.evaluation.catalogue import metrics_by_id
 from unlearning.evaluation.costs import earned_speedup
+from unlearning.evaluation.ranks import roc_points
 from unlearning.evaluation.scorecard import Verdict, summarise
 from unlearning.evaluation.statistics import holm, summarise_differences, tost, verdict
 
@@ -234,7 +234,7 @@ def _roc(line: _Line, controls: Controls) -> Roc:
     lira = line.sides.lira
     if lira is None:
         raise ValueError(f"{line.name} has too few models for a ROC curve")
-    false_rates, true_rates, _ = roc_curve(lira.truths, lira.scores)
+    false_rates, true_rates = roc_points(lira.truths, lira.scores)
     at = np.linspace(0, 1, _POINTS)
     low, high = controls.spread("M3") or (0.5, 0.5)
     return Roc(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data.dataset import Dataset, ranged, scaled, split
+from unlearning.errors import ConfigError
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -13,11 +17,29 @@ Integers = NDArray[np.int64]
 _PAIRINGS = 3  # how often an image stands on each side of a pair
 
 
+def _rows(name: str, heading: int = 0) -> NDArray[np.float64]:
+    """Return a table that lies in scikit-learn's package, its last column the label.
+
+    scikit-learn is found, not imported: every worker reads its data, and the import takes a second.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed or keeps the table elsewhere.
+    """
+    found = importlib.util.find_spec("sklearn")
+    places = (found.submodule_search_locations if found else None) or []
+    for place in places:
+        path = Path(place) / "datasets" / "data" / name
+        if path.is_file():
+            return np.loadtxt(path, delimiter=",", skiprows=heading)
+    raise ConfigError(f"scikit-learn does not hold {name}; install the version that is declared")
+
+
 def read_digits(root: str | None, download: bool) -> Dataset:
     """Return scikit-learn's 1,797 handwritten digits, 8x8, split 80 to 20."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
+    rows = _rows("digits.csv.gz")
+    images, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
     return split(images.reshape(-1, 1, 8, 8) / 16.0, labels)
 
 
@@ -55,9 +77,8 @@ def read_breast_cancer(root: str | None, download: bool) -> Dataset:
 
     Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
     """
-    from sklearn.datasets import load_breast_cancer
-
-    return ranged(split(*load_breast_cancer(return_X_y=True)))
+    rows = _rows("breast_cancer.csv", heading=1)
+    return ranged(split(rows[:, :-1], rows[:, -1].astype(np.int64)))
 
 
 def read_wine(root: str | None, download: bool) -> Dataset:
@@ -65,6 +86,5 @@ def read_wine(root: str | None, download: bool) -> Dataset:
 
     Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
     """
-    from sklearn.datasets import load_wine
-
-    return ranged(split(*load_wine(return_X_y=True)))
+    rows = _rows("wine_data.csv", heading=1)
+    return ranged(split(rows[:, :-1], rows[:, -1].astype(np.int64)))

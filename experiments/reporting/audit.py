@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from experiments.reporting import pictures
 from experiments.reporting.run import Cell, interval, number
@@ -285,7 +284,9 @@ def _band(low: Any, high: Any) -> tuple[np.ndarray, ...] | None:
     areas: Sequence[Any] = (low, high)
     if not all(isinstance(area, int | float) and 0 < area < 1 for area in areas):
         return None
+    from scipy.special import ndtr, ndtri  # not scipy.stats, a second to import
+
     shares = np.linspace(0, 1, _BAND_POINTS)
     with np.errstate(invalid="ignore"):
-        ends = [norm.cdf(norm.ppf(shares) + np.sqrt(2) * norm.ppf(area)) for area in areas]
+        ends = [ndtr(ndtri(shares) + np.sqrt(2) * ndtri(area)) for area in areas]
     return (shares, *ends)

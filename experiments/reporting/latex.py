@@ -1,12 +1,11 @@
 r"""The report's tables for a paper: ``table.tex``, to be ``\input`` with booktabs and graphicx.
 
-Names are escaped by pandas, which writes the tables; numbers are set in mathematics, an interval
-below its mean.
+Names are escaped; numbers are set in mathematics, an interval below its mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from experiments.reporting.closeness import Differences
 from experiments.reporting.cost import WORK, Costs
@@ -18,6 +17,11 @@ __all__ = ["tables"]
 _SEEDS = "Mean over {seeds} training seeds, below it the 95\\,\\% interval."
 _ONE = "One training seed, so no interval."
 _DASH = "--"
+_SPECIAL = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash ",
+    "~": r"\textasciitilde ",
+    "^": r"\textasciicircum ",
+}
 _ACROSS = 4  # columns of numbers side by side; more are set below, as a table of their own
 # Never wider than the column it stands in, and never enlarged (needs graphicx, as pictures do).
 _FLOAT = r"""\begin{{table}}[tbp]
@@ -95,20 +99,35 @@ def _tabular(
     titles: Sequence[str],
     lines: Sequence[tuple[tuple[str, ...], Sequence[Cell]]],
 ) -> str:
-    import pandas as pd  # half a second that only a report pays
-
+    words = {place for place, title in enumerate(titles) if title == "Marker"}
     rows: list[list[str]] = []
     for given, cells in lines:
-        rows.append([*given, *map(_number, cells)])
+        numbers = [
+            _escaped(text) if place in words else text
+            for place, text in enumerate(map(_number, cells))
+        ]
+        rows.append([*map(_escaped, given), *numbers])
         if any(cell.low is not None for cell in cells):
             rows.append([*("" for _ in given), *map(_interval, cells)])
-    frame = pd.DataFrame(rows, columns=[*names, *titles])
-    words = [title for title in frame.columns if title in (*names, "Marker")]
-    styled = frame.style.hide(axis="index").format(escape="latex", subset=words)
-    made = styled.format_index(escape="latex", axis=1).to_latex(
-        hrules=True, column_format="l" * len(names) + "r" * len(titles)
-    )
-    return str(made).rstrip()
+    made = [
+        rf"\begin{{tabular}}{{{'l' * len(names)}{'r' * len(titles)}}}",
+        r"\toprule",
+        _row(map(_escaped, [*names, *titles])),
+        r"\midrule",
+        *map(_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(made)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _escaped(text: str) -> str:
+    """Return a name as LaTeX prints it."""
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
 def _number(cell: Cell) -> str:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from sklearn.metrics import roc_curve
 
 from unlearning.evaluation.metrics import example_losses
+from unlearning.evaluation.ranks import roc_points
 from unlearning.evaluation.scorecard import Outputs
 
 __all__ = ["AttackRoc", "attack_roc", "mean_found", "membership_roc", "null_band"]
@@ -78,7 +77,7 @@ def membership_roc(
     truth = np.concatenate([np.ones(members.size), np.zeros(others.size)])
     # Every threshold: a step read between two far ones would miss what lies on the line.
     scores = -np.concatenate([members, others])
-    alarms, found, _ = roc_curve(truth, scores, drop_intermediate=False)
+    alarms, found = roc_points(truth, scores)
     shares = _counts(others.size, most) / others.size
     at = np.searchsorted(alarms, shares + _ROUNDING, side="right") - 1
     return AttackRoc(
@@ -167,12 +166,16 @@ def _counts(non_members: int, most: int) -> NDArray[np.int64]:
 def _quantile(n: int, m: int, ranks: NDArray[np.int64], share: float) -> Floats:
     """Return the least x with P(X <= x) >= share, X members above the non-member of rank + 1.
 
-    P(X <= x) is the chance that of the best ``x + rank + 1`` scores at least ``rank + 1`` belong
-    to non-members: a hypergeometric tail, bisected for all ranks at once.
+    ``P(X = x) = C(x + r, r) C(n - x + m - r - 1, m - r - 1) / C(n + m, m)``: of all orders, those
+    with x members and r others in front, then that non-member, then the rest.
     """
-    low, high = np.zeros(len(ranks), np.int64), np.full(len(ranks), n, np.int64)
-    while (low < high).any():
-        middle = (low + high) // 2
-        reached = stats.hypergeom.sf(ranks, n + m, m, middle + ranks + 1) >= share
-        high, low = np.where(reached, middle, high), np.where(reached, low, middle + 1)
-    return low.astype(np.float64)
+    logs = np.concatenate([np.zeros(1), np.cumsum(np.log(np.arange(1, n + m + 1)))])
+    x = np.arange(n + 1)
+    whole = logs[n + m] - logs[m] - logs[n]
+    found = np.empty(len(ranks))
+    for place, r in enumerate(ranks):
+        front = logs[x + r] - logs[r] - logs[x]
+        rest = logs[n - x + m - r - 1] - logs[m - r - 1] - logs[n - x]
+        reached = np.cumsum(np.exp(front + rest - whole))
+        found[place] = np.searchsorted(reached, share - _ROUNDING)
+    return found

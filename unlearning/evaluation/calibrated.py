@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 __all__ = ["Scale", "calibrated", "scale"]
 
@@ -54,6 +53,8 @@ def scale(retrain_values: Sequence[float], original_values: Sequence[float]) -> 
     if gap == 0:
         return None
     if np.ptp(zeros) or np.ptp(ones):
+        from scipy import stats  # a second to import, which only its users pay
+
         p = stats.ttest_ind(ones, zeros, equal_var=False).pvalue
         if not p < 0.05:
             return None

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from unlearning.evaluation.entry import Remembered
+from unlearning.evaluation.ranks import auc
 
 __all__ = [
     "MAX_FALSE_ALARMS",
@@ -109,6 +108,8 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     ValueError
         If not ``0 <= hits <= trials`` with 1 or more trials.
     """
+    from scipy import stats  # a second to import, which only its users pay
+
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"{hits} of {trials}; need 0 <= hits <= trials and a trial")
     tail = (1 - confidence) / 2
@@ -136,6 +137,8 @@ def leave_one_out_alarms(values: Sequence[float], remembered: Remembered) -> lis
     ValueError
         If there are fewer than three values.
     """
+    from scipy import stats  # a second to import, which only its users pay
+
     numbers = np.asarray(values, dtype=np.float64) * (1 if remembered == "higher" else -1)
     if numbers.size < 3:
         raise ValueError(f"{numbers.size} values; need three or more")
@@ -150,6 +153,8 @@ def leave_one_out_alarms(values: Sequence[float], remembered: Remembered) -> lis
 
 def _dose_rank(means: Sequence[tuple[float, float]], sign: int) -> float | None:
     """Return Spearman's correlation of dose and mean; 0 where the metric never moves."""
+    from scipy import stats  # a second to import, which only its users pay
+
     if len(means) < _MIN_DOSES:
         return None
     doses, values = (np.array(column) for column in zip(*means, strict=True))
@@ -239,7 +244,7 @@ def validity_card(
     hits, rate = sum(raised), sum(raised) / nulls.size
     low, high = clopper_pearson(hits, nulls.size)
     truth = np.repeat([0, 1], [nulls.size, positives.size])
-    separation = float(roc_auc_score(truth, sign * np.concatenate([nulls, positives])))
+    separation = auc(truth, sign * np.concatenate([nulls, positives]))
     reasons = _reasons(low, rate, separation, rank, f"{hits} of {nulls.size}")
     return Card(
         metric=metric,

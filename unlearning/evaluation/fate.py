@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scipy import stats
-
 from unlearning.evaluation.scorecard import (
     MARGINS,
     Closeness,
@@ -118,6 +116,8 @@ def _answers_unseen(
     ours: Mapping[str, BySeed], theirs: Mapping[str, BySeed], unseen: Mapping[int, int]
 ) -> Fated | None:
     """Return the verdict on a model that still answers a class that it must not know."""
+    from scipy.special import bdtrc  # the binomial's upper tail; scipy.stats costs a second
+
     margin = MARGINS["forget_accuracy"]
     shares = {s: v for s, v in ours.get("forget_accuracy", {}).items() if v is not None}
     shares = {seed: value for seed, value in shares.items() if unseen.get(seed)}
@@ -125,7 +125,7 @@ def _answers_unseen(
     for seed, share in shares.items():
         allowed = min((base.get(seed) or 0.0) + margin, 1.0)
         right = round(share * unseen[seed])
-        if stats.binom.sf(right - 1, unseen[seed], allowed) >= _ALPHA:
+        if bdtrc(right - 1, unseen[seed], allowed) >= _ALPHA:
             return None
     if not shares:
         return None

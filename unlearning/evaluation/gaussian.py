@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from unlearning.evaluation.entry import Metric
 
 __all__ = ["METRICS", "GaussianScore", "alignments", "detectable_effect", "gaussian_score"]
+
+_NORMAL = NormalDist()
 
 METRICS = (
     Metric(
@@ -108,7 +110,7 @@ def gaussian_score(total: float, n: int) -> GaussianScore:
     if n < 1 or not math.isfinite(total):
         raise ValueError(f"sum {total} over {n} examples; need a finite sum over one or more")
     z = -total / math.sqrt(n)
-    return GaussianScore(z, float(stats.norm.sf(z)), n, detectable_effect(n))
+    return GaussianScore(z, _NORMAL.cdf(-z), n, detectable_effect(n))
 
 
 def detectable_effect(n: int, power: float = 0.8, alpha: float = 0.05) -> float:
@@ -121,4 +123,4 @@ def detectable_effect(n: int, power: float = 0.8, alpha: float = 0.05) -> float:
     """
     if n < 1 or not 0 < power < 1 or not 0 < alpha < 1:
         raise ValueError(f"n={n}, power={power}, alpha={alpha}; out of range")
-    return float((stats.norm.ppf(1 - alpha) + stats.norm.ppf(power)) / math.sqrt(n))
+    return (_NORMAL.inv_cdf(1 - alpha) + _NORMAL.inv_cdf(power)) / math.sqrt(n)

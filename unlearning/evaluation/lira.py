@@ -18,10 +18,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
-from sklearn.metrics import roc_curve
 
 from unlearning.evaluation.entry import Metric
+from unlearning.evaluation.ranks import mid_ranks, roc_points
 from unlearning.evaluation.signals import checked_sides
 
 __all__ = [
@@ -88,7 +87,7 @@ class Lira:
     scores : ndarray of shape (2 K n,)
         Log-likelihood ratios, the unlearned models' first, model by model.
     truths : ndarray of shape (2 K n,)
-        1 for scores of unlearned models, 0 for retrained: what ``roc_curve`` takes.
+        1 for scores of unlearned models, 0 for retrained: what ``roc_points`` takes.
     exploratory : bool
         Fewer than :data:`MIN_MODELS` models per side.
     phi_u, phi_r : ndarray of shape (K, n)
@@ -141,7 +140,7 @@ class Lira:
 def _auc_rows(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the AUC of every row, by ranks (Mann-Whitney); ties count half."""
     count, other = positive.shape[1], negative.shape[1]
-    ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    ranks = mid_ranks(np.concatenate([positive, negative], axis=1))
     wins = ranks[:, :count].sum(axis=1) - count * (count + 1) / 2
     return np.asarray(wins / (count * other), dtype=np.float64)
 
@@ -342,7 +341,7 @@ def tpr_at_fpr(scores: ArrayLike, truths: ArrayLike, rate: float) -> float:
             f"a false-positive rate of {rate:g} cannot be measured with {negatives} non-members; "
             f"the smallest is {smallest_rate(negatives):.3g}"
         )
-    false_rates, true_rates, _ = roc_curve(truth, values, drop_intermediate=False)
+    false_rates, true_rates = roc_points(truth, values)
     return float(true_rates[false_rates <= rate + 1e-12].max())
 
 

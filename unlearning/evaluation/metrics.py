@@ -21,10 +21,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import rel_entr
-from sklearn.metrics import roc_auc_score
 
 from unlearning.arrays import Array, combine_pairs, norm, parameters
+from unlearning.evaluation.ranks import auc
 
 __all__ = [
     "accuracy",
@@ -66,6 +65,12 @@ def _with_labels(
     if truth.min() < 0 or truth.max() >= rows.shape[1]:
         raise ValueError(f"labels reach from {truth.min()} to {truth.max()}, expected 0 to C-1")
     return rows, truth.astype(np.int64)
+
+
+def _relative_entropy(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``p ln(p / q)`` element by element; 0 where p is 0."""
+    ratio = np.divide(left, right, out=np.ones_like(left), where=left > 0)
+    return np.asarray(left * np.log(ratio), dtype=np.float64)
 
 
 def _same_shape(left: ArrayLike, right: ArrayLike) -> tuple[NDArray[np.float64], ...]:
@@ -185,7 +190,7 @@ def membership_auc(member_losses: ArrayLike, non_member_losses: ArrayLike) -> fl
     if not np.isfinite(scores).all():
         raise ValueError("losses hold NaN or infinity")
     truth = np.concatenate([np.ones(members.size), np.zeros(others.size)])
-    return float(roc_auc_score(truth, scores))
+    return auc(truth, scores)
 
 
 def auc_null_se(num_members: int, num_non_members: int) -> float:
@@ -309,7 +314,7 @@ def js_divergence(probabilities: ArrayLike, reference: ArrayLike) -> float:
     """
     left, right = _same_shape(probabilities, reference)
     middle = (left + right) / 2
-    rows = (rel_entr(left, middle) + rel_entr(right, middle)).sum(axis=1) / 2
+    rows = (_relative_entropy(left, middle) + _relative_entropy(right, middle)).sum(axis=1) / 2
     return float(np.mean(rows))
 
 

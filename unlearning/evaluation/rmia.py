@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 
 from unlearning.evaluation.entry import Metric
+from unlearning.evaluation.ranks import auc
 from unlearning.evaluation.signals import FLOOR
 
 __all__ = ["METRICS", "SCALINGS", "best_scaling", "likelihood_ratios", "rmia_auc", "rmia_scores"]
@@ -129,7 +129,7 @@ def rmia_auc(
     ratios = [likelihood_ratios(*part, scaling) for part in (members, non_members, population)]
     scores = np.concatenate([rmia_scores(part, ratios[2]) for part in ratios[:2]])
     truth = np.repeat([1, 0], [ratios[0].size, ratios[1].size])
-    return float(roc_auc_score(truth, scores))
+    return auc(truth, scores)
 
 
 def best_scaling(

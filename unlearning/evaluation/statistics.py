@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from unlearning.evaluation.scorecard import Verdict, summarise
 
@@ -93,6 +92,8 @@ def _one_sided(numbers: NDArray[np.float64], bound: float) -> float:
 
     Not scipy's, which warns of lost precision where the differences are nearly equal.
     """
+    from scipy import stats  # a second to import, which only its users pay
+
     error = float(numbers.std(ddof=1)) / math.sqrt(numbers.size)
     return float(stats.t.sf((float(numbers.mean()) - bound) / error, numbers.size - 1))
 
@@ -104,6 +105,8 @@ def _all_equal(numbers: NDArray[np.float64]) -> bool:
 
 def _bca(numbers: NDArray[np.float64]) -> tuple[float, float]:
     """Return the BCa interval of the mean of numbers that are not all equal."""
+    from scipy import stats  # a second to import, which only its users pay
+
     with warnings.catch_warnings():
         # Two or three nearly equal values make the acceleration 0/0; scipy then answers NaN.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -269,6 +272,8 @@ def wilcoxon(differences: Sequence[float]) -> float | None:
     >>> wilcoxon([1, 2, 3, 4, 5]) is None
     True
     """
+    from scipy import stats  # a second to import, which only its users pay
+
     numbers = _finite(differences)
     numbers = numbers[numbers != 0]
     if numbers.size < _WILCOXON_MIN:
@@ -303,6 +308,8 @@ def equivalence_power(n: int, sd: float, margin: float, difference: float = 0.0)
     ValueError
         If ``n`` is below 2 or ``sd`` or ``margin`` not above 0.
     """
+    from scipy import stats  # a second to import, which only its users pay
+
     if n < 2 or not sd > 0 or not margin > 0:
         raise ValueError(f"n={n}, sd={sd}, margin={margin}; need n >= 2 and both above 0")
     error = sd / math.sqrt(n)
@@ -318,6 +325,8 @@ def equivalence_power(n: int, sd: float, margin: float, difference: float = 0.0)
 
 def _power_beyond(n: int, sd: float, margin: float, difference: float) -> float:
     """Return the chance that the 95 % interval lies beyond the margin."""
+    from scipy import stats  # a second to import, which only its users pay
+
     noncentral = (abs(difference) - margin) / (sd / math.sqrt(n))
     critical = float(stats.t.ppf(1 - _ALPHA / 2, n - 1))
     return float(stats.nct.sf(critical, n - 1, noncentral))

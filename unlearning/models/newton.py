@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from unlearning.arrays import flat
 
@@ -125,6 +124,8 @@ def stretch(rows: Floats) -> float:
     """
     if min(rows.shape) < 2:
         return float(np.sum(rows**2)) * (1 + _SLACK)
+    from scipy.sparse.linalg import LinearOperator, eigsh  # not before it is needed
+
     operator = LinearOperator(
         (rows.shape[1],) * 2, matvec=lambda v: rows.T @ (rows @ v), dtype=np.float64
     )

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from unlearning.arrays import flat
 
@@ -83,11 +82,15 @@ def solve(statistics: Sums, penalty: float) -> Floats:
         Of the squared length of each column of W (lambda); positive. It is added once, whatever
         the number of clients, and weighs on the constant too.
     """
+    from scipy import linalg  # not before it is needed: a network's process never does
+
     return np.asarray(linalg.cho_solve(_factorised(statistics, penalty), statistics.cross))
 
 
 def inverse(statistics: Sums, penalty: float) -> Floats:
     """Return (X'X + penalty I)^-1, shape (d, d)."""
+    from scipy import linalg  # not before it is needed: a network's process never does
+
     return np.asarray(
         linalg.cho_solve(_factorised(statistics, penalty), np.eye(len(statistics.gram)))
     )
@@ -141,5 +144,7 @@ def _factorised(statistics: Sums, penalty: float) -> tuple[Floats, bool]:
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; it must be positive")
     matrix = statistics.gram + penalty * np.eye(len(statistics.gram))
+    from scipy import linalg  # not before it is needed: a network's process never does
+
     lower, is_lower = linalg.cho_factor(matrix, lower=True)
     return np.asarray(lower), bool(is_lower)
