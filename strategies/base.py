@@ -128,8 +128,8 @@ class UnlearningStrategy(FedAvg):
         """Return the next model of a learning round; default: the example-weighted mean.
 
         The mean is taken over updates, in float64, and added to ``arrays``.
-        A model that is no network says itself how it is learned; of one with several tasks every
-        part is averaged over those who trained it.
+        A model that is no network says itself how it is learned; of one in parts (heads of several
+        tasks, shards) every part is averaged over those who trained it.
         """
         model = self.federation.model
         if model is not None:
@@ -143,7 +143,7 @@ class UnlearningStrategy(FedAvg):
 
     def sample(self, server_round: int) -> tuple[int, ...]:
         """Return the remaining clients that train in a round (absolute, from 1)."""
-        return self.federation.sample(server_round, tuple(self._roster.nodes))
+        return self.federation.draw(server_round, tuple(self._roster.nodes), self._arrays)
 
     @property
     def remaining(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import FederationError
+from unlearning.models import shards
 from unlearning.protocol import Instruction, Reply, Settings, Wire, part
 from unlearning.request import Forgotten, Request
 
@@ -95,6 +96,11 @@ class Exchange:
         defaults = dict(federation.train)
         if self.phase == RECOVER:
             defaults |= federation.recovery
+        count = shards.shards_in(self.arrays)
+
+        def place(client: int) -> Settings:
+            return {"shard": shards.shard_of(client, count)} if count else {}
+
         for client, instruction in sorted(self.asked.items()):
             if instruction.arrays is None and shared is None:
                 shared = to_record(self.arrays)  # not before it is asked for: it may be large
@@ -112,7 +118,7 @@ class Exchange:
                 Wire.SERVER_ROUND: absolute,
                 Wire.REMEMBER: federation.remember and not trains_again,
                 Wire.KEEP: {} if trains_again else dict(keep),
-                Wire.SETTINGS: {**defaults, **kept, **instruction.settings},
+                Wire.SETTINGS: {**defaults, **kept, **place(client), **instruction.settings},
                 **omissions(federation.forgotten, client, self.request, self.held),
             }
             content = to_content(model, instruction.extras, facts)

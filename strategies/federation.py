@@ -15,6 +15,7 @@ from unlearning.cost import Cost
 from unlearning.entropy import Noise
 from unlearning.errors import ConfigError
 from unlearning.fulfil import Guard
+from unlearning.models import shards
 from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Scalar, Settings
 from unlearning.records.history import History
@@ -274,6 +275,18 @@ class Federation:
         if not drawn:
             drawn = [clients[i] for i in order if clients[i] not in gone][:1]
         return tuple(sorted(drawn))
+
+    def draw(
+        self, server_round: int, clients: tuple[int, ...], names: Iterable[str]
+    ) -> tuple[int, ...]:
+        """Return who trains in a round of a model, by the names of its arrays.
+
+        Of a model in shards every shard draws for itself, by keys that ignore whoever has left.
+        """
+        if count := shards.shards_in(names):
+            gone = self.forgotten.clients
+            return shards.drawn(self.seed, server_round, clients, gone, self.fraction, count)
+        return self.sample(server_round, clients)
 
     def attribution(self, client: int, server_round: int) -> dict[str, Scalar]:
         """Return what a client must know to keep, or to hand out, what each task has done.

@@ -5,8 +5,9 @@ client that lacks a task has nothing to say of its head, so a part is averaged o
 trained it, by the examples it was trained on there. Any other model is one part.
 
 Arrays called ``heads.<task>.<...>`` belong to one task and read the trunk, which they help to
-train. Those called ``isolated.<task>.<...>`` read it too but never change it. Everything else is
-the trunk. Task names contain no dot.
+train. Those called ``isolated.<task>.<...>`` read it too but never change it. Those called
+``shards.<s>.<...>`` are the model of one group of clients, trained by nobody else. Everything else
+is the trunk. Task names contain no dot.
 """
 
 from __future__ import annotations
@@ -18,21 +19,31 @@ import numpy as np
 
 from unlearning.arrays import Array, Arrays
 
-__all__ = ["EXAMPLES", "HEADS", "ISOLATED", "TRUNK", "Examples", "Mean", "mean", "part_of"]
+__all__ = [
+    "EXAMPLES",
+    "HEADS",
+    "ISOLATED",
+    "SHARDS",
+    "TRUNK",
+    "Examples",
+    "Mean",
+    "mean",
+    "part_of",
+]
 
-HEADS, ISOLATED = "heads", "isolated"
+HEADS, ISOLATED, SHARDS = "heads", "isolated", "shards"
 TRUNK = ""  # the part that is no task's
 EXAMPLES = "examples-of/"  # prefix of the metrics that say how many examples a part rests on
 
 
 def part_of(name: str) -> str:
-    """Return the part an array belongs to: a task, or :data:`TRUNK`.
+    """Return the part an array belongs to: a task, a shard, or :data:`TRUNK`.
 
     >>> part_of("heads.left.weight"), part_of("trunk.0.weight")
     ('left', '')
     """
     kind, _, rest = name.partition(".")
-    return rest.partition(".")[0] if kind in (HEADS, ISOLATED) else TRUNK
+    return rest.partition(".")[0] if kind in (HEADS, ISOLATED, SHARDS) else TRUNK
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,20 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from clients.multitask import MultiTask
+from clients.sharded import Sharded
 from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
 from clients.training import batches, loss_of, number, optimiser, trained
 from unlearning.arrays import Arrays
 from unlearning.protocol import MASK, Settings, Wire
+from unlearning.weighing import EXAMPLES
 
 
 def train(
@@ -31,6 +34,8 @@ def train(
     ``max_steps`` (0: no limit). Extras ``mask/<parameter>``, booleans along its first axis: what
     is False is set to zero before the first step and after every one.
 
+    Of a network in shards the client's own (``shard``) is trained and no other.
+
     A network for several tasks is trained on all of them. With the setting ``attribute`` the client
     keeps, per task, what the task has done to the trunk so far: the sum over rounds of the task's
     part of this client's update times the client's share in the average. The share is known after
@@ -38,6 +43,8 @@ def train(
     """
     if isinstance(model, MultiTask):
         return _train_tasks(model, local, settings, generator)
+    if isinstance(model, Sharded):
+        return _train_shard(model, local, settings, generator)
     model.train()
     silence = _silencer(model, local.extras)
     silence()
@@ -72,6 +79,19 @@ def _silencer(model: nn.Module, extras: Arrays) -> Callable[[], None]:
                 weight[gone] = 0
 
     return silence
+
+
+def _train_shard(
+    model: Sharded, local: Local, settings: Settings, generator: np.random.Generator
+) -> Outcome:
+    own = int(number(settings, "shard"))
+    outcome = train(model.of(own).net, local, settings, generator)
+    model.of(own).trained += 1
+    rests = {
+        f"{EXAMPLES}{place}": float(outcome.num_examples if place == own else 0)
+        for place in range(len(model.shards))
+    }
+    return replace(outcome, metrics={**outcome.metrics, **rests})
 
 
 def _train_tasks(

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.answers import fitting
 from strategies.local_model.trust import mean_within, reach
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays

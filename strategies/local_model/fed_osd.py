@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.answers import fitting
 from strategies.local_model.rows import Rows, flat, project_out, shaped
 from strategies.local_model.trust import project, reach
 from unlearning import arrays as named

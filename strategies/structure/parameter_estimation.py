@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.answers import fitting
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.models.selection import largest_of_each, weights

@@ -121,7 +121,8 @@ def test_every_strategy_takes_the_models_own_loss(
     after = federation.unlearn(strategy, request("client"), arrays)
     assert named.is_finite(after)
     moves = named.digest(after) != named.digest(arrays)
-    assert moves == (name != "fine-tune")
+    # Client 1 has moved no weight twice as far as all did on average: nothing to dampen.
+    assert moves == (name not in ("fine-tune", "dampening"))
 
 
 @pytest.mark.parametrize("name", ["linear", "linear-svm"])

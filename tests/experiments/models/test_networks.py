@@ -261,7 +261,7 @@ def test_other_numbers_travel_as_they_are(
 ) -> None:
     model = made(lambda: Kept(torch.ones((), dtype=kind)))
     arrays = to_arrays(model)
-    assert arrays["odd"].shape == ()
+    assert {plain(name): array.shape for name, array in arrays.items()}["odd"] == ()
     load(model, unpack(pack(arrays)))
     assert digest(to_arrays(model)) == digest(arrays)
 

@@ -14,9 +14,9 @@ from clients.participant import arrays_of
 from clients.state import parameters_of
 from clients.steps import Local, Shard, find
 from clients.steps.gradients import unlearning_cross_entropy
+from strategies.answers import fitting
 from strategies.base import UnlearningStrategy
 from strategies.local_model import rows as rows_module
-from strategies.local_model.answers import fitting
 from strategies.local_model.fed_osd import FedOsd, conflict_free, without_return
 from strategies.local_model.rows import Rows, flat, project_out, shaped
 from tests.support.toy import ToyFederation, ToyModel, shard

@@ -1,0 +1,80 @@
+"""A network in shards: copies that never exchange anything, and answer together.
+
+References
+----------
+Bourtoule et al., "Machine Unlearning", S&P 2021 (arXiv 1912.03817); over clients: Su, Li,
+"Asynchronous Federated Unlearning" (KNOT), INFOCOM 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+__all__ = ["Part", "Sharded"]
+
+
+class Part(nn.Module):
+    """One shard's network, and in how many trainings it took part (as an integer buffer)."""
+
+    trained: torch.Tensor
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("trained", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the shard's logits."""
+        logits: torch.Tensor = self.net(x)
+        return logits
+
+
+class Sharded(nn.Module):
+    """Networks of one architecture, one per shard of the clients.
+
+    Parameters
+    ----------
+    nets : sequence of nn.Module
+        One per shard.
+    merge : bool
+        Answer with the network of the mean weights; else, the default, with the mean of the
+        networks' probabilities.
+
+    Notes
+    -----
+    A shard that nobody has trained, as one that lost all its members, has no say; before the first
+    round all have. The mean of weights counts shards alike, and of normalisation statistics it is
+    only a guess: with those, let the shards vote.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module], *, merge: bool = False) -> None:
+        super().__init__()
+        self.shards = nn.ModuleList(Part(net) for net in nets)
+        self.merge = merge
+
+    def of(self, shard: int) -> Part:
+        """Return one shard."""
+        part = self.shards[shard]
+        assert isinstance(part, Part)
+        return part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logarithm of the probabilities, ``(n, classes)``."""
+        parts = [self.of(place) for place in range(len(self.shards))]
+        voting = [part for part in parts if int(part.trained) > 0] or parts
+        if self.merge:
+            states = [part.net.state_dict(keep_vars=True) for part in voting]
+            mean = {
+                name: torch.stack([state[name] for state in states]).mean(0)
+                if first.is_floating_point()
+                else first
+                for name, first in states[0].items()
+            }
+            merged: torch.Tensor = functional_call(voting[0].net, mean, (x,))
+            return merged.log_softmax(1)
+        logs = torch.stack([part(x).log_softmax(1) for part in voting])
+        return logs.logsumexp(0) - float(torch.tensor(float(len(voting))).log())
