@@ -21,7 +21,16 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "2.1": ("calibration of updates", ("fed-eraser", "fed-accum", "fed-recover", "crab")),
     "2.2": (
         "correction of gradients",
-        ("gradient-ascent", "fed-osd", "no-t", "mo-de", "ewc-ascent", "quick-drop"),
+        (
+            "gradient-ascent",
+            "fed-osd",
+            "no-t",
+            "mo-de",
+            "ewc-ascent",
+            "quick-drop",
+            "negated-update",
+            "quit",
+        ),
     ),
     "3.1": (
         "traditional models",
