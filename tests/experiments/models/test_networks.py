@@ -14,7 +14,7 @@ from torchvision.models import resnet18, vgg11
 
 from experiments.models import networks as models
 from experiments.models.networks import build, load, names, to_arrays
-from unlearning.arrays import digest, is_buffer, mismatch, parameters
+from unlearning.arrays import digest, is_buffer, mismatch, parameters, plain
 from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.packing import pack, unpack
 
