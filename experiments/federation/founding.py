@@ -147,6 +147,7 @@ def found_history(site: Site, keep: frozenset[str]) -> History:
         keep=keep,
         interval=config.history.interval,
         dtype=config.history.dtype,
+        key=None if folder is None else folder.key,
     )
 
 

@@ -130,6 +130,7 @@ class RunFolder:
         self.federation = self.path / "federation.json"
         self.status = self.path / "status.json"
         self.ledger = self.path / "ledger.sqlite"
+        self.key = self.path / "ledger.key"
         self.histories = self.path / "history"
         self.homes = self.path / "clients"
         self.checkpoints = self.path / "checkpoint"

@@ -261,19 +261,19 @@ def _check_histories(folder: RunFolder) -> Findings:
     for root in sorted(found | set(_folders(folder)) | set(_expected(folder, status))):
         name = root.relative_to(folder.path)
         try:
-            with History.open(root, readonly=True) as history:
+            with History.open(root, readonly=True, key=folder.key) as history:
                 # The unfinished round of a run that is at work is no fault.
                 wrong = history.verify(leftovers=not is_running)
-                rounds, size = len(history.rounds), history.nbytes
+                rounds, size, sealed = len(history.rounds), history.nbytes, history.sealed
                 if not is_running:
                     wrong += _lost(history, root, learned)
-        except (HistoryError, OSError, sqlite3.Error) as error:
+        except (HistoryError, OSError, sqlite3.Error, TypeError, ValueError) as error:
             said.append(f"{name}: cannot be read")
             problems.append(str(error))
             continue
         problems += wrong
         verdict = f"{len(wrong)} problem(s)" if wrong else "every stored file is sound"
-        said.append(f"{name}: {rounds} round(s), {size} bytes, {verdict}")
+        said.append(f"{name}: {rounds} round(s), {size} bytes, {verdict}; {sealed}")
     return said, problems
 
 
@@ -376,6 +376,6 @@ def sweep(folder: RunFolder) -> list[Path]:
         raise ConfigError(f"{folder.path} is at work in process {status.pid}; sweep when it ends")
     found = leftovers(folder)
     for root in sorted(_folders(folder)):
-        with History.open(root) as history:
+        with History.open(root, key=folder.key) as history:
             history.store.sweep()
     return found

@@ -45,6 +45,9 @@ class History(Past):
         ``float32``: updates are stored as they are. ``float16``: their parameters are stored in
         half precision and read back in their own dtype; an array that overflows float16 is stored
         as it is, and so are buffers. Models, contributions and norms are never narrowed.
+    key : Path or None, default None
+        The private key of the run folder, which signs what the index holds; without one a chain of
+        digests tells of changes, until somebody makes it anew.
 
     Raises
     ------
@@ -84,9 +87,10 @@ class History(Past):
         keep: Collection[str] = (),
         interval: int = 1,
         dtype: str = "float32",
+        key: Path | None = None,
     ) -> None:
         wanted = Kept(frozenset(keep), interval, dtype).to_settings()
-        store = Store(None if root is None else Path(root))
+        store = Store(None if root is None else Path(root), key=key)
         recorded = store.settings()
         try:
             if not recorded:
@@ -111,10 +115,10 @@ class History(Past):
         return history
 
     @classmethod
-    def open(cls, root: Path, *, readonly: bool = False) -> History:
+    def open(cls, root: Path, *, readonly: bool = False, key: Path | None = None) -> History:
         """Return the history in ``root``, with the settings it was recorded with.
 
-        With ``readonly`` nothing is locked, swept or changed.
+        With ``readonly`` nothing is locked, swept or changed. ``key`` is that of ``History``.
 
         Raises
         ------
@@ -127,7 +131,7 @@ class History(Past):
                 f"{root} holds no history ({INDEX} is missing); give the folder of a run that "
                 "recorded one"
             )
-        store = Store(root, readonly=readonly)
+        store = Store(root, readonly=readonly, key=key)
         if "interval" not in store.settings():
             store.close()
             raise HistoryError(f"{root / INDEX} is empty; run the federation again")
@@ -291,12 +295,19 @@ class History(Past):
     # --- health --------------------------------------------------------------------------------
 
     def verify(self, *, leftovers: bool | None = None) -> list[str]:
-        """Return every problem in words (missing, damaged, left over); empty if all is sound.
+        """Return every problem in words: files missing, damaged, left over; rows changed.
+
+        Empty if all is sound.
 
         ``leftovers`` says whether what the index does not name is a problem; None: if nobody else
         can be at work.
         """
         return self.store.check(leftovers=leftovers)
+
+    @property
+    def sealed(self) -> str:
+        """How the rows of the index are bound, in words."""
+        return self.store.sealing.words
 
     def destroy(self) -> None:
         """Close the history and delete its folder; a history in memory is just let go."""

@@ -81,7 +81,14 @@ class Past:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.kept = Kept.from_settings(store.settings())
+        try:
+            self.kept = Kept.from_settings(store.settings())
+        except (KeyError, ValueError, ConfigError) as error:
+            store.close()
+            raise HistoryError(
+                f"{store.place(INDEX)} does not say how it was recorded ({error}); restore it from "
+                "a backup"
+            ) from error
         self._read_bytes = 0
 
     # --- settings ------------------------------------------------------------------------------

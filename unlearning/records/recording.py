@@ -188,7 +188,7 @@ class RoundEntry:
         return self._round, row.client, count, weight, distance, row.norms, parts
 
     def _publish(self, blobs: list[Blob], values: list[tuple[object, ...]]) -> None:
-        with self._store.commit(self.batch):
+        with self._store.commit(self.batch, added=self._round):
             old = self._superseded()
             self._store.forget(old)
             self._store.db.execute("INSERT INTO rounds VALUES (?, NULL)", (self._round,))

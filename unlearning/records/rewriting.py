@@ -45,7 +45,7 @@ def purge(past: Past, request: Request) -> Purged:
         for blob in past.store.select("kind != 'initial'")
         if (blob.server_round > first if blob.kind == "global" else blob.client in owners)
     ]
-    with past.store.transaction():
+    with past.store.transaction(rewritten=True):
         past.store.forget(gone)
         past.store.db.executemany(
             "DELETE FROM participants WHERE client = ?", [(client,) for client in owners]
@@ -86,7 +86,7 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
             name = blob.moved_name
             past.store.blobs.take(batch, name, other.store.blobs, blob.path)
             rows.append(replace(blob, path=f"{batch}/{name}"))
-        with past.store.commit(batch):
+        with past.store.commit(batch, rewritten=True):
             past.store.forget(past.store.select())
             past.store.insert(rows)
             past.store.copy_tables(other.store)
@@ -118,7 +118,7 @@ def truncate(past: Past, after_round: int) -> None:
                 total = _recount(past, blob.client, rows)
                 data, last = encode(total), rows[-1]
                 fresh.append(past.store.stage(batch, "contribution", last, blob.client, data))
-        with past.store.commit(batch):
+        with past.store.commit(batch, rewritten=True):
             past.store.forget(gone)
             for table in ("rounds", "participants"):
                 past.store.db.execute(f"DELETE FROM {table} WHERE round > ?", (int(after_round),))

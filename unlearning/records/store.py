@@ -20,15 +20,17 @@ from pathlib import Path
 from unlearning.errors import HistoryError
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.sealing import SCHEMA, Sealing
 
 __all__ = ["INDEX", "Blob", "Store"]
 
 INDEX = "index.sqlite"
 _LOCK = "index.lock"
-_VERSION = 2
-_UPGRADES = {
-    1: ("ALTER TABLE participants ADD COLUMN parts TEXT",)
-}  # from this version to the next
+_VERSION = 3
+_UPGRADES = {  # from this version to the next
+    1: ("ALTER TABLE participants ADD COLUMN parts TEXT",),
+    2: SCHEMA,
+}
 _SCHEMA = (
     "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE rounds (round INTEGER PRIMARY KEY, erased TEXT)",
@@ -38,6 +40,7 @@ _SCHEMA = (
     "CREATE TABLE blobs (path TEXT PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL,"
     " client INTEGER, sha256 TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX blobs_by_kind ON blobs (kind, round, client)",
+    *SCHEMA,
 )
 
 
@@ -106,15 +109,26 @@ class Store:
         What is committed survives a loss of power; False for copies that are thrown away.
     readonly : bool
         Nothing is made, locked, swept or changed: another process may be at work.
+    key : Path or None
+        The private key that signs what the index holds.
 
     Raises
     ------
     HistoryError
-        If the folder holds batches without an index, or an index that cannot be read.
+        If the folder holds batches without an index, or an index that cannot be read, or (where
+        this process may write) one that was changed by somebody else.
     """
 
-    def __init__(self, root: Path | None, *, durable: bool = True, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        durable: bool = True,
+        readonly: bool = False,
+        key: Path | None = None,
+    ) -> None:
         self.root, self.durable = root, durable
+        self._unchanged_at: int | None = None
         self._lock: sqlite3.Connection | None = None
         if root is None:
             self.blobs = in_memory()
@@ -127,6 +141,8 @@ class Store:
             self._lock = _acquire(root / _LOCK)
             self.db = connect(root / INDEX)
         self._finalizer = weakref.finalize(self, _close, self.db, self._lock)
+        name = "" if root is None else root.name
+        self.sealing = Sealing(self.db, self.place(INDEX), name, key)
         try:
             self._prepare()
         except BaseException:
@@ -164,7 +180,7 @@ class Store:
                 self.db.execute(f"PRAGMA {pragma}")
             version = version_of(self.db)
             if version == 0 and self.writable:
-                with self.transaction():
+                with self.transaction(is_new=True):
                     create(self.db, _SCHEMA, _VERSION)
                 version = _VERSION
         except sqlite3.Error as error:
@@ -179,6 +195,7 @@ class Store:
             )
         self._version = version
         if self.writable:
+            self._check_unchanged()  # before anything that the index does not name is swept
             self.sweep()
 
     def place(self, path: str) -> str:
@@ -186,20 +203,56 @@ class Store:
         return f"{path} (in memory)" if self.root is None else str(self.root / path)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(
+        self, *, added: int | None = None, rewritten: bool = False, is_new: bool = False
+    ) -> Iterator[None]:
         """Run statements as one transaction, undone on any exception.
+
+        Parameters
+        ----------
+        added : int or None
+            The round whose rows the statements add.
+        rewritten : bool
+            They change rows of rounds recorded before.
+        is_new : bool
+            They make the tables.
 
         Raises
         ------
         HistoryError
-            If another process holds the store.
+            If another process holds the store, or somebody else changed the index.
         """
         self.check_writable()
         with transaction(self.db, self.place(INDEX), HistoryError):
-            for version in range(getattr(self, "_version", _VERSION), _VERSION):
-                create(self.db, _UPGRADES[version], version + 1)  # reading alone changes nothing
+            version = _VERSION if is_new else self._version
+            if not is_new:
+                self._check_unchanged()
+            for older in range(version, _VERSION):  # reading alone changes nothing
+                create(self.db, _UPGRADES[older], older + 1)
             yield
+            if rewritten or version < _VERSION:
+                self.sealing.redo()
+            elif added is not None:
+                self.sealing.add(added)
+            self.sealing.close()
         self._version = _VERSION
+
+    def _check_unchanged(self) -> None:
+        """Refuse to go on with rows that are not those this store has written.
+
+        SQLite tells whether another connection has written since; only then are rows looked at.
+        """
+        if self.root is None:
+            return
+        now = int(self.db.execute("PRAGMA data_version").fetchone()[0])
+        if now == self._unchanged_at:
+            return
+        if problems := self.sealing.problems():
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise HistoryError(
+                f"{problems[0]}{more}; see `fedunlearn verify` and restore the folder from a backup"
+            )
+        self._unchanged_at = now
 
     def check_writable(self) -> None:
         """Raise HistoryError if another process holds the store or the folder is read-only."""
@@ -210,12 +263,14 @@ class Store:
             )
 
     @contextmanager
-    def commit(self, batch: str) -> Iterator[None]:
+    def commit(
+        self, batch: str, *, added: int | None = None, rewritten: bool = False
+    ) -> Iterator[None]:
         """Publish a staged batch, then run the statements that name it, as one transaction."""
         self.check_writable()
         try:
             self.blobs.publish(batch)
-            with self.transaction():
+            with self.transaction(added=added, rewritten=rewritten):
                 yield
         except BaseException as error:
             self.blobs.discard(batch)
@@ -289,7 +344,12 @@ class Store:
     def settings(self) -> dict[str, object]:
         """Return the settings recorded with the store."""
         rows = self.db.execute("SELECT key, value FROM settings")
-        return {key: json.loads(value) for key, value in rows}
+        try:
+            return {key: json.loads(value) for key, value in rows}
+        except (ValueError, TypeError) as error:
+            raise HistoryError(
+                f"{self.place(INDEX)} holds a damaged setting; restore it from a backup"
+            ) from error
 
     def configure(self, settings: dict[str, object]) -> None:
         """Record settings (inside a transaction)."""
@@ -346,11 +406,14 @@ class Store:
             for row in self.db.execute("PRAGMA integrity_check")
             if row[0] != "ok"
         ]
+        problems += self.sealing.problems()
         for blob in self.select():
             try:
                 self.read(blob)
             except HistoryError as error:
                 problems.append(str(error))
+            except (TypeError, ValueError) as error:
+                problems.append(f"{self.place(INDEX)} names a file {blob.path!r}: {error}")
         wanted = self.writable if leftovers is None else leftovers
         if wanted:  # the other process's unfinished round is not a fault
             problems += [f"{self.place(path)} is not in the index" for path in self.orphans()]
@@ -371,6 +434,7 @@ class Store:
         if root is None:
             twin = Store(None)
             self.db.backup(twin.db)
+            twin._version = self._version
             self._copy_blobs(twin.blobs)
             return twin
         if root.exists() and any(root.iterdir()):
@@ -384,6 +448,10 @@ class Store:
             try:
                 index.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
                 self.db.backup(index)
+                copied = Sealing(index, str(root / INDEX), root.name, self.sealing.key)
+                if copied.is_there:
+                    with transaction(index, str(building / INDEX), HistoryError):
+                        copied.close()
             finally:
                 index.close()
             if root.exists():
@@ -394,7 +462,7 @@ class Store:
             raise HistoryError(
                 f"cannot copy the history to {root}: {error.strerror}; choose another folder"
             ) from error
-        return Store(root, durable=durable)
+        return Store(root, durable=durable, key=self.sealing.key)
 
     def _copy_blobs(self, target: Blobs) -> None:
         batches: set[str] = set()

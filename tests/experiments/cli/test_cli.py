@@ -310,7 +310,7 @@ def test_verify_fails_on_damage(run):
 
 
 def test_sweeping_is_a_command_of_its_own_and_asks_for_yes(run):
-    with History(run.history(0)) as history:
+    with History(run.history(0), key=run.key) as history:
         history.start({"w": np.ones(2, np.float32)})
     left = run.history(0) / "rewrite-00009" / "x.safetensors"
     left.parent.mkdir()

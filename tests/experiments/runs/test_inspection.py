@@ -36,7 +36,7 @@ def folder(tmp_path):
         ledger.add("first", "fulfilled")
         head = ledger.head
     made.histories.mkdir()
-    with History(made.history(0), keep=("globals", "updates")) as history:
+    with History(made.history(0), keep=("globals", "updates"), key=made.key) as history:
         history.start(MODEL)
         for server_round in (1, 2):
             with history.record(server_round, MODEL) as entry:
@@ -143,7 +143,7 @@ def _recorded(tmp_path):
     folder.write_federation(FederationFacts({0: 10, 1: 10}))
     with folder.tracked(silent), Ledger(folder.ledger) as ledger:
         ledger.receive(Request(Scope.CLIENT, clients=(1,)))
-        with History(folder.history(0)) as history:
+        with History(folder.history(0), key=folder.key) as history:
             history.start({"w": np.ones(2, np.float32)})
     return folder
 

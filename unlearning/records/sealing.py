@@ -1,0 +1,229 @@
+"""The rows of a history's index, bound by digests: whatever is changed there later shows.
+
+Every recorded round has two digests, of who took part and of the files it names, chained in order
+of the rounds. A closing line covers the end of the chain, the settings and every other file, so
+that rounds cut off at the end show as well; it is signed with the run folder's key where there is
+one. All of it is written in the transaction that changes the rows. A new round costs its own rows
+and the closing line, however many rounds there are.
+
+Not found: an index put back whole, as it once was. Results and ledger tell how far a run was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from unlearning.errors import FedUnlearnError, HistoryError
+from unlearning.records.seal import Seal, is_signed_by, read_public
+
+__all__ = ["SCHEMA", "Sealing"]
+
+SCHEMA = (
+    "CREATE TABLE seals (round INTEGER PRIMARY KEY, people TEXT NOT NULL, files TEXT NOT NULL,"
+    " chain TEXT NOT NULL)",
+    "CREATE TABLE closing (place INTEGER PRIMARY KEY CHECK (place = 1), facts TEXT NOT NULL)",
+)
+_TAG = "fedunlearn-history-index-1"
+_START = "0" * 64
+_OF_ROUND = "kind IN ('global', 'update')"  # all other files belong to no round alone
+_MEANING = {
+    "rounds": "the number of its rounds",
+    "chain": "the chain over its rounds",
+    "settings": "a setting",
+    "others": "an initial model, a contribution or a state",
+}
+
+
+class Sealing:
+    """Writes and checks the digests over the rows of one index.
+
+    Parameters
+    ----------
+    db : Connection
+        The index; every writing method is called inside a transaction.
+    place : str
+        Where the index lies, for messages.
+    name : str
+        Of the history's folder; it is signed too, so that two histories cannot be exchanged.
+    key : Path or None
+        The private key to sign with, its public half and those before it beside it; None: the
+        digests alone, which whoever changes the rows can make anew.
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, place: str, name: str = "", key: Path | None = None
+    ) -> None:
+        self._db, self._place, self._name, self.key = db, place, name, key
+        self._seal: Seal | None = None
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def add(self, server_round: int) -> None:
+        """Bind the rows of a round that is the latest."""
+        last = self._db.execute("SELECT chain FROM seals ORDER BY round DESC LIMIT 1").fetchone()
+        people = self._db.execute(
+            "SELECT * FROM participants WHERE round = ? ORDER BY client", (server_round,)
+        ).fetchall()
+        erased = self._db.execute("SELECT * FROM rounds WHERE round = ?", (server_round,))
+        files = self._db.execute(
+            f"SELECT * FROM blobs WHERE round = ? AND {_OF_ROUND} ORDER BY path", (server_round,)
+        ).fetchall()
+        pair = _digest([erased.fetchall(), people]), _digest(files)
+        self._write(server_round, *pair, _chain(last[0] if last else _START, *pair))
+
+    def redo(self) -> None:
+        """Bind the rows of all rounds anew."""
+        self._db.execute("DELETE FROM seals")
+        chain = _START
+        for server_round, people, files in self._found():
+            chain = _chain(chain, people, files)
+            self._write(server_round, people, files, chain)
+
+    def close(self) -> None:
+        """Write the closing line."""
+        facts = {"tag": _TAG, "name": self._name, **self._facts(), "key": ""}
+        seal = self._read_seal()
+        signature = ""
+        if seal is not None:
+            facts["key"] = seal.public
+            signature = seal.sign(facts)
+        text = json.dumps({**facts, "signature": signature})
+        self._db.execute("INSERT OR REPLACE INTO closing VALUES (1, ?)", (text,))
+
+    def _write(self, *row: object) -> None:
+        self._db.execute("INSERT INTO seals VALUES (?, ?, ?, ?)", row)
+
+    def _read_seal(self) -> Seal | None:
+        if self._seal is None and self.key is not None and self.key.exists():
+            self._seal = Seal.read(self.key)
+        return self._seal
+
+    def _facts(self) -> dict[str, object]:
+        last = self._db.execute("SELECT chain FROM seals ORDER BY round DESC LIMIT 1").fetchone()
+        others = self._db.execute(f"SELECT * FROM blobs WHERE NOT {_OF_ROUND} ORDER BY path")
+        settings = self._db.execute("SELECT * FROM settings ORDER BY key")
+        return {
+            "rounds": self._db.execute("SELECT COUNT(*) FROM seals").fetchone()[0],
+            "chain": last[0] if last else _START,
+            "settings": _digest(settings.fetchall()),
+            "others": _digest(others.fetchall()),
+        }
+
+    def _found(self) -> Iterator[tuple[object, str, str]]:
+        """Yield each round that any row names, with the digests of its rows."""
+        named = {
+            kind: _by_round(self._db.execute(f"SELECT * FROM {query}"), at)
+            for kind, query, at in (
+                ("rounds", "rounds ORDER BY round", 0),
+                ("people", "participants ORDER BY round, client", 0),
+                ("files", f"blobs WHERE {_OF_ROUND} ORDER BY round, path", 2),
+            )
+        }
+        every = {at for rows in named.values() for at in rows}
+        for at in sorted(every, key=lambda one: (not isinstance(one, int), str(one).zfill(20))):
+            people = [named["rounds"].get(at, []), named["people"].get(at, [])]
+            yield at, _digest(people), _digest(named["files"].get(at, []))
+
+    # --- checking ------------------------------------------------------------------------------
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the rows are bound; those of an older format are not."""
+        query = "SELECT 1 FROM sqlite_master WHERE name = 'closing'"
+        return self._db.execute(query).fetchone() is not None
+
+    @property
+    def words(self) -> str:
+        """How the rows are bound."""
+        if not self.is_there:
+            return "the rows of its index are not sealed (an older version recorded it)"
+        try:
+            signed = bool(self._closing().get("signature"))
+        except HistoryError:
+            signed = False
+        return f"the rows of its index are sealed{' and signed' if signed else ', without a key'}"
+
+    def problems(self) -> list[str]:
+        """Return in words every row that is not as it was sealed; nothing of an older format."""
+        try:
+            if not self.is_there:
+                return []
+            return [f"{self._place}: {problem}" for problem in self._problems()]
+        except (sqlite3.Error, HistoryError) as error:
+            return [f"{self._place}: its seal cannot be read ({error})"]
+
+    def _problems(self) -> Iterator[str]:
+        rows = self._db.execute("SELECT * FROM seals ORDER BY round")
+        sealed = {row[0]: row[1:] for row in rows}
+        found = {at: (people, files) for at, people, files in self._found()}
+        for at in found:
+            if at not in sealed:
+                yield f"round {at} was added after it was sealed"
+        chain = _START
+        for at, (people, files, after) in sealed.items():
+            chain = _chain(chain, people, files)
+            if chain != after:
+                yield f"the seal of round {at} was changed, or one before it struck"
+                chain = after
+            if at not in found:
+                yield f"round {at} was struck"
+                continue
+            if found[at][0] != people:
+                yield f"who took part in round {at}, or with how many examples, was changed"
+            if found[at][1] != files:
+                yield f"which files hold round {at}, or whose they are, was changed"
+        yield from self._problems_of_closing()
+
+    def _problems_of_closing(self) -> Iterator[str]:
+        closing = self._closing()
+        for name, value in self._facts().items():
+            if closing.get(name) != value:
+                yield f"{_MEANING[name]} is not the one that was sealed"
+        if self.key is None:
+            return
+        trusted = set(_public_keys(self.key))
+        if not trusted:
+            return
+        signature = str(closing.pop("signature", ""))
+        key = str(closing.get("key", ""))
+        if key not in trusted or not is_signed_by(key, signature, closing):
+            yield "its seal is not signed by the key of the run: it was changed"
+        elif closing.get("name") != self._name:
+            yield f"it was sealed as {closing.get('name')!r}: another history lies in its place"
+
+    def _closing(self) -> dict[str, object]:
+        row = self._db.execute("SELECT facts FROM closing").fetchone()
+        try:
+            closing: object = json.loads(row[0]) if row else None
+        except (ValueError, TypeError):
+            closing = None
+        known = isinstance(closing, dict) and closing.get("tag") == _TAG
+        if not known or json.dumps(closing) != row[0]:  # one closing line has one spelling
+            raise HistoryError("its closing line is missing or damaged")
+        return dict(closing) if isinstance(closing, dict) else {}
+
+
+def _by_round(rows: Iterable[tuple[object, ...]], at: int) -> dict[object, list[object]]:
+    return {name: list(group) for name, group in groupby(rows, key=lambda row: row[at])}
+
+
+def _digest(rows: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(rows, default=repr).encode()).hexdigest()
+
+
+def _chain(before: object, people: object, files: object) -> str:
+    return hashlib.sha256(f"{before}|{people}|{files}".encode()).hexdigest()
+
+
+def _public_keys(key: Path) -> Iterator[str]:
+    """Yield the public keys beside a private one: its own, and those before it was renewed."""
+    for path in sorted(key.parent.glob(f"{key.stem}*.pub")):
+        try:
+            yield read_public(path)
+        except FedUnlearnError:
+            continue  # what is wrong with that file is told where the ledger is checked
