@@ -29,6 +29,7 @@ from strategies.exchange import (
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, in_range, one_of
 from strategies.roster import Roster
+from strategies.shares import Span
 from strategies.stopping import has_recovered, mean_over
 from strategies.wire import to_arrays, to_record
 from unlearning import arrays as named
@@ -65,6 +66,8 @@ class UnlearningStrategy(FedAvg):
         Whether leaving clients are asked to help (never to train).
     models : frozenset of str or None
         The array models it works on, by name; None: any network; ``EVERY_MODEL``: both.
+    tunable : mapping of str to Span
+        Options that ``fedunlearn tune`` may search, and where.
     learns_again : bool
         Whether its rounds of unlearning are rounds of training like any other, which end early by
         the rule that also ends recovery.
@@ -76,6 +79,7 @@ class UnlearningStrategy(FedAvg):
     asks_forgotten: ClassVar[bool] = False
     models: ClassVar[frozenset[str] | None] = None
     learns_again: ClassVar[bool] = False
+    tunable: ClassVar[Mapping[str, Span]] = {}
 
     def __init__(self) -> None:
         super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)

@@ -25,6 +25,7 @@ from experiments.cli.reports import families, report
 from experiments.cli.requests import claim, release, request
 from experiments.cli.runs import compare, resume, run, status, sweep, verify
 from experiments.cli.scan import scan
+from experiments.cli.tuning import tune
 from unlearning.errors import FedUnlearnError
 
 __all__ = ["app"]
@@ -119,6 +120,7 @@ _COMMANDS = (
     status,
     report,
     families,
+    tune,
     list_,
     attack,
     estimate,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.rows import Rows, flat, project_out, shaped
 from strategies.local_model.trust import project, reach
+from strategies.shares import Span, check_rounds, rounds_of, step_rate
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -109,11 +111,21 @@ class FedOsd(UnlearningStrategy):
 
     Parameters
     ----------
-    unlearning_rounds : int, default 100
-        Rounds of unlearning; the default is that of the authors' code.
-    unlearning_rate : float, default 4e-4
-        Step of the server (eta); the default is that of the authors' code, for 100 rounds on
-        their models: other tasks ask for another.
+    unlearning_rounds : float, default 0.25
+        Rounds of unlearning; below 1, the share of the rounds learned so far. The authors' code
+        has ``unlearn_round = 100`` after 2,000 rounds of learning.
+    unlearning_rate : float, default 0
+        Step of the server (eta, the authors' ``unlearn_lr``); 0: ``rate_factor`` times the learning
+        rate of training.
+    rate_factor : float, default 6
+        As said; the authors' code has 4e-4 against .05 in training, 100 rounds long.
+    local_epochs : int, default 0
+        Over how many local epochs of mini-batches a client sums up what it sends, as the authors'
+        code does (there called ``bgd``, with 1): ``(w - w_local) / learning rate``, a
+        pseudo-gradient about as many times as long as an epoch has batches. 0: the gradient of the
+        mean loss over all of its data, as in the paper's equations.
+    rate_decay : float, default 1
+        The step is multiplied by this after every round (the authors' ``decay``, .999).
     stop_loss : float, default 0
         End once the mean unlearning cross-entropy on the forget set, from ln 2 = 0.693 down to 0,
         is below this; 0: never. Our addition: without it, the forget set ends with no accuracy at
@@ -143,26 +155,40 @@ class FedOsd(UnlearningStrategy):
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "unlearning_rounds": Span(0.05, 0.4),
+        "rate_factor": Span(0.5, 50.0, log=True),
+    }
 
     def __init__(
         self,
         *,
-        unlearning_rounds: int = 100,
-        unlearning_rate: float = 4e-4,
+        unlearning_rounds: float = 0.25,
+        unlearning_rate: float = 0.0,
+        rate_factor: float = 6.0,
+        local_epochs: int = 0,
+        rate_decay: float = 1.0,
         stop_loss: float = 0.0,
         cut_off: float = 1e-6,
         min_separation: float = 1e-3,
         trust: float = 1.0,
     ) -> None:
         super().__init__()
-        in_range("unlearning_rounds", unlearning_rounds, 1)
-        in_range("unlearning_rate", unlearning_rate, 1e-12)
+        in_range("unlearning_rounds", unlearning_rounds, 1e-9)
+        check_rounds("unlearning_rounds", unlearning_rounds)
+        in_range("unlearning_rate", unlearning_rate, 0)
+        in_range("rate_factor", rate_factor, 1e-12)
+        in_range("local_epochs", local_epochs, 0)
+        in_range("rate_decay", rate_decay, 1e-12, 1)
         in_range("stop_loss", stop_loss, 0, 0.693)
         in_range("cut_off", cut_off, 0, 1)
         in_range("min_separation", min_separation, 0, 1)
         in_range("trust", trust, 1e-6)
         self.unlearning_rounds = unlearning_rounds
         self.unlearning_rate = unlearning_rate
+        self.rate_factor = rate_factor
+        self.local_epochs = local_epochs
+        self.rate_decay = rate_decay
         self.stop_loss = stop_loss
         self.cut_off = cut_off
         self.min_separation = min_separation
@@ -183,7 +209,7 @@ class FedOsd(UnlearningStrategy):
         self._holders = () if everyone else request.owners(there)
         self._done = False
         self._guarded_rounds = self.federation.recovery_rounds
-        return arrays, self.unlearning_rounds
+        return arrays, rounds_of(self.unlearning_rounds, self.federation.completed) or 1
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Ask the holders and the round's clients for their gradients."""
@@ -191,7 +217,8 @@ class FedOsd(UnlearningStrategy):
             return {}
         drawn = self.sample(self.federation.completed + server_round)
         asked = {*drawn, *self._holders}
-        return {client: Instruction("gradients", answers="free") for client in sorted(asked)}
+        ask = Instruction("gradients", {"gradient_epochs": self.local_epochs}, answers="free")
+        return dict.fromkeys(sorted(asked), ask)
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Step along the conflict-free direction."""
@@ -211,7 +238,8 @@ class FedOsd(UnlearningStrategy):
             )
         if direction is None:
             return self._not_separable(server_round, arrays)
-        direction *= -self.unlearning_rate
+        rate = step_rate(self.unlearning_rate, self.rate_factor, self.federation)
+        direction *= -rate * self.rate_decay ** (server_round - 1)
         moved = named.apply_update(model, shaped(direction, model))
         if self._former is not None:
             moved = project(named.parameters(self._former), moved, self._reach)

@@ -12,12 +12,14 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.fed_accum import rebase
 from strategies.local_model.lbfgs import coefficients, gram, linear
+from strategies.shares import Span, check_rounds, rounds_of
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
@@ -77,44 +79,51 @@ class FedRecover(UnlearningStrategy):
     ----------
     memory : int, default 2
         Pairs kept per client (m).
-    warmup : int, default 20
-        First rounds, in which all clients answer (T_w); more than ``memory`` to fill it.
-    correct_every : int, default 10
-        After that all clients answer in every such round (T_c).
-    final : int, default 5
-        Last rounds, in which all clients answer (T_f).
+    warmup : float, default 0.15
+        First rounds, in which all clients answer (T_w, 20 in the paper); more than ``memory`` to
+        fill it. This and the next two: below 1, the share of the rounds that are replayed.
+    correct_every : float, default 0.3
+        After that all clients answer in every such round (T_c, 10 in the paper).
+    final : float, default 0.1
+        Last rounds, in which all clients answer (T_f, 5 in the paper).
     tolerance : float, default 1e-6
         Share of a round's original coordinates that may exceed the limit of what is usual (alpha),
         [0, 0.1]. An estimate that exceeds the limit anywhere is replaced by the client's answer.
 
     Notes
     -----
-    Defaults are the paper's, for hundreds of rounds and more: up to 25 rounds they ask the clients
-    every time, which is retraining. The limit is taken from the updates of the remaining clients
-    alone. Local training of several epochs answers with a pseudo-gradient, where the theory assumes
-    one gradient step. Float buffers are those the client had reached. Every round must have been
-    kept (``history.interval = 1``); half precision blurs the small differences in the pairs. A
+    The paper's numbers are for hundreds of rounds and more: up to 25 rounds they would ask the
+    clients every time, which is retraining. The limit is taken from the updates of the remaining
+    clients alone. Local training of several epochs answers with a pseudo-gradient, where the theory
+    assumes one gradient step. Float buffers are those the client had reached. Every round must have
+    been kept (``history.interval = 1``); half precision blurs the small differences in the pairs. A
     client that does not answer when asked is left out of that round. ``asked`` and ``replayed``
     count client rounds of the last request; their ratio is what the paper calls cost.
     """
 
     scopes = frozenset({Scope.CLIENT})
     needs = frozenset({"globals", "updates"})
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "warmup": Span(0.05, 0.4),
+        "correct_every": Span(0.1, 0.6),
+        "final": Span(0.05, 0.2),
+    }
 
     def __init__(
         self,
         *,
         memory: int = 2,
-        warmup: int = 20,
-        correct_every: int = 10,
-        final: int = 5,
+        warmup: float = 0.15,
+        correct_every: float = 0.3,
+        final: float = 0.1,
         tolerance: float = 1e-6,
     ) -> None:
         super().__init__()
         in_range("memory", memory, 1, 100)
-        in_range("warmup", warmup, 0)
-        in_range("correct_every", correct_every, 1)
-        in_range("final", final, 0)
+        check_rounds("warmup", warmup)
+        in_range("correct_every", correct_every, 1e-9)
+        check_rounds("correct_every", correct_every)
+        check_rounds("final", final)
         in_range("tolerance", tolerance, 0, 0.1)
         self.memory = memory
         self.warmup = warmup
@@ -148,7 +157,10 @@ class FedRecover(UnlearningStrategy):
                 "history.interval = 1"
             )
         total = len(self._plan)
-        exact = exact_rounds(total, self.warmup, self.correct_every, self.final)
+        warmup, every, final = (
+            rounds_of(value, total) for value in (self.warmup, self.correct_every, self.final)
+        )
+        exact = exact_rounds(total, warmup, max(1, every), final)
         self._exact = frozenset(exact)
         if len(exact) == total:
             log.warning(

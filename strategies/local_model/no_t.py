@@ -9,11 +9,13 @@ CVPR 2025 (arXiv 2503.05657).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.statistics import has_statistics, with_statistics
+from strategies.shares import Span, check_rounds, faster, rounds_of
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, unknown
@@ -93,10 +95,13 @@ class NoT(UnlearningStrategy):
         the paper.
     include_bias : bool, default False
         Negate their biases too; the paper negates weights.
-    fine_tune_rounds : int, default 0
+    fine_tune_rounds : float, default 0.25
         Rounds of the remaining clients that count as unlearning, before the recovery rounds that
-        every strategy has. The paper fine-tunes until accuracy is back, about half as long as
-        training took.
+        every strategy has; below 1, the share of the rounds learned so far. The paper fine-tunes
+        until accuracy is back, about half as long as training took.
+    fine_tune_factor : float, default 5
+        Learning rate of these rounds, in learning rates of training. The paper has 1 and several
+        times as many rounds; where training itself is near the largest rate that works, lower it.
 
     Notes
     -----
@@ -108,28 +113,40 @@ class NoT(UnlearningStrategy):
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "fine_tune_rounds": Span(0.05, 0.4),
+        "fine_tune_factor": Span(0.5, 8.0, log=True),
+    }
 
     def __init__(
-        self, *, layers: str = "", include_bias: bool = False, fine_tune_rounds: int = 0
+        self,
+        *,
+        layers: str = "",
+        include_bias: bool = False,
+        fine_tune_rounds: float = 0.25,
+        fine_tune_factor: float = 5.0,
     ) -> None:
         super().__init__()
-        in_range("fine_tune_rounds", fine_tune_rounds, 0)
+        check_rounds("fine_tune_rounds", fine_tune_rounds)
+        in_range("fine_tune_factor", fine_tune_factor, 1e-12)
         self.layers = layers
         self.include_bias = include_bias
         self.fine_tune_rounds = fine_tune_rounds
+        self.fine_tune_factor = fine_tune_factor
         self._statistics_rounds = 0
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Negate."""
         names = layers_to_negate(arrays, self.layers, include_bias=self.include_bias)
         self._statistics_rounds = int(has_statistics(arrays))
-        return negate(arrays, names), self._statistics_rounds + self.fine_tune_rounds
+        rounds = rounds_of(self.fine_tune_rounds, self.federation.completed)
+        return negate(arrays, names), self._statistics_rounds + rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Have statistics taken, if there are any, then train as in learning."""
         usual = super().instruct(server_round)
         if server_round > self._statistics_rounds:
-            return usual
+            return faster(usual, self.fine_tune_factor, self.federation)
         return {client: Instruction("statistics") for client in usual}
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:

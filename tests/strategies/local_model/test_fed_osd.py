@@ -62,6 +62,48 @@ def loss_on(arrays, shard, loss=torch.nn.functional.cross_entropy):
     return mean_gradient(model, shard, loss)[1]
 
 
+def answered(local, **settings):
+    """Return what the client's step answers for a fresh toy model."""
+    model = ToyModel(0)
+    before = arrays_of(model)
+    given = {"batch_size": 100, "learning_rate": 0.5, **settings}
+    outcome = find("gradients")(model, local, given, np.random.default_rng(0))
+    assert named.digest(arrays_of(model)) == named.digest(before)  # it is only asked
+    return outcome
+
+
+def test_an_epoch_of_one_batch_is_the_gradient_and_of_several_their_sum():
+    """The authors' pseudo-gradient: one step of size r moves by r g, so (w - w_local) / r = g."""
+    data = shard(0, 12)
+    local = Local(retain=data, forget=shard(1, 0), held_out=shard(1, 0), fresh_model=ToyModel)
+    full = answered(local)
+    once = answered(local, gradient_epochs=1)
+    thrice = answered(local, gradient_epochs=1, batch_size=4, learning_rate=1e-4)
+    assert (full.examples_processed, once.examples_processed) == (12, 24)
+    for name, gradient in full.arrays.items():
+        np.testing.assert_allclose(once.arrays[name], gradient, atol=1e-5)
+        np.testing.assert_allclose(thrice.arrays[name], 3 * gradient, atol=2e-2)
+
+
+def test_the_step_follows_training_and_fades(toy):
+    """6 x 0.5 of training without a rate of its own; the second round at half of that."""
+    toy.federation.train = {**toy.federation.train, "learning_rate": 0.5}
+    before = toy.learn()
+    steps = []
+    for options in ({}, {"unlearning_rate": 3.0}, {"unlearning_rate": 6.0, "rate_decay": 0.5}):
+        strategy = FedOsd(unlearning_rounds=1, trust=1e6, **options)
+        strategy.join(toy.federation)
+        strategy.prepare(FORGET_3, toy.federation.history, before)
+        model = named.parameters(before)
+        ones = {f"forget/{name}": np.ones_like(array) for name, array in model.items()}
+        number = 2 if "rate_decay" in options else 1
+        reply = Reply(3, 1, ones, {"forget-examples": 1, "forget-loss": 0.5})
+        steps.append(strategy.combine(number, before, iter([reply]))["layer.bias"])
+    np.testing.assert_allclose(steps[0], before["layer.bias"] - 3.0, atol=1e-5)
+    np.testing.assert_array_equal(steps[0], steps[1])
+    np.testing.assert_array_equal(steps[0], steps[2])
+
+
 # The loss ----------------------------------------------------------------------------------------
 
 
@@ -510,7 +552,14 @@ def test_history_and_input_are_untouched(toy):
 
 @pytest.mark.parametrize(
     "options",
-    [{"unlearning_rounds": 0}, {"unlearning_rate": 0}, {"cut_off": 2}, {"trust": 0}],
+    [
+        {"unlearning_rounds": 0},
+        {"unlearning_rate": -1},
+        {"unlearning_rounds": 2.5},
+        {"rate_factor": 0},
+        {"cut_off": 2},
+        {"trust": 0},
+    ],
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

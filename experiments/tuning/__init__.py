@@ -1,0 +1,1 @@
+"""The search for options that work: trials, the study, and what it writes."""
