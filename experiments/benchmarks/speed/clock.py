@@ -155,10 +155,23 @@ def child(source: Path, worktree: Path, arguments: Sequence[str], *, timeout_s: 
     return Child(json.loads(lines[-2]), used["cpu_s"], used["megabytes"])
 
 
-# A process that does nothing but start another: only so is what that one used its own alone.
+# A process that does nothing but start another: only so is what that one used its own alone. What
+# that one leaves behind, as Ray's daemons and workers, becomes its child and is waited for.
 _WATCH = """
-import json, resource, subprocess, sys
+import ctypes, json, os, resource, subprocess, sys, time
+PR_SET_CHILD_SUBREAPER = 36
+try:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+except AttributeError:
+    pass
 code = subprocess.run(sys.argv[1:], stdin=sys.stdin).returncode
+until = time.monotonic() + 20
+while time.monotonic() < until:
+    try:
+        if os.waitpid(-1, os.WNOHANG) == (0, 0):
+            time.sleep(0.05)
+    except ChildProcessError:
+        break
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "megabytes": used.ru_maxrss / 1024}))
 sys.exit(code)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks.speed import __main__ as speed
-from experiments.benchmarks.speed import clock
+from experiments.benchmarks.speed import clock, commands
 from experiments.benchmarks.speed.clock import HERE, Found, Setting, Unmeasured
 
 
@@ -22,7 +22,7 @@ def test_json_is_one_object_with_a_null_and_the_reason(capsys: pytest.CaptureFix
 def test_every_part_that_is_there_is_named_and_says_what_it_lacks() -> None:
     parts = {path.stem for path in (Path(speed.__file__).parent / "parts").glob("[a-z]*.py")}
     assert parts <= speed.KEYS.keys()
-    for name in parts & {"kmeans", "ridge"}:
+    for name in parts & {"kmeans", "ridge", "demo", "compare", "audit", "cnn"}:
         with pytest.raises(Unmeasured, match="--against"):
             speed._part(name)(Setting(root=Path()))
 
@@ -67,3 +67,22 @@ def test_a_child_answers_and_its_tree_is_metered(tmp_path: Path) -> None:
     source.write_text("raise SystemExit('no such thing')")
     with pytest.raises(Unmeasured, match="no such thing"):
         clock.child(source, HERE, [], timeout_s=60)
+
+
+def test_what_a_child_leaves_behind_is_metered_too(tmp_path: Path) -> None:
+    source = tmp_path / "leave.py"
+    source.write_text(
+        "import json, subprocess, sys\n"
+        "burn = 'import time\\nwhile time.process_time() < 0.3: pass'\n"
+        "subprocess.Popen([sys.executable, '-c', burn], stdout=subprocess.DEVNULL)\n"
+        "print(json.dumps({}))\n"
+    )
+    assert clock.child(source, HERE, [], timeout_s=60).cpu_s >= 0.3
+
+
+def test_a_command_runs_in_a_folder_that_is_gone_afterwards(tmp_path: Path) -> None:
+    cpu, wall = commands.command(["list", "strategies", "--json"])
+    assert cpu > 0
+    assert wall > 0
+    with pytest.raises(Unmeasured, match="ended with 2"):
+        commands.command(["compare", "{home}/none.toml"])
