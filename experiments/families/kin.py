@@ -30,6 +30,8 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "quick-drop",
             "negated-update",
             "quit",
+            "forget-loss",
+            "subspace",
         ),
     ),
     "3.1": (
