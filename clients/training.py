@@ -12,11 +12,21 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clients.descent import PlainSGD
-from clients.local import Shard
+from clients.local import Local, Shard
+from unlearning.draws import batch
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings
 
-__all__ = ["Loss", "batches", "lone_examples", "loss_of", "number", "optimiser", "trained"]
+__all__ = [
+    "Loss",
+    "batches",
+    "lone_examples",
+    "loss_of",
+    "number",
+    "optimiser",
+    "stable_batches",
+    "trained",
+]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (n, classes), labels -> mean
 
@@ -66,6 +76,20 @@ def batches(
                 return
             done += 1
             yield Shard(mixed.features[start : start + size], mixed.labels[start : start + size])
+
+
+def stable_batches(local: Local, settings: Settings) -> Iterator[Shard]:
+    """Yield one batch per local step, drawn by keys: who is not there leaves no trace in others.
+
+    Settings ``stable_steps``, ``batch_size``, and the address of the draws: ``draw_seed``,
+    ``draw_client``, ``draw_round``.
+    """
+    size = int(number(settings, "batch_size"))
+    address = [int(number(settings, f"draw_{name}")) for name in ("seed", "client", "round")]
+    for step in range(int(number(settings, "stable_steps")) if len(local.retain) else 0):
+        chosen = batch(address[0], address[1], address[2], step, local.positions, size)
+        places = torch.from_numpy(np.searchsorted(local.positions, chosen))
+        yield local.retain.take(places.to(local.retain.labels.device))
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

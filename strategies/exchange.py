@@ -18,7 +18,7 @@ from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import FederationError
 from unlearning.models import shards
-from unlearning.protocol import Instruction, Reply, Settings, Wire, part
+from unlearning.protocol import Instruction, Reply, Scalar, Settings, Wire, part
 from unlearning.request import Forgotten, Request
 
 __all__ = [
@@ -98,8 +98,15 @@ class Exchange:
             defaults |= federation.recovery
         count = shards.shards_in(self.arrays)
 
-        def place(client: int) -> Settings:
-            return {"shard": shards.shard_of(client, count)} if count else {}
+        def place(client: int, instruction: Instruction) -> Settings:
+            """Return what draws and shards of a client hang on, where there are any."""
+            found: dict[str, Scalar] = {}
+            if count:
+                found["shard"] = shards.shard_of(client, count)
+            if defaults.get("stable_steps"):
+                now = instruction.seed_round or self.number + unlearning * federation.completed
+                found |= {"draw_seed": federation.seed, "draw_client": client, "draw_round": now}
+            return found
 
         for client, instruction in sorted(self.asked.items()):
             if instruction.arrays is None and shared is None:
@@ -118,7 +125,12 @@ class Exchange:
                 Wire.SERVER_ROUND: absolute,
                 Wire.REMEMBER: federation.remember and not trains_again,
                 Wire.KEEP: {} if trains_again else dict(keep),
-                Wire.SETTINGS: {**defaults, **kept, **place(client), **instruction.settings},
+                Wire.SETTINGS: {
+                    **defaults,
+                    **kept,
+                    **place(client, instruction),
+                    **instruction.settings,
+                },
                 **omissions(federation.forgotten, client, self.request, self.held),
             }
             content = to_content(model, instruction.extras, facts)

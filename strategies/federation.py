@@ -277,14 +277,20 @@ class Federation:
         return tuple(sorted(drawn))
 
     def draw(
-        self, server_round: int, clients: tuple[int, ...], names: Iterable[str]
+        self,
+        server_round: int,
+        clients: tuple[int, ...],
+        names: Iterable[str],
+        gone: frozenset[int] | None = None,
     ) -> tuple[int, ...]:
         """Return who trains in a round of a model, by the names of its arrays.
 
-        Of a model in shards every shard draws for itself, by keys that ignore whoever has left.
+        Of a model in shards every shard draws for itself. There, and where training samples
+        stably, it is drawn by keys that ignore whoever has left (``gone``; None: all up to now).
         """
-        if count := shards.shards_in(names):
-            gone = self.forgotten.clients
+        stable = 1 if self.train.get("stable_steps") else 0
+        if count := shards.shards_in(names) or stable:
+            gone = self.forgotten.clients if gone is None else gone
             return shards.drawn(self.seed, server_round, clients, gone, self.fraction, count)
         return self.sample(server_round, clients)
 

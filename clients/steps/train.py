@@ -19,8 +19,9 @@ from clients.multitask import MultiTask
 from clients.sharded import Sharded
 from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
-from clients.training import batches, loss_of, number, optimiser, trained
+from clients.training import batches, loss_of, number, optimiser, stable_batches, trained
 from unlearning.arrays import Arrays
+from unlearning.errors import ConfigError
 from unlearning.protocol import MASK, Settings, Wire
 from unlearning.weighing import EXAMPLES
 
@@ -34,6 +35,10 @@ def train(
     ``max_steps`` (0: no limit). Extras ``mask/<parameter>``, booleans along its first axis: what
     is False is set to zero before the first step and after every one.
 
+    With ``stable_steps`` it takes so many steps instead, each on ``batch_size`` examples drawn by
+    keys (:mod:`unlearning.draws`), and answers 1 as the number of examples: all clients count
+    alike, since a weight by examples would tell the model how many were forgotten.
+
     Of a network in shards the client's own (``shard``) is trained and no other.
 
     A network for several tasks is trained on all of them. With the setting ``attribute`` the client
@@ -42,6 +47,8 @@ def train(
     the round only; ``share`` is that of round ``share_round``, ``round`` the number of this one.
     """
     if isinstance(model, MultiTask):
+        if settings.get("stable_steps"):
+            raise ConfigError("train.stable_steps is for one task; set it to 0, or learn one task")
         return _train_tasks(model, local, settings, generator)
     if isinstance(model, Sharded):
         return _train_shard(model, local, settings, generator)
@@ -51,8 +58,14 @@ def train(
     sgd = optimiser(settings, trained(model))
     processed = 0
     total = torch.zeros((), device=local.retain.labels.device)
+    stable = bool(settings.get("stable_steps"))
     epochs = int(number(settings, "local_epochs"))
-    for batch in batches(local.retain, settings, generator, epochs=epochs):
+    stream = (
+        stable_batches(local, settings)
+        if stable
+        else batches(local.retain, settings, generator, epochs=epochs)
+    )
+    for batch in stream:
         sgd.zero_grad(set_to_none=True)
         loss = loss_of(model)(model(batch.features), batch.labels)
         torch.autograd.backward(loss)
@@ -61,7 +74,8 @@ def train(
         total += loss.detach() * len(batch)
         processed += len(batch)
     metrics = {Wire.LOSS: float(total) / processed} if processed else {}
-    return Outcome(num_examples=len(local.retain), examples_processed=processed, metrics=metrics)
+    weight = min(len(local.retain), 1) if stable else len(local.retain)
+    return Outcome(num_examples=weight, examples_processed=processed, metrics=metrics)
 
 
 def _silencer(model: nn.Module, extras: Arrays) -> Callable[[], None]:

@@ -130,6 +130,10 @@ class TrainConfig(Table):
     momentum: Momentum = Field(default=0.0, description="the momentum of SGD")
     weight_decay: Decay = Field(default=0.0, description="the L2 penalty of SGD")
     max_steps: Count = Field(default=0, description="the most steps per round, 0 for no limit")
+    stable_steps: Count = Field(
+        default=0,
+        description="steps per round, each on examples drawn anew by keys; 0 for passes",
+    )
     fraction: Share = Field(default=1.0, description="the share of clients that train in a round")
 
 

@@ -16,7 +16,7 @@ __all__ = ["CONTROL", "FAMILIES", "OTHER", "family_of", "in_order", "members", "
 CONTROL, OTHER = "control", "other"
 
 FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "1.1": ("retraining", ("retrain", "rapid-retrain", "heavy-ball", "sharded")),
+    "1.1": ("retraining", ("retrain", "rapid-retrain", "heavy-ball", "sharded", "fats")),
     "1.2": ("contribution removal", ("contribution-subtraction", "fed-recovery", "sifu")),
     "2.1": ("calibration of updates", ("fed-eraser", "fed-accum", "fed-recover", "crab")),
     "2.2": (
