@@ -21,7 +21,7 @@ from experiments.cli.kit import kit
 from experiments.cli.listing import list_
 from experiments.cli.models import convert
 from experiments.cli.receipts import extend, receipt, rekey, withdraw
-from experiments.cli.reports import families, report
+from experiments.cli.reports import families, leaderboard, report
 from experiments.cli.requests import claim, release, request
 from experiments.cli.runs import compare, resume, run, status, sweep, verify
 from experiments.cli.scan import scan
@@ -120,6 +120,7 @@ _COMMANDS = (
     status,
     report,
     families,
+    leaderboard,
     tune,
     list_,
     attack,

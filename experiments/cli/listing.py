@@ -11,6 +11,7 @@ import typer
 
 from experiments.cli.answers import print_json, print_table
 from experiments.cli.options import Json
+from unlearning.errors import ConfigError
 
 __all__ = ["Kind", "entries", "list_"]
 
@@ -28,9 +29,21 @@ class Kind(StrEnum):
 
 
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    as_json: Json = False,
+    bibtex: Annotated[
+        bool, typer.Option("--bibtex", help="Strategies' papers as BibTeX entries.")
+    ] = False,
 ) -> None:
     """List what a config can name."""
+    if bibtex:
+        if kind is not Kind.STRATEGIES or as_json:
+            raise ConfigError("--bibtex goes with `list strategies` and without --json")
+        from strategies.citation import bibtex as cited
+        from strategies.registry import strategies
+
+        typer.echo("\n\n".join(cited(cls, name) for name, cls in strategies().items()))
+        return
     found = entries(kind.value)
     if as_json:
         print_json(found)

@@ -11,7 +11,7 @@ from experiments.cli.answers import show_page, watched
 from experiments.cli.options import Json, Overrides, words
 from unlearning.errors import ConfigError
 
-__all__ = ["families", "report"]
+__all__ = ["families", "leaderboard", "report"]
 
 
 def report(
@@ -98,5 +98,23 @@ def families(
         typer.echo((folder / "families.json").read_text(encoding="utf-8"))
     else:
         typer.echo(f"page: {page}")
+    if show:
+        show_page(page)
+
+
+def leaderboard(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished comparisons.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page to write.")] = Path(
+        "leaderboard.html"
+    ),
+    show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+) -> None:
+    """Put many comparisons on one sortable page: forgetting, utility, cost and claim."""
+    from experiments.reporting.leaderboard import leaderboard as build
+
+    page = build(runs, out)
+    typer.echo(f"leaderboard: {page}")
     if show:
         show_page(page)

@@ -1,0 +1,144 @@
+"""One page over many finished comparisons: who forgets how far, at what loss, at what cost.
+
+A line is a strategy on one data set, model and kind of request, its numbers means over the seeds of
+one run; no numbers of different runs are mixed. Every line leads to the command that made its run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from experiments.reporting.leaderboard_template import TEMPLATE
+from experiments.reporting.look import SCRIPT, STYLE
+from experiments.runs.details import read_details
+from experiments.runs.folder import COMPARE, RunFolder
+from experiments.runs.results import ORIGINAL, RETRAIN, Row, read_results
+from experiments.runs.results import strategies as named
+from experiments.runs.table import DASH
+from unlearning.errors import ConfigError
+from unlearning.records.files import write_atomically
+
+__all__ = ["Line", "leaderboard", "lines_of", "page"]
+
+_GAPS = ("forget_gap", "backdoor_gap", "membership_gap", "utility_gap")
+_SOURCES = dict(
+    zip(_GAPS, ("forget_accuracy", "backdoor_success", "mia_auc", "test_accuracy"), strict=True)
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A strategy in one run.
+
+    Parameters
+    ----------
+    strategy, guarantee : str
+        Alias and claim.
+    seeds : int
+        How many the means are over.
+    numbers : tuple of float or None
+        Forget, backdoor, membership and utility gap: mean absolute differences to retraining of
+        the same seed, fractions; and the cost, examples processed over retraining's.
+    run : int
+        Position of its run.
+    """
+
+    strategy: str
+    guarantee: str
+    seeds: int
+    numbers: tuple[float | None, ...]
+    run: int = 0
+
+
+@dataclass(frozen=True)
+class _Made:
+    name: str
+    command: str
+
+
+def leaderboard(folders: Sequence[Path], out: Path) -> Path:
+    """Write the page over several finished comparisons, and return its path.
+
+    Raises
+    ------
+    ConfigError
+        If a folder is no run folder, none of a comparison, or named twice.
+    ResultsError
+        If a run has not finished or its files are damaged.
+    """
+    groups: dict[str, list[Line]] = {}
+    runs: list[_Made] = []
+    for place in folders:
+        folder = RunFolder.open(place)
+        path = folder.path.resolve()
+        if path in [other.resolve() for other in folders[: len(runs)]]:
+            raise ConfigError(f"{place} is named twice; name each run once")
+        config, rows = read_results(path)
+        if RETRAIN not in named(rows):
+            raise ConfigError(
+                f"{place} holds no retrained model to measure against; name a {COMPARE}, "
+                "`fedunlearn compare` makes one"
+            )
+        found = lines_of(rows, len(runs))
+        groups.setdefault(_title(config, rows), []).extend(found)
+        runs.append(_Made(path.name, read_details(path).command))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page(groups, runs).encode())
+    return out
+
+
+def lines_of(rows: Sequence[Row], run: int = 0) -> list[Line]:
+    """Return the lines of one comparison; the model before is no competitor."""
+    base = {row.seed: row for row in rows if row.strategy == RETRAIN}
+    found = []
+    for name in named(rows):
+        own = [row for row in rows if row.strategy == name and row.seed in base]
+        if name == ORIGINAL or not own:
+            continue
+        gaps = [_gap(own, base, measure) for measure in _SOURCES.values()]
+        found.append(Line(name, own[0].guarantee, len(own), (*gaps, _cost(own, base)), run))
+    return found
+
+
+def page(groups: Mapping[str, Sequence[Line]], runs: Sequence[object]) -> str:
+    """Return the page as HTML that asks for nothing from anywhere."""
+    templates = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    ordered = [(title, sorted(lines, key=_rank)) for title, lines in sorted(groups.items())]
+    return templates.from_string(TEMPLATE).render(
+        groups=ordered, runs=runs, dash=DASH, style=Markup(STYLE), script=Markup(SCRIPT)
+    )
+
+
+def _rank(line: Line) -> tuple[float, str]:
+    """Return what puts lines in order: the mean of what was measured of the gaps."""
+    gaps = [value for value in line.numbers[: len(_GAPS)] if value is not None]
+    return float(np.mean(gaps)) if gaps else float("inf"), line.strategy
+
+
+def _gap(own: Sequence[Row], base: Mapping[int, Row], measure: str) -> float | None:
+    pairs = [(row.metrics[measure], base[row.seed].metrics[measure]) for row in own]
+    gaps = [abs(ours - goal) for ours, goal in pairs if ours is not None and goal is not None]
+    return float(np.mean(gaps)) if len(gaps) == len(pairs) else None
+
+
+def _cost(own: Sequence[Row], base: Mapping[int, Row]) -> float | None:
+    pairs = [(row.cost["examples"], base[row.seed].cost["examples"]) for row in own]
+    shares = [ours / goal for ours, goal in pairs if ours is not None and goal]
+    return float(np.mean(shares)) if len(shares) == len(pairs) else None
+
+
+def _title(config: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """Return data set, model and kind of request in words."""
+    data, model = config.get("data", {}), config.get("model", {})
+    scope = next((row.scope for row in rows if row.strategy == RETRAIN), "")
+    split = data.get("partitioner", "iid")
+    return f"{data.get('name', 'data')} ({split}), {model.get('name', 'model')}: forget a {scope}"
