@@ -55,6 +55,7 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "parameter-estimation",
             "dampening",
             "pruning-client",
+            "auxiliary-head",
             "head-drop",
             "task-subtraction",
             "task-osd",
