@@ -8,6 +8,7 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ from strategies.wire import to_arrays, to_record
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import ConfigError, FederationError
+from unlearning.errors import ConfigError, FederationError, RoundError
 from unlearning.models import heads
 from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Instruction, Reply, Settings
@@ -43,6 +44,9 @@ from unlearning.records.history import COLUMNS, History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["EVERY_MODEL", "UnlearningStrategy", "in_range", "one_of"]
+
+
+log = logging.getLogger("fedunlearn")
 
 
 class UnlearningStrategy(FedAvg):
@@ -436,7 +440,11 @@ class UnlearningStrategy(FedAvg):
         def learn(number: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
             return self.recorded(federation.history, number, arrays, replies, kept)
 
-        current = exchange.combine(learn, read, robust=phase == RECOVER)
+        try:
+            current = exchange.combine(learn, read, robust=phase == RECOVER)
+        except RoundError as error:
+            log.warning("round %d is asked again: %s", number, error)
+            current = self._arrays
         federation.completed, federation.losses = number, exchange.losses
         federation.spend(phase, Cost(wall_s=federation.clock() - self._phase_begun))
         federation.observe(phase, number, current)

@@ -310,6 +310,11 @@ class Federation:
                 return {**facts, "share": 0.0 if lost else share, "share_round": last}
         return facts
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether any round was learned since a request last changed the model."""
+        return self.edited != self.completed
+
     def secret_noise(self, purpose: str) -> Noise:
         """Return noise for one model that is released, with a key that is kept nowhere.
 

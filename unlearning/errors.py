@@ -12,6 +12,7 @@ __all__ = [
     "HistoryError",
     "LedgerError",
     "RequestError",
+    "RoundError",
     "UnsupportedRequestError",
     "unknown",
 ]
@@ -43,6 +44,10 @@ class LedgerError(FedUnlearnError):
 
 class FederationError(FedUnlearnError):
     """The federation cannot go on: too few clients, no valid reply, a deadline passed."""
+
+
+class RoundError(FederationError):
+    """A round gave nothing that could be used; asked again, it may."""
 
 
 def unknown(kind: str, value: object, known: Iterable[object]) -> str:

@@ -194,6 +194,7 @@ class FedOsd(UnlearningStrategy):
         self.min_separation = min_separation
         self.trust = trust
         self._former: Arrays | None = None
+        self._centre: Arrays = {}
         self._reach = 0.0
         self._holders: tuple[int, ...] = ()
         self._done = False
@@ -201,7 +202,11 @@ class FedOsd(UnlearningStrategy):
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Note whom to ask, where the model was, and how far it may go."""
-        self._former = arrays
+        # Between requests that are served together nothing is learned: the way back that recovery
+        # must not take leads to the model before the first of them.
+        if self._former is None or self.federation.has_learned:
+            self._former = arrays
+        self._centre = named.parameters(arrays)
         self._reach = reach(self.trust, self.federation, arrays)
         # A class has holders everywhere: those drawn for a round stand for all of them.
         everyone = request.scope is Scope.CLASS
@@ -241,9 +246,7 @@ class FedOsd(UnlearningStrategy):
         rate = step_rate(self.unlearning_rate, self.rate_factor, self.federation)
         direction *= -rate * self.rate_decay ** (server_round - 1)
         moved = named.apply_update(model, shaped(direction, model))
-        if self._former is not None:
-            moved = project(named.parameters(self._former), moved, self._reach)
-        return {**arrays, **moved}
+        return {**arrays, **project(self._centre, moved, self._reach)}
 
     def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average as usual; while recovering, without what leads back to the former model."""

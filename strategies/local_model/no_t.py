@@ -8,13 +8,12 @@ CVPR 2025 (arXiv 2503.05657).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
-
-import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.statistics import has_statistics, with_statistics
+from strategies.negation import layers_behind, negate_once
 from strategies.shares import Span, check_rounds, faster, rounds_of
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
@@ -23,20 +22,7 @@ from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
-__all__ = ["NoT", "layers_to_negate", "negate"]
-
-
-def negate(arrays: Arrays, names: Collection[str]) -> Arrays:
-    """Return the model with the arrays in ``names`` times -1, all others as they are.
-
-    Raises
-    ------
-    ValueError
-        If a name is none of a parameter: statistics and counters have no negative.
-    """
-    if odd := sorted(set(names) - named.parameters(arrays).keys()):
-        raise ValueError(f"array {odd[0]!r} is no parameter of the model")
-    return {name: np.negative(a) if name in names else a for name, a in arrays.items()}
+__all__ = ["NoT", "layers_to_negate"]
 
 
 def layers_to_negate(
@@ -110,6 +96,13 @@ class NoT(UnlearningStrategy):
     function (tanh, or another linear layer) only turns the sign of what comes next, which is
     quickly undone; with ReLU it is not. In a model that keeps normalisation statistics, which no
     longer fit behind a negated layer, a first round takes them again from the retained data.
+
+    Negating twice is the identity: a second request must not undo the first. An array that stands
+    negated, with nothing learned since, is left so, and one negation answers both requests. Where
+    rounds were learned in between, the default takes the next layer that does not stand negated; a
+    layer that is named, or the last one left, is turned again with a warning. The history keeps the
+    names of what stands negated, and a fingerprint of each. A run that begins from such a model
+    without its history does not know them.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
@@ -137,10 +130,13 @@ class NoT(UnlearningStrategy):
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Negate."""
-        names = layers_to_negate(arrays, self.layers, include_bias=self.include_bias)
+        choices = [layers_to_negate(arrays, self.layers, include_bias=self.include_bias)]
+        if not self.layers:
+            choices += layers_behind(arrays, choices[0], include_bias=self.include_bias)
         self._statistics_rounds = int(has_statistics(arrays))
-        rounds = rounds_of(self.fine_tune_rounds, self.federation.completed)
-        return negate(arrays, names), self._statistics_rounds + rounds
+        rounds = self._statistics_rounds
+        rounds += rounds_of(self.fine_tune_rounds, self.federation.completed)
+        return negate_once(self, history, arrays, choices), rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Have statistics taken, if there are any, then train as in learning."""

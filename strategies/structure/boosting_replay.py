@@ -16,7 +16,7 @@ from strategies.base import UnlearningStrategy
 from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.models.boosting import Boosting, rests_on
+from unlearning.models.boosting import Boosting, before, rests_on
 from unlearning.models.boosting_replay import replayed
 from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import OPEN, closed_by_depth
@@ -37,7 +37,9 @@ class BoostingReplay(UnlearningStrategy):
 
     Notes
     -----
-    A request that comes while the trees grow is answered by growing them again as far.
+    A request that comes while the trees grow is answered by growing them again as far. A client
+    that is lost in the first round is left out of the new trees; one that is lost later is left out
+    of the nodes decided in that round.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
@@ -82,11 +84,15 @@ class BoostingReplay(UnlearningStrategy):
                 sums, examples = model.summed({**arrays, **found[0]}, found[1], replies)
                 self._watch(*found, sums)
                 after = replayed(model, arrays, *found, sums, self._tolerance)
-                after = {**after, **rests_on(examples)}
+                after = {**after, **rests_on(self._resting(arrays, examples))}
         if server_round == self._rounds:
             pairs = zip(after["clients"].tolist(), after["examples"].tolist(), strict=True)
             record_afresh(self, self._history, dict(pairs))
         return after
+
+    def _resting(self, arrays: Arrays, examples: dict[int, int]) -> dict[int, int]:
+        """Return the clients that the trees rest on after a round, with numbers of examples."""
+        return before(arrays) | examples
 
     def _watch(self, old: Arrays, rows: np.ndarray, sums: Sums) -> None:
         """Take note of how an old iteration fares; here: of nothing."""

@@ -15,7 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.keeping import hand_over, handed_over
 from unlearning.arrays import Array, Arrays
+from unlearning.errors import FederationError
 from unlearning.models.pruning import class_scores, masked, prune_highest
 from unlearning.protocol import MASK, Instruction, Reply
 from unlearning.records.history import History
@@ -57,8 +59,8 @@ class ClassPruning(UnlearningStrategy):
     a skip connection is zeroed, the connection stays. Several classes are forgotten at once by
     adding their scores; masks of earlier requests stay. The logit of the class is kept; with no
     example of the class left it falls in recovery. What is sent are class-wise sums of
-    activations, which secure aggregation could add up. A model without layers to prune is left as
-    it is, with a warning.
+    activations, which secure aggregation could add up. On a model without layers to prune the
+    request fails.
 
     The masks are kept in the history from the moment the request is fulfilled, so that they hold
     after a restart too. They say no more than the zeros of the model do. A run that begins from
@@ -95,6 +97,8 @@ class ClassPruning(UnlearningStrategy):
         classes = self.request.classes if self.request else ()
         masks = masks_of(self._history)
         self.pruned = {}
+        if not any(c < len(counts) and counts[c] for c in classes):
+            return _silenced(arrays, masks)  # there is nothing to be silent about
         for label, found in sums.items():
             if not self._wanted(label):
                 continue
@@ -102,10 +106,12 @@ class ClassPruning(UnlearningStrategy):
             self.pruned[label] = int(pruned.sum())
             for name in _arrays_of(label, arrays):
                 masks[name] = masks.get(name, np.ones(len(pruned), dtype=bool)) & ~pruned
-        if self.pruned:
-            self._hand_over(masks)
-        else:
-            log.warning("ClassPruning found no layer to prune; the model is as it was")
+        if not self.pruned:
+            raise FederationError(
+                "ClassPruning found no layer to prune: no convolution, and no hidden linear layer "
+                "that 'hidden_units' and 'layers' allow; take another strategy (no-t, retrain)"
+            )
+        hand_over(self, self._history, MASK, masks)
         return _silenced(arrays, masks)
 
     def teach(self, server_round: int) -> Mapping[int, Instruction]:
@@ -122,18 +128,6 @@ class ClassPruning(UnlearningStrategy):
         learned = super().learn(server_round, arrays, replies)
         return _silenced(learned, masks_of(self.federation.history))
 
-    def _hand_over(self, masks: Arrays) -> None:
-        """Let the history that follows, if the request is fulfilled, hold the masks.
-
-        A request that fails after this leaves neither a pruned model nor masks.
-        """
-        last = max(self._history.rounds, default=0)
-        after = self.rewrite(self._history, before=last + 1)
-        if self.request is not None:
-            after.purge(self.request)
-        others = {n: a for n, a in after.state.items() if not n.startswith(MASK)}
-        after.keep_state(others | {f"{MASK}{name}": keep for name, keep in masks.items()})
-
     def _wanted(self, label: str) -> bool:
         parts = [part.strip() for part in self.layers.split(",") if part.strip()]
         return not parts or any(part in label for part in parts)
@@ -141,11 +135,7 @@ class ClassPruning(UnlearningStrategy):
 
 def masks_of(history: History) -> Arrays:
     """Return which channels the requests so far have left, by array: True where one lives."""
-    return {
-        name.removeprefix(MASK): keep
-        for name, keep in history.state.items()
-        if name.startswith(MASK)
-    }
+    return handed_over(history, MASK)
 
 
 def _silenced(arrays: Arrays, masks: Mapping[str, Array]) -> Arrays:

@@ -19,7 +19,7 @@ from strategies.base import in_range
 from strategies.structure.afresh import record_afresh
 from strategies.structure.boosting_replay import BoostingReplay
 from unlearning.arrays import Arrays
-from unlearning.models.boosting import rests_on
+from unlearning.models.boosting import before, rests_on
 from unlearning.models.boosting_replay import idle_splits
 from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import LEAF
@@ -35,7 +35,8 @@ log = logging.getLogger("fedunlearn")
 class LeafRefresh(BoostingReplay):
     """An iteration per round: the remaining clients sum gradients at its leaves, no candidates.
 
-    Splits stay as the forgotten helped to choose them, so something of them may remain.
+    Splits stay as the forgotten helped to choose them, so something of them may remain. A client
+    that is lost in a round is left out of the leaves that are computed in it.
 
     Parameters
     ----------
@@ -61,17 +62,21 @@ class LeafRefresh(BoostingReplay):
             in_range("tolerance", tolerance, 0, 1)
         self.tolerance = tolerance
         self.splits = self.lost = 0
+        self._chose: dict[int, int] = {}  # who helped to choose the splits, and stays
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Plan one round per iteration, or a replay in which splits may hold out."""
         self.splits = self.lost = 0
+        self._chose = {c: n for c, n in before(arrays).items() if c in self.remaining}
         if self.tolerance is not None:
             self._tolerance = self.tolerance
-            return super().prepare(request, history, arrays)
+            planned = super().prepare(request, history, arrays)
+            if self._old is None:
+                self._chose = {}  # no split is taken over
+            return planned
         self._history = history
         self._rounds = int(arrays["tree"].max()) // self._model.width + 1
-        nobody = rests_on({})  # the first round says whom the leaves rest on now
-        return {**arrays, **nobody}, self._rounds
+        return {**arrays, **rests_on(self._chose)}, self._rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Ask for the sums at the leaves of an iteration."""
@@ -97,11 +102,18 @@ class LeafRefresh(BoostingReplay):
         sums, examples = self._model.summed(arrays, rows, replies, candidates=False)
         value = arrays["value"].copy()
         value[rows] = self._model.weights(sums.total)
+        examples = self._resting(arrays, examples)
         lost, splits = idle_splits(self._model, arrays, rows, sums)
         self.lost, self.splits = self.lost + lost, self.splits + splits
         if server_round == self._rounds:
             record_afresh(self, self._history, examples)
         return {**arrays, "value": value, **rests_on(examples)}
+
+    def _resting(self, arrays: Arrays, examples: dict[int, int]) -> dict[int, int]:
+        """Count those in, too, who helped to choose the splits and were lost in this round."""
+        lost = {c: n for c, n in self._chose.items() if c in self.unanswered}
+        known = lost if self.tolerance is None else before(arrays) | lost
+        return known | examples
 
     def _watch(self, old: Arrays, rows: np.ndarray, sums: Sums) -> None:
         """Count the splits of an old iteration that lag behind; below one that does none counts."""

@@ -8,9 +8,8 @@ CVPR 2025 (arXiv 2503.05657); for tasks it is an extension of this project's.
 
 from __future__ import annotations
 
-import numpy as np
-
 from strategies.base import UnlearningStrategy
+from strategies.negation import layers_behind, negate_once
 from strategies.structure.head_drop import without_heads
 from unlearning.arrays import Arrays
 from unlearning.models.heads import tasks_of, trunk
@@ -32,7 +31,7 @@ class TaskNegation(UnlearningStrategy):
     -----
     The head of the task is dropped (not for a partial request). With too few rounds of recovery
     the remaining tasks suffer; look at their accuracy beside retraining. A task without a head
-    leaves the model as it is.
+    leaves the model as it is. A second request does not turn a layer back, see ``NoT``.
     """
 
     scopes = frozenset({Scope.TASK})
@@ -46,9 +45,6 @@ class TaskNegation(UnlearningStrategy):
         if not set(request.tasks) & set(tasks_of(arrays)):
             return arrays, 0
         shared = trunk(arrays)
-        weight = next((n for n in shared if n.endswith("weight") and shared[n].ndim > 1), "")
-        chosen = {weight}
-        if self.include_bias:
-            chosen.add(f"{weight.removesuffix('weight')}bias")
+        choices = layers_behind(shared, (), include_bias=self.include_bias)
         after = without_heads(arrays, history, request)
-        return {n: np.negative(a) if n in chosen else a for n, a in after.items()}, 0
+        return (negate_once(self, history, after, choices) if choices else after), 0

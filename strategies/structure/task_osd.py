@@ -102,7 +102,8 @@ class TaskOsd(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Note where the trunk was."""
         known = set(request.tasks) & set(tasks_of(arrays))
-        self._former = trunk(arrays) if self.project else None
+        if self._former is None or self.federation.has_learned:  # else: of the first of several
+            self._former = trunk(arrays) if self.project else None
         self._guarded_rounds = self.federation.recovery_rounds
         self._initial = without_heads(arrays, history, request)
         return arrays, self.unlearning_rounds if known else 0

@@ -115,7 +115,8 @@ class TaskSubtraction(UnlearningStrategy):
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Drop the head; one round of collecting follows."""
-        self._former = trunk(arrays) if self.project else None
+        if self._former is None or self.federation.has_learned:  # else: of the first of several
+            self._former = trunk(arrays) if self.project else None
         self._guarded_rounds = self.federation.recovery_rounds
         self._asked_tasks = request.tasks
         self._holders = frozenset(request.owners(self._roster.nodes))

@@ -23,6 +23,7 @@ from clients import steps
 from strategies import registry
 from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
+from tests.support.everyone import network_for
 from tests.support.toy import RestlessGrid, ToyFederation, request
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -92,7 +93,8 @@ class World:
 
     def learn(self, **settings: object) -> tuple[ToyFederation, Arrays]:
         kept = {"remember": LAST_LOCAL in self.cls.needs, "keepsakes": self.make().keepsakes()}
-        toy = ToyFederation(self.home(), clients=CLIENTS, **kept, **settings)  # type: ignore[arg-type]
+        network = network_for(self.cls)
+        toy = ToyFederation(self.home(), clients=CLIENTS, network=network, **kept, **settings)  # type: ignore[arg-type]
         toy.federation.noise_key = b"so that a test comes out the same twice"
         return toy, toy.run(self.make(), rounds=ROUNDS)
 

@@ -6,24 +6,20 @@ becomes of it where the same client answers with an error.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import Array, Error, Message
 
-from experiments.models import networks as models
 from strategies import registry
-from strategies.base import EVERY_MODEL, UnlearningStrategy
-from strategies.federation import LAST_LOCAL
-from tests.support.structure import toy_with
+from strategies.base import UnlearningStrategy
+from tests.support.everyone import everyone, founded, made
 from tests.support.toy import ToyFederation, ToyGrid
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
-from unlearning.errors import FederationError
 from unlearning.protocol import Wire
 from unlearning.request import Request, Scope
 
@@ -68,10 +64,14 @@ def raw(data: bytes) -> Array:
     return Array("float32", (2, 2), "numpy.ndarray", data)
 
 
+def huge(kind: np.dtype) -> float:
+    return 1e30 if kind.kind == "f" else int(np.iinfo(kind).max // 2)
+
+
 KINDS: dict[str, Tamper] = {
     "nan": changed(lambda a: np.full(a.shape, np.nan, np.float32)),
     "infinite": changed(lambda a: np.full(a.shape, -np.inf, np.float32)),
-    "huge": changed(lambda a: np.full_like(a, 1e30 if a.dtype.kind == "f" else 2**62)),
+    "huge": changed(lambda a: np.full_like(a, huge(a.dtype))),
     "shape": changed(lambda a: a[None]),
     "dtype": changed(lambda a: a.astype(np.float16 if a.dtype.kind == "f" else np.float64)),
     "names": other_names,
@@ -84,10 +84,6 @@ KINDS: dict[str, Tamper] = {
         lambda a: raw(b"\x93NUMPY\x01\x00" + len(OVERSIZE).to_bytes(2, "little") + OVERSIZE)
     ),
 }
-
-
-# Trees that rest on all their clients cannot grow without one of them; the run says which.
-NEED_ALL = {"boosting"}
 
 
 class Tampering(ToyGrid):
@@ -112,30 +108,11 @@ def grid_of(toy: ToyFederation, tamper: Tamper | None) -> ToyGrid:
     return kind(toy.app, len(toy.sizes))
 
 
-def everyone() -> Iterator[object]:
-    for alias, cls in registry.strategies().items():
-        network = cls.models is None or cls.models == EVERY_MODEL
-        for model in [None] if network else sorted(cls.models or ()):
-            yield pytest.param(cls, model, id=alias if network else f"{alias}-{model}")
-
-
-def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
-    known = registry.options(cls).items()
-    return cls(**{name: 2 for name, n in known if name.endswith("_rounds") and n > 2})
-
-
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
     @functools.cache
     def learn(cls: type[UnlearningStrategy], model: str | None) -> Learned:
-        home = tmp_path_factory.mktemp("learned")
-        if model is None:
-            kept = {"remember": LAST_LOCAL in cls.needs, "keepsakes": made(cls).keepsakes()}
-            toy = ToyFederation(home, **kept)  # type: ignore[arg-type]
-        else:
-            found = models.array_model(model, (3,), 3, seed=0)
-            assert found is not None
-            toy = toy_with(home, found)
+        toy = founded(tmp_path_factory.mktemp("learned"), cls, model)
         toy.federation.recovery_rounds = 1
         return toy, toy.run(UnlearningStrategy(), rounds=3)
 
@@ -163,10 +140,6 @@ def test_no_malformed_reply_reaches_a_model_or_ends_a_run(
         twin = toy.branch(tmp_path / kind, grid=grid_of(toy, tamper))
         asked = Request(scope, **facts[scope], id="r")  # type: ignore[arg-type]
         twin.federation.ledger.receive(asked)
-        if model in NEED_ALL:
-            with contextlib.suppress(FederationError):  # it ends in words, or did not need them
-                assert named.is_finite(twin.run(made(cls), arrays, rounds=1))
-            continue
         after = twin.run(made(cls), arrays, rounds=1)  # unlearning, then a round of recovery
         assert named.is_finite(after), kind
         outcomes[kind] = twin.federation.ledger.state("r"), named.digest(after)
@@ -175,11 +148,45 @@ def test_no_malformed_reply_reaches_a_model_or_ends_a_run(
     assert {kind for kind, found in outcomes.items() if found != outcomes.get("error")} == set()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nor_while_learning(kind: str, tmp_path: Path) -> None:
-    digests = set()
-    for name, tamper in (("error", None), (kind, KINDS[kind])):
-        toy = ToyFederation(tmp_path / name)
-        twin = toy.branch(tmp_path / f"{name}-again", grid=grid_of(toy, tamper))
-        digests.add(named.digest(twin.run(UnlearningStrategy(), rounds=2)))
-    assert len(digests) == 1
+MODELS = [
+    None,
+    *sorted({m for c in registry.strategies().values() for m in c.models or ()} - {"*"}),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nor_while_learning(model: str | None, tmp_path: Path) -> None:
+    """Every kind of model that is learned, and every malformed answer."""
+    toy = founded(tmp_path / "toy", UnlearningStrategy, model)
+    digests = {}
+    for kind, tamper in {"error": None, **KINDS}.items():
+        twin = toy.branch(tmp_path / kind, grid=grid_of(toy, tamper))
+        digests[kind] = named.digest(twin.run(UnlearningStrategy(), rounds=3))
+    assert {kind for kind, found in digests.items() if found != digests["error"]} == set()
+
+
+@pytest.mark.parametrize("alias", ["boosting-replay", "leaf-refresh"])
+@pytest.mark.parametrize("options", [{}, {"tolerance": 0.5}])
+def test_trees_grow_on_where_a_client_is_lost_once(
+    alias: str, options: dict[str, float], tmp_path: Path
+) -> None:
+    """What they rest on is still known: the client that was lost can be forgotten afterwards."""
+    if options and alias != "leaf-refresh":
+        pytest.skip("it has no tolerance")
+    cls = registry.strategies()[alias]
+    toy = founded(tmp_path / "toy", cls, "boosting")
+    arrays = toy.run(UnlearningStrategy(), rounds=6)
+    twin = toy.branch(tmp_path / "twin", grid=grid_of(toy, None))
+    twin.federation.recovery_rounds = 0
+    for client in (LEAVER, CULPRIT):
+        twin.federation.ledger.receive(Request(Scope.CLIENT, clients=(client,), id=str(client)))
+        after = twin.run(cls(**options), arrays, rounds=0)
+        assert twin.federation.ledger.state(str(client)) == "fulfilled"
+        assert client not in after["clients"]
+        anew = alias == "boosting-replay" or options  # trees that are not complete grow anew
+        if not anew:
+            assert (CULPRIT in after["clients"]) == (client != CULPRIT)
+        # Trees that grew anew without the client do not rest on it: nothing is left to forget.
+        idle = client == CULPRIT and bool(anew)
+        assert (named.digest(after) == named.digest(arrays)) == idle
+        arrays = after

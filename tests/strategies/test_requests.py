@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.models import networks as models
 from strategies import registry
-from strategies.base import EVERY_MODEL, UnlearningStrategy
-from strategies.federation import LAST_LOCAL, Federation
+from strategies.base import UnlearningStrategy
+from strategies.federation import Federation
 from strategies.global_model.fine_tune import FineTune
-from tests.support.structure import toy_with
+from tests.support.everyone import everyone, founded, made
 from tests.support.toy import ToyFederation
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -29,22 +28,6 @@ from unlearning.request import Request, Scope
 ALONE, EMPTY, LEAVER, CLASS = 0, 2, 1, 2
 
 Learned = tuple[ToyFederation, Arrays]
-
-
-def everyone() -> Iterator[object]:
-    """Yield every strategy with every model it works on; None: a network."""
-    for alias, cls in registry.strategies().items():
-        network = cls.models is None or cls.models == EVERY_MODEL
-        for model in [None] if network else sorted(cls.models or ()):
-            yield pytest.param(cls, model, id=alias if network else f"{alias}-{model}")
-
-
-def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
-    """Return the strategy with its defaults, but fewer rounds."""
-    many = {
-        n: 2 for n, value in registry.options(cls).items() if n.endswith("_rounds") and value > 2
-    }
-    return cls(**many)
 
 
 def held(toy: ToyFederation, client: int, keep: torch.Tensor) -> None:
@@ -60,14 +43,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
 
     @functools.cache
     def learn(cls: type[UnlearningStrategy], model: str | None) -> Learned:
-        home = tmp_path_factory.mktemp("learned")
-        if model is None:
-            kept = {"remember": LAST_LOCAL in cls.needs, "keepsakes": made(cls).keepsakes()}
-            toy = ToyFederation(home, **kept)  # type: ignore[arg-type]
-        else:
-            found = models.array_model(model, (3,), 3, seed=0)
-            assert found is not None
-            toy = toy_with(home, found)
+        toy = founded(tmp_path_factory.mktemp("learned"), cls, model)
         for client, shard in toy.shards.items():
             there = torch.nonzero(shard.labels != CLASS).ravel()
             held(toy, client, there[:0] if client == EMPTY else there)

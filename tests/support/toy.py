@@ -64,6 +64,25 @@ class ToyModel(nn.Module):
         return logits
 
 
+class DeepToyModel(ToyModel):
+    """The same behind a hidden layer of units."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed + 1)
+            self.hidden = nn.Linear(FEATURES, 8)
+            self.layer = nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        if self.training:
+            self.running_mean = 0.9 * self.running_mean + 0.1 * x.mean(0).detach()
+            self.num_batches_tracked = self.num_batches_tracked + 1
+        logits: torch.Tensor = self.layer(self.hidden(x).relu())
+        return logits
+
+
 def shard(client: int, size: int, *, salt: int = 0) -> Shard:
     """Return a client's points: class = the largest coordinate."""
     generator = np.random.default_rng([7, client, salt])
@@ -159,6 +178,7 @@ class ToyFederation:
         late: Mapping[int, int] | None = None,
         remember: bool = True,
         keepsakes: Mapping[str, Settings] | None = None,
+        network: type[ToyModel] | None = None,
     ) -> None:
         self.asked: list[tuple[int, str]] = []
         self.seen: list[tuple[int, str, int]] = []
@@ -166,7 +186,8 @@ class ToyFederation:
         self.sizes = {client: 8 + 3 * client for client in range(clients)}
         self.shards = {client: shard(client, size) for client, size in self.sizes.items()}
         self.home = home
-        workbench = ToyModel(0)
+        network = network or ToyModel
+        workbench = network(0)
         toy = self
 
         class Watched(Participant):
@@ -179,10 +200,10 @@ class ToyFederation:
 
         def make(context: Context, config: dict[str, Scalar]) -> Participant:
             client = int(str(context.node_config["partition-id"]))
-            holdings = Holdings(toy.shards[client], shard(client, 6, salt=1), ToyModel, workbench)
+            holdings = Holdings(toy.shards[client], shard(client, 6, salt=1), network, workbench)
             return Watched(client, holdings, ClientMemory(Path(str(config[Wire.HOME])), client))
 
-        self.initial: Arrays = arrays_of(ToyModel(seed))
+        self.initial: Arrays = arrays_of(network(seed))
         self.app = make_client_app(make)
         self.grid = ToyGrid(self.app, clients)
         self.late = dict(late or {})

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import Array, Arrays
-from unlearning.errors import ConfigError, FederationError
+from unlearning.errors import ConfigError, FederationError, RoundError
 from unlearning.models import trees
 from unlearning.models.boosting_sums import (
     NODES,
@@ -27,11 +27,12 @@ from unlearning.models.boosting_sums import (
     scores_of,
     trees_per_iteration,
 )
+from unlearning.models.parts import fitting
 from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import LEAF, OPEN, Plan
 from unlearning.protocol import Instruction, Reply, Scalar
 
-__all__ = ["Boosting", "rests_on"]
+__all__ = ["Boosting", "before", "rests_on"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -131,7 +132,7 @@ class Boosting:
         sums, examples = self.summed(arrays, rows, replies)
         if not len(rows):
             return arrays
-        return {**self.decided(arrays, rows, sums), **rests_on(examples)}
+        return {**self.decided(arrays, rows, sums), **rests_on(before(arrays) | examples)}
 
     def is_complete(self, arrays: Mapping[str, Array]) -> bool:
         """Return whether all iterations are done."""
@@ -145,34 +146,27 @@ class Boosting:
         *,
         candidates: bool = True,
     ) -> tuple[Sums, dict[int, int]]:
-        """Return the clients' sums at some nodes, and how many examples they rest on.
+        """Return the clients' sums at some nodes, and how many examples each that answered has.
+
+        A client that the trees rest on and that gives no valid answer is left out of the nodes
+        that are decided now; what was grown before rests on it still.
 
         Raises
         ------
         FederationError
-            If a client that the trees rest on is missing, or sent what does not fit.
+            If no client sent what fits.
         """
         total = np.zeros((len(rows), 3), dtype=np.int64)
         some = rows if candidates else rows[:0]
         tried = self.plan.tried(arrays["tree"][some], arrays["path"][some])
         left = self.plan.shaped(np.zeros((len(tried.threshold), 3), dtype=np.int64))
-        examples: dict[int, int] = {}
-        for reply in replies:
-            for whole, name in ((total, "total"), (left, "left")):
-                found = reply.arrays.get(name)
-                if found is None or found.shape != whole.shape or found.dtype.kind != "i":
-                    raise FederationError(
-                        f"client {reply.client} sent no {name!r} of shape {whole.shape} in whole "
-                        "numbers"
-                    )
-                whole += found
+        wholes, examples = {"total": total, "left": left}, dict[int, int]()
+        for reply in fitting(replies, lambda reply: _check_sums(reply, wholes)):
+            for name, whole in wholes.items():
+                whole += reply.arrays[name]
             examples[reply.client] = reply.num_examples
-        known = set(arrays["clients"].tolist())
-        if len(rows) and (missing := sorted(known - examples.keys())):
-            raise FederationError(
-                f"client {missing[0]} is part of the boosted trees and gave no valid answer in "
-                "this round; they need all their clients in every round, so run it again"
-            )
+        if len(rows) and not examples:
+            raise RoundError("no client sent sums at the open nodes that fit")
         flat = left.reshape(-1, 3)
         return Sums(total, tried.evenly(flat, self.plan.num_thresholds)), examples
 
@@ -290,6 +284,16 @@ class Boosting:
         return {**arrays, **trees.joined(nodes, _fresh(tree, np.ones(len(tree), dtype=np.int64)))}
 
 
+def _check_sums(reply: Reply, like: Mapping[str, Array]) -> None:
+    """Raise FederationError if a client's sums do not fit."""
+    for name, whole in like.items():
+        found = reply.arrays.get(name)
+        if found is None or found.shape != whole.shape or found.dtype.kind != "i":
+            raise FederationError(
+                f"client {reply.client} sent no {name!r} of shape {whole.shape} in whole numbers"
+            )
+
+
 def _fresh(tree: Array, path: Array) -> Arrays:
     """Return open nodes."""
     return {
@@ -299,6 +303,11 @@ def _fresh(tree: Array, path: Array) -> Arrays:
         "threshold": np.zeros(len(path), dtype=np.int32),
         "value": np.zeros(len(path)),
     }
+
+
+def before(arrays: Mapping[str, Array]) -> dict[int, int]:
+    """Return the clients that a state rests on, with their numbers of examples."""
+    return dict(zip(arrays["clients"].tolist(), arrays["examples"].tolist(), strict=True))
 
 
 def rests_on(examples: Mapping[int, int]) -> Arrays:

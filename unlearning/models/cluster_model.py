@@ -75,7 +75,7 @@ class ClusterModel:
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Exchange the parts of those that answered and cluster; the same if none changed."""
         state = arrays
-        for reply in replies:
+        for reply in parts.fitting(replies, self._checked):
             state = parts.put(state, reply.client, self._checked(reply))
         return self._assembled(state)
 

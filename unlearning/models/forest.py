@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import Array, Arrays
-from unlearning.errors import ConfigError, FederationError
-from unlearning.models import trees
+from unlearning.errors import ConfigError, FederationError, RoundError
+from unlearning.models import parts, trees
 from unlearning.models.trees import LEAF, OPEN, Plan, Tried
 from unlearning.protocol import Instruction, Reply
 
@@ -109,9 +109,10 @@ class Forest:
         total = np.zeros((len(opened), self.num_classes), dtype=np.int64)
         left = np.zeros((len(tried.threshold), self.num_classes), dtype=np.int64)
         examples: dict[int, int] = {}
-        for reply in replies:
-            _add(total, reply, "total")
-            _add(self.plan.shaped(left), reply, "left")
+        wholes = {"total": total, "left": self.plan.shaped(left)}
+        for reply in parts.fitting(replies, lambda reply: _check_counts(reply, wholes)):
+            for name, whole in wholes.items():
+                whole += reply.arrays[name]
             examples[reply.client] = reply.num_examples
         self._check_members(arrays, examples)
         if not len(opened):
@@ -128,14 +129,14 @@ class Forest:
         if not known or self.is_complete(arrays):
             return
         if missing := sorted(known.keys() - examples.keys()):
-            raise FederationError(
+            raise RoundError(
                 f"client {missing[0]} is part of the forest and gave no valid answer in this "
-                "round; a forest needs all its clients in every round, so run it again"
+                "round; a forest needs all its clients in every round"
             )
         if changed := [client for client, count in known.items() if examples[client] != count]:
-            raise FederationError(
+            raise RoundError(
                 f"client {changed[0]} holds {examples[changed[0]]} examples, "
-                f"{known[changed[0]]} when the forest began; run it again"
+                f"{known[changed[0]]} when the forest began"
             )
 
     def _decide(
@@ -359,19 +360,13 @@ def _rests_on(examples: Mapping[int, int]) -> Arrays:
     }
 
 
-def _add(total: Array, reply: Reply, name: str) -> None:
-    """Add what a client counted, in place.
-
-    Raises
-    ------
-    FederationError
-        If it does not fit.
-    """
-    found = reply.arrays.get(name)
-    if found is None or found.shape != total.shape or found.dtype.kind not in "iu":
-        raise FederationError(
-            f"client {reply.client} sent no {name!r} of shape {total.shape} in whole numbers"
-        )
-    if found.min(initial=0) < 0:
-        raise FederationError(f"client {reply.client} sent a negative count in {name!r}")
-    total += found
+def _check_counts(reply: Reply, like: Mapping[str, Array]) -> None:
+    """Raise FederationError if a client's counts do not fit."""
+    for name, whole in like.items():
+        found = reply.arrays.get(name)
+        if found is None or found.shape != whole.shape or found.dtype.kind not in "iu":
+            raise FederationError(
+                f"client {reply.client} sent no {name!r} of shape {whole.shape} in whole numbers"
+            )
+        if found.min(initial=0) < 0:
+            raise FederationError(f"client {reply.client} sent a negative count in {name!r}")

@@ -20,6 +20,7 @@ from unlearning.errors import ConfigError, FederationError
 from unlearning.models import trees
 from unlearning.models.forest import Forest
 from unlearning.models.forest_counts import counts_of_open
+from unlearning.models.parts import fitting
 from unlearning.models.tree_sums import Standing, Table
 from unlearning.models.trees import Plan
 from unlearning.protocol import Instruction, Reply, Settings
@@ -97,10 +98,9 @@ class LocalForests:
         there = arrays["clients"].tolist()
         parts = [{name: arrays[name] for name in _NODES}]
         examples = dict(zip(there, arrays["examples"].tolist(), strict=True))
-        for reply in replies:
+        for reply in fitting(replies, self._check):
             if reply.client in there:
                 continue
-            self._check(reply)
             if len(reply.arrays["tree"]):
                 parts.append({name: reply.arrays[name] for name in _NODES})
                 examples[reply.client] = int(reply.arrays["examples"][0])

@@ -157,7 +157,11 @@ class LogisticModel:
         if stage == _SLOPE:
             return self._sought(arrays, replies)
         wanted = {"product": self._shape, "counts": (self.num_classes,)}
-        whole = _total(parts.expect(reply, wanted) for reply in replies)
+
+        def fits(reply: Reply) -> object:
+            return parts.expect(reply, wanted)
+
+        whole = _total(parts.expect(reply, wanted) for reply in parts.fitting(replies, fits))
         if whole is None or not np.array_equal(whole["counts"], arrays["counts"]):
             return self.rested(arrays)
         if stage == _MEASURE:
@@ -180,7 +184,7 @@ class LogisticModel:
             "counts": (c,),
         }
         whole: Terms | None = None
-        for reply in replies:
+        for reply in parts.fitting(replies, lambda reply: parts.expect(reply, shapes)):
             found = Terms(**parts.expect(reply, shapes))
             whole = found if whole is None else newton.add(whole, found)
         if whole is None:
@@ -195,7 +199,11 @@ class LogisticModel:
     def _sought(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Begin to search for the step that answers the gradient."""
         wanted = {"gradient": self._shape, "counts": (self.num_classes,), "stretch": (1,)}
-        whole = _total(parts.expect(reply, wanted) for reply in replies)
+
+        def fits(reply: Reply) -> object:
+            return parts.expect(reply, wanted)
+
+        whole = _total(parts.expect(reply, wanted) for reply in parts.fitting(replies, fits))
         if whole is None:
             return arrays
         weights = arrays["weights"]

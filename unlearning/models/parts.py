@@ -6,7 +6,8 @@ them under plain names.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from unlearning.arrays import Array, Arrays
@@ -14,7 +15,9 @@ from unlearning.errors import FederationError
 from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Instruction, Reply
 
-__all__ = ["PartModel", "clients", "drop", "expect", "field", "put"]
+__all__ = ["PartModel", "clients", "drop", "expect", "field", "fitting", "put"]
+
+log = logging.getLogger("fedunlearn")
 
 
 class PartModel(ArrayModel, Protocol):
@@ -53,6 +56,17 @@ def drop(arrays: Mapping[str, Array], gone: Collection[int]) -> Arrays:
 def put(arrays: Mapping[str, Array], client: int, fields: Mapping[str, Array]) -> Arrays:
     """Return the state with the part of a client replaced."""
     return drop(arrays, {client}) | {f"{name}/{client}": a for name, a in fields.items()}
+
+
+def fitting(replies: Iterable[Reply], check: Callable[[Reply], object]) -> Iterator[Reply]:
+    """Yield the replies that ``check`` does not raise FederationError at; name the others."""
+    for reply in replies:
+        try:
+            check(reply)
+        except FederationError as error:
+            log.warning("client %d was quarantined this round: %s", reply.client, error)
+            continue
+        yield reply
 
 
 def expect(reply: Reply, shapes: Mapping[str, tuple[int | None, ...]]) -> Arrays:

@@ -7,8 +7,9 @@ from torch import nn
 
 from clients.participant import arrays_of
 from clients.steps import Local, Shard, find
-from strategies.local_model.no_t import NoT, layers_to_negate, negate
+from strategies.local_model.no_t import NoT, layers_to_negate
 from strategies.local_model.statistics import has_statistics, with_statistics
+from strategies.negation import negate
 from tests.support.toy import ToyFederation, ToyModel, request, shard
 from unlearning import arrays as named
 from unlearning.errors import ConfigError
@@ -232,3 +233,57 @@ def test_a_client_that_never_took_part_changes_nothing(tmp_path):
     toy = ToyFederation(tmp_path, late={1: 99})
     before = toy.learn()
     assert named.digest(toy.unlearn(NoT(), request("client"), before)) == named.digest(before)
+
+
+# Asked again -------------------------------------------------------------------------------------
+
+TWO = {
+    "one.weight": np.full((2, 2), 0.5, np.float32),
+    "one.bias": np.ones(2, np.float32),
+    "two.weight": np.full((3, 2), 0.25, np.float32),
+    "two.bias": np.ones(3, np.float32),
+}
+
+
+def asked_of(toy, strategy, arrays, which):
+    """Return what a strategy's server makes of a request, its notes taken over."""
+    strategy.join(toy.federation)
+    strategy.request = request("client", which)
+    after, _ = strategy.prepare(strategy.request, toy.federation.history, arrays)
+    if strategy.rewritten is not None:
+        toy.federation.history.adopt(strategy.rewritten)
+        strategy.discard()
+    return after
+
+
+def test_a_second_request_leaves_negated_what_stands_negated(toy):
+    toy.federation.history.start(TWO)
+    once = asked_of(toy, NoT(), TWO, 1)
+    assert named.digest(once) == named.digest(negate(TWO, ["one.weight"]))
+    assert named.digest(asked_of(toy, NoT(), once, 2)) == named.digest(once)
+
+
+def test_where_rounds_were_learned_in_between_the_next_layer_is_negated(toy):
+    toy.federation.history.start(TWO)
+    once = asked_of(toy, NoT(include_bias=True), TWO, 1)
+    learned = named.apply_update(once, named.scale(TWO, 0.1))
+    twice = asked_of(toy, NoT(include_bias=True), learned, 2)
+    assert named.digest(twice) == named.digest(negate(learned, ["two.weight", "two.bias"]))
+
+
+@pytest.mark.parametrize("layers", ["one", "one, two"])
+def test_a_layer_that_is_named_is_turned_again_with_a_warning(toy, layers, caplog):
+    toy.federation.history.start(TWO)
+    once = asked_of(toy, NoT(layers=layers), TWO, 1)
+    assert not caplog.records
+    learned = named.apply_update(once, named.scale(TWO, 0.1))
+    asked_of(toy, NoT(layers=layers), learned, 2)
+    assert "may bring back" in caplog.text
+
+
+def test_a_model_trained_again_since_is_negated_anew(toy):
+    """What another strategy put in the place of a negated layer does not stand negated."""
+    toy.federation.history.start(TWO)
+    asked_of(toy, NoT(), TWO, 1)
+    after = asked_of(toy, NoT(), TWO, 2)
+    assert named.digest(after) != named.digest(TWO)

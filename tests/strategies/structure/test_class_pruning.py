@@ -279,8 +279,8 @@ def test_a_request_that_failed_leaves_no_mask(toy: ToyFederation) -> None:
     arrays = toy.run(UnlearningStrategy(), rounds=2)
     toy.federation.judge = lambda *_: 1 / 0
     toy.federation.ledger.receive(request("class"))
-    with pytest.raises(ZeroDivisionError):
-        toy.run(ClassPruning(share=0.2), arrays, rounds=0)
+    toy.run(ClassPruning(share=0.2), arrays, rounds=0)
+    assert toy.federation.ledger.events()[-1].event == "failed"
     toy.federation.judge, toy.federation.ledger = None, Ledger()  # it would be tried again
     assert masks_of(toy.federation.history) == {}
     assert toy.federation.history.rounds == (1, 2)
@@ -299,3 +299,14 @@ def test_clients_that_ignore_the_masks_revive_nothing(toy: ToyFederation) -> Non
 def test_bounds_are_checked() -> None:
     with pytest.raises(Exception, match="'share'"):
         ClassPruning(share=1.5)
+
+
+def test_a_model_without_layers_to_prune_is_not_served(tmp_path: Path) -> None:
+    """It was left as it was, and the request counted as fulfilled."""
+    toy = ToyFederation(tmp_path)
+    arrays = toy.run(UnlearningStrategy(), rounds=1)
+    toy.federation.ledger.receive(request("class"))
+    toy.run(ClassPruning(), arrays, rounds=0)
+    last = toy.federation.ledger.events()[-1]
+    assert last.event == "failed"
+    assert "no layer to prune" in str(last.facts["reason"])

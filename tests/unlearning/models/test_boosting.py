@@ -15,7 +15,7 @@ from strategies.structure.leaf_refresh import LeafRefresh
 from tests.support.structure import learned_and_asked, same, toy_with
 from tests.support.toy import request
 from unlearning import arrays as named
-from unlearning.errors import ConfigError, FederationError
+from unlearning.errors import ConfigError, RoundError
 from unlearning.models.boosting import Boosting
 from unlearning.models.boosting_replay import idle_splits
 from unlearning.models.boosting_sums import sums_at
@@ -324,7 +324,8 @@ def test_a_tolerance_out_of_range(tolerance: float) -> None:
         LeafRefresh(tolerance=tolerance)
 
 
-def test_a_member_lost_on_the_way(tmp_path: Path) -> None:
+def test_trees_grow_on_without_a_member_lost_on_the_way(tmp_path: Path) -> None:
+    """What was grown before rests on it still."""
     toy = toy_with(tmp_path, boosting())
     calls = []
 
@@ -335,14 +336,15 @@ def test_a_member_lost_on_the_way(tmp_path: Path) -> None:
         return answer
 
     toy.faults[2] = later
-    with pytest.raises(FederationError, match="client 2 is part of the boosted trees"):
-        toy.run(Retrain(), rounds=4)
+    after = toy.run(Retrain(), rounds=4)
+    assert 2 in after["clients"]
+    assert len(calls) == 4
 
 
-def test_malformed_sums_are_refused() -> None:
+def test_malformed_sums_are_left_out() -> None:
     model = boosting()
     bad = Reply(5, 3, {"total": np.zeros((3, 3)), "left": np.zeros((3, 6, 3))})
-    with pytest.raises(FederationError, match="client 5 sent no 'total'"):
+    with pytest.raises(RoundError, match="no client sent sums"):
         model.learn(model.initial(), [bad])
 
 

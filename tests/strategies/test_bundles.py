@@ -1,0 +1,173 @@
+"""Several requests at once and one after the other: none takes back what another did."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from strategies.base import EVERY_MODEL, UnlearningStrategy
+from strategies.global_model.fine_tune import FineTune
+from strategies.global_model.retrain import Retrain
+from strategies.global_model.sifu import Sifu
+from strategies.registry import strategies
+from tests.support.everyone import everyone, founded, made
+from tests.support.taskworld import World
+from tests.support.toy import ToyFederation
+from unlearning import arrays as named
+from unlearning.arrays import Arrays
+from unlearning.models.heads import trunk
+from unlearning.request import Guarantee, Request, Scope
+
+LEAVER, OTHER, TASK = 1, 3, Scope.TASK
+Learned = tuple[ToyFederation, Arrays]
+Bundle = Sequence[Sequence[Request]]  # what is open together, time after time
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
+    @functools.cache
+    def learn(cls: type[UnlearningStrategy], model: str | None) -> Learned:
+        toy = founded(tmp_path_factory.mktemp("learned"), cls, model)
+        toy.federation.recovery_rounds = 0
+        return toy, toy.run(UnlearningStrategy(), rounds=3)
+
+    return learn
+
+
+def client(which: int) -> Request:
+    return Request(Scope.CLIENT, clients=(which,))
+
+
+def samples(*which: int) -> Request:
+    return Request(Scope.SAMPLE, samples={LEAVER: which})
+
+
+def label(which: int) -> Request:
+    return Request(Scope.CLASS, classes=(which,))
+
+
+def everything(toy: ToyFederation) -> Request:
+    return samples(*range(toy.sizes[LEAVER]))
+
+
+BUNDLES: dict[str, Callable[[ToyFederation], Bundle]] = {
+    "two-leavers": lambda toy: [[client(LEAVER), client(OTHER)]],
+    "two-leavers-apart": lambda toy: [[client(LEAVER)], [client(OTHER)]],
+    "two-samples": lambda toy: [[samples(0, 1), samples(2)]],
+    "two-classes": lambda toy: [[label(0), label(1)]],
+    "sample-class-client": lambda toy: [[samples(0, 2)], [label(0)], [client(LEAVER)]],
+    "sample-class-client-at-once": lambda toy: [[samples(0, 2), label(0), client(LEAVER)]],
+    "the-same-twice": lambda toy: [[client(LEAVER), client(LEAVER)]],
+    "the-same-class-twice": lambda toy: [[label(0)], [label(0)]],
+    "all-samples-then-leaving": lambda toy: [[everything(toy)], [client(LEAVER)]],
+    "all-samples": lambda toy: [[everything(toy)]],
+}
+
+
+def answered(
+    toy: ToyFederation,
+    arrays: Arrays,
+    strategy: UnlearningStrategy,
+    bundle: Bundle,
+    home: Path,
+    *,
+    batch: int = 1,
+    recovery: int = 0,
+) -> tuple[Arrays, list[str]]:
+    """Return the model after all requests, and how each of them ended."""
+    twin = toy.branch(home)
+    twin.federation.batch, twin.federation.recovery_rounds = batch, recovery
+    asked = [[one for one in together if one.scope in type(strategy).scopes] for together in bundle]
+    for together in asked:
+        for one in together:
+            twin.federation.ledger.receive(one)
+        arrays = twin.run(strategy, arrays, rounds=0)
+    return arrays, [twin.federation.ledger.state(one.id) for many in asked for one in many]
+
+
+def control(cls: type[UnlearningStrategy], of: type[UnlearningStrategy]) -> UnlearningStrategy:
+    """Return a strategy that serves whatever another one does."""
+    kind = type(of.__name__, (of,), {"scopes": cls.scopes, "models": EVERY_MODEL})
+    return kind()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("recovery", [0, 1], ids=["edit", "recovered"])
+@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize(("cls", "model"), list(everyone()))
+def test_a_bundle_is_answered_by_more_than_learning_on(
+    cls: type[UnlearningStrategy],
+    model: str | None,
+    name: str,
+    recovery: int,
+    learned: Callable[..., Learned],
+    tmp_path: Path,
+) -> None:
+    if cls is FineTune or cls.scopes == {Scope.TASK}:
+        pytest.skip("the control itself, or a strategy of several tasks")
+    toy, arrays = learned(cls, model)
+    bundle = BUNDLES[name](toy)
+    if not any(one.scope in cls.scopes for many in bundle for one in many):
+        pytest.skip("none of the scopes is served")
+
+    def end(strategy: UnlearningStrategy, home: str, batch: int = 1) -> tuple[Arrays, list[str]]:
+        many = {"batch": batch, "recovery": recovery}
+        return answered(toy, arrays, strategy, bundle, tmp_path / home, **many)
+
+    after, states = end(made(cls), "it")
+    assert set(states) == {"fulfilled"}
+    if model is None or not recovery:  # else learning on is learning again from nothing
+        other, _ = end(control(cls, FineTune), "control")
+        assert named.digest(told(after)) != named.digest(told(other))
+    if cls.guarantee is Guarantee.EXACT and model is not None:
+        again, _ = end(control(cls, Retrain), "reference")
+        same(of_data(after), of_data(again))
+    if len(bundle) == 1 and len(states) == 2:
+        strategy = made(cls)
+        together, published = end(strategy, "batch", batch=2)
+        assert published == states
+        if strategy.guarantee is not Guarantee.CERTIFIED and cls is not Sifu:  # noise is new
+            assert named.digest(together) == named.digest(after)
+
+
+@pytest.mark.parametrize("recovery", [0, 1], ids=["edit", "recovered"])
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("alias", sorted(n for n, c in strategies().items() if TASK in c.scopes))
+def test_two_tasks_are_answered_by_more_than_learning_on(
+    alias: str, at_once: bool, recovery: int, tmp_path: Path
+) -> None:
+    if alias in ("fine-tune", "isolated-adapters"):
+        pytest.skip("the control itself, or one that works on isolated tasks alone")
+    found = []
+    for name in (alias, "fine-tune"):
+        world = World(tmp_path / name)
+        world.federation.recovery_rounds, arrays = recovery, world.learned
+        strategy, ledger = made(strategies()[name]), world.federation.ledger
+        for task in ("parity", "right"):
+            ledger.receive(Request(TASK, tasks=(task,), id=task))
+            if not at_once:
+                arrays = world.run(strategy, arrays, 0)
+        arrays = world.run(strategy, arrays, 0)
+        assert [ledger.state(task) for task in ("parity", "right")] == ["fulfilled"] * 2
+        found.append(named.digest(arrays if alias == "head-drop" else trunk(arrays)))
+    assert found[0] != found[1]
+
+
+def told(arrays: Arrays) -> Arrays:
+    """Return what answers: statistics alone are no forgetting."""
+    return named.parameters(arrays) if "layer.weight" in arrays else arrays
+
+
+def of_data(arrays: Arrays) -> Arrays:
+    """Return a state without the notes on how it came about."""
+    return {n: a for n, a in arrays.items() if n not in ("downdates", "history")}
+
+
+def same(left: Arrays, right: Arrays) -> None:
+    """Check that two states agree; sums of which something was taken out, to rounding."""
+    assert left.keys() == right.keys()
+    for name, array in left.items():
+        np.testing.assert_allclose(array, right[name], rtol=1e-9, atol=1e-12, err_msg=name)

@@ -1,0 +1,47 @@
+"""Every strategy with every model it works on, and small federations that have learned it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.models import networks as models
+from strategies import registry
+from strategies.base import EVERY_MODEL, UnlearningStrategy
+from strategies.federation import LAST_LOCAL
+from strategies.structure.class_pruning import ClassPruning
+from tests.support.structure import toy_with
+from tests.support.toy import DeepToyModel, ToyFederation, ToyModel
+
+__all__ = ["everyone", "founded", "made", "network_for"]
+
+
+def everyone() -> Iterator[object]:
+    """Yield every strategy with every model it works on; None: a network."""
+    for alias, cls in registry.strategies().items():
+        network = cls.models is None or cls.models == EVERY_MODEL
+        for model in [None] if network else sorted(cls.models or ()):
+            yield pytest.param(cls, model, id=alias if network else f"{alias}-{model}")
+
+
+def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
+    """Return the strategy with its defaults, but fewer rounds."""
+    known = registry.options(cls).items()
+    return cls(**{name: 2 for name, n in known if name.endswith("_rounds") and n > 2})
+
+
+def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> ToyFederation:
+    """Return a toy federation that keeps what a strategy needs and has learned nothing yet."""
+    if model is None:
+        kept = {"remember": LAST_LOCAL in cls.needs, "keepsakes": made(cls).keepsakes()}
+        return ToyFederation(home, network=network_for(cls), **kept)  # type: ignore[arg-type]
+    found = models.array_model(model, (3,), 3, seed=0)
+    assert found is not None
+    return toy_with(home, found)
+
+
+def network_for(cls: type[UnlearningStrategy]) -> type[ToyModel]:
+    """Return a network on which a strategy can do its work."""
+    return DeepToyModel if cls is ClassPruning else ToyModel
