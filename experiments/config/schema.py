@@ -253,6 +253,13 @@ class HistoryConfig(Table):
     dtype: Literal["float32", "float16"] = Field(
         default="float32", description="float32 or float16"
     )
+    encrypt: bool = Field(
+        default=False, description="whether models and updates are encrypted where a run keeps them"
+    )
+    keys: str | None = Field(
+        default=None,
+        description="the folder of the keys, outside the run folder; the user's data if left out",
+    )
 
 
 class StopConfig(Table):

@@ -8,6 +8,7 @@ which of the last moments counts. What no history backs any more is removed.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,16 @@ from experiments.runs.details import Answer, Point, Refused, TaskMeasure
 from experiments.runs.keeping import Keeper, KeepingError
 from strategies.federation import Moment
 from unlearning.cost import Cost
+from unlearning.errors import HistoryError
 from unlearning.evaluation.scorecard import Outputs, Predictions, Triggered
 from unlearning.evaluation.tally import Tally
 from unlearning.records.files import write_atomically
+from unlearning.records.ring import Ring, key_id_of
 
 __all__ = ["Checkpoints", "Outcome", "Outcomes", "Saved"]
 
+_MOMENT = "moment"  # what is bound to its bytes
+_HEAD = 64  # bytes that tell the key
 _KEPT = 2  # the one before is the last whose round is surely recorded
 
 
@@ -68,11 +73,16 @@ class Checkpoints:
     root : Path or None
         Made when the first moment is written; None: nothing is kept.
     homes : Path or None
-        What clients keep, copied beside every moment; None: nothing that training changes.
+        What clients keep, copied beside every moment; None: nothing that training changes. It is
+        the clients' own and never encrypted here.
+    ring : Ring or None
+        Encrypts every moment with a key of its own, which goes when the moment goes.
     """
 
-    def __init__(self, root: Path | None, homes: Path | None = None) -> None:
-        self._root, self._homes = root, homes
+    def __init__(
+        self, root: Path | None, homes: Path | None = None, ring: Ring | None = None
+    ) -> None:
+        self._root, self._homes, self._ring = root, homes, ring
         self._number = max(self._numbers(), default=0)
 
     def save(self, saved: Saved, *, durable: bool = False) -> None:
@@ -84,6 +94,8 @@ class Checkpoints:
         if self._homes is not None and self._homes.exists():
             shutil.copytree(self._homes, self._copy(self._number), copy_function=_link)
         data = _KEEPER.to_bytes(saved)
+        if self._ring is not None:
+            data = self._ring.lock(data, None, _MOMENT)
         write_atomically(self._path(self._number), data, durable=durable)
         for number in self._numbers():
             if number <= self._number - _KEPT:
@@ -96,9 +108,11 @@ class Checkpoints:
         """
         for number in sorted(self._numbers(), reverse=True):
             try:
-                saved: Saved = _KEEPER.from_bytes(self._path(number).read_bytes())
-            except (OSError, KeepingError):
-                continue  # half written when the power went
+                data = self._path(number).read_bytes()
+                data = data if self._ring is None else self._ring.unlock(data, _MOMENT)
+                saved: Saved = _KEEPER.from_bytes(data)
+            except (OSError, KeepingError, HistoryError):
+                continue  # half written when the power went, or its key is gone
             if (saved.moment.rounds, tuple(saved.moment.served)) != mark:
                 continue
             for other in self._numbers():
@@ -134,6 +148,10 @@ class Checkpoints:
         return self._root
 
     def _remove(self, number: int) -> None:
+        if self._ring is not None:
+            with suppress(FileNotFoundError), self._path(number).open("rb") as file:
+                locked = key_id_of(file.read(_HEAD))
+                self._ring.destroy(() if locked is None else (locked,))
         self._path(number).unlink(missing_ok=True)
         shutil.rmtree(self._copy(number), ignore_errors=True)
 

@@ -136,6 +136,8 @@ class Conductor:
         said: list[Answer] = []
         kept = self._checkpoints(federation, self._site.homes)
         saved = self._last_saved(kept, federation)
+        if saved is None:  # the history may have begun again, with keys of its own
+            kept = self._checkpoints(federation, self._site.homes)
 
         def save(moment: Moment) -> None:
             parties = [without_arrays(party) for party in originals]
@@ -344,7 +346,9 @@ class Conductor:
         changes = federation.remember or federation.keepsakes or federation.attribute
         folder = self._site.folder
         place = None if folder is None else folder.checkpoints / f"seed-{self._config.seed}"
-        return Checkpoints(place, home if changes else None)
+        ring = federation.history.store.ring
+        moments = None if ring is None else ring.beside("moments")
+        return Checkpoints(place, home if changes else None, moments)
 
     def _last_saved(self, kept: Checkpoints, federation: Federation) -> Saved | None:
         """Return where an interrupted run goes on; None: it begins.

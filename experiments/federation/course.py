@@ -153,6 +153,11 @@ class Course:
                 self._check_run(seed, requests)
 
     def _check_comparison(self) -> None:
+        if self.config.history.encrypt:
+            raise ConfigError(
+                "history.encrypt is for `fedunlearn run`: a comparison keeps the models of all its "
+                "strategies unencrypted until it ends; leave it out"
+            )
         if not self.config.requests:
             raise ConfigError(
                 "the config has no [[requests]], so there is nothing to compare; add one, or use "

@@ -13,6 +13,7 @@ from clients.state import named_as
 from experiments.config.loading import Config
 from experiments.federation.distil import distil
 from experiments.federation.guard import robust_of, watchman_of
+from experiments.federation.keys import keys_of
 from experiments.federation.task import Task
 from experiments.models.foreign import fitted, read_arrays
 from experiments.runs.folder import RunFolder
@@ -148,6 +149,7 @@ def found_history(site: Site, keep: frozenset[str]) -> History:
         interval=config.history.interval,
         dtype=config.history.dtype,
         key=None if folder is None else folder.key,
+        keys=keys_of(config, folder),
     )
 
 

@@ -8,6 +8,7 @@ Clients are stable ids, rounds are absolute and counted from 1. Reading is in ``
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from unlearning.records.blobs import decode, encode
 from unlearning.records.past import COLUMNS, DTYPES, Kept, Past
 from unlearning.records.recording import RoundEntry
 from unlearning.records.rewriting import Purged
+from unlearning.records.ring import Keys
 from unlearning.records.store import INDEX, Store
 from unlearning.request import Request
 
@@ -48,6 +50,9 @@ class History(Past):
     key : Path or None, default None
         The private key of the run folder, which signs what the index holds; without one a chain of
         digests tells of changes, until somebody makes it anew.
+    keys : Keys or None, default None
+        Encrypt what is stored in ``root``; the keys lie elsewhere and are destroyed with what they
+        lock. The index (clients, example counts, lengths of updates) is not. In memory: no effect.
 
     Raises
     ------
@@ -88,6 +93,7 @@ class History(Past):
         interval: int = 1,
         dtype: str = "float32",
         key: Path | None = None,
+        keys: Keys | None = None,
     ) -> None:
         wanted = Kept(frozenset(keep), interval, dtype).to_settings()
         store = Store(None if root is None else Path(root), key=key)
@@ -95,7 +101,8 @@ class History(Past):
         try:
             if not recorded:
                 with store.transaction():
-                    store.configure(wanted)
+                    ring = {"ring": uuid.uuid4().hex} if keys and root is not None else {}
+                    store.configure({**wanted, **ring})
             for name, value in wanted.items():
                 if name in recorded and recorded[name] != value:
                     raise HistoryError(
@@ -103,6 +110,7 @@ class History(Past):
                         f"{recorded[name]!r}, now asked for with {value!r}; choose another folder "
                         "or the recorded setting"
                     )
+            _unlock(store, keys)
         except BaseException:
             store.close()
             raise
@@ -115,10 +123,18 @@ class History(Past):
         return history
 
     @classmethod
-    def open(cls, root: Path, *, readonly: bool = False, key: Path | None = None) -> History:
+    def open(
+        cls,
+        root: Path,
+        *,
+        readonly: bool = False,
+        key: Path | None = None,
+        keys: Keys | None = None,
+    ) -> History:
         """Return the history in ``root``, with the settings it was recorded with.
 
-        With ``readonly`` nothing is locked, swept or changed. ``key`` is that of ``History``.
+        With ``readonly`` nothing is locked, swept or changed. ``key`` and ``keys`` are those of
+        ``History``; what is encrypted is checked without keys as well, but not read.
 
         Raises
         ------
@@ -135,6 +151,8 @@ class History(Past):
         if "interval" not in store.settings():
             store.close()
             raise HistoryError(f"{root / INDEX} is empty; run the federation again")
+        if keys is not None:
+            _unlock(store, keys)
         return cls._around(store)
 
     # --- writing -------------------------------------------------------------------------------
@@ -178,6 +196,8 @@ class History(Past):
             If the folder cannot be written.
         """
         batch = self.store.next_batch()
+        before = self.store.select("kind = 'state'")
+        old = [blob.key for blob in before] if self.store.owns_keys else []
         try:
             staged = [self.store.stage(batch, "state", 0, None, encode(arrays))] if arrays else []
             with self.store.commit(batch) if staged else self.store.transaction():
@@ -185,6 +205,8 @@ class History(Past):
                 self.store.insert(staged)
         finally:
             self.store.blobs.discard(batch)
+        if self.store.ring is not None:
+            self.store.ring.destroy(key for key in old if key is not None)
         self.store.sweep()
 
     @contextmanager
@@ -312,6 +334,8 @@ class History(Past):
     def destroy(self) -> None:
         """Close the history and delete its folder; a history in memory is just let go."""
         root = self.root
+        if self.store.owns_keys and self.store.ring is not None:
+            self.store.ring.destroy_all()
         self.close()
         if root is not None:
             shutil.rmtree(root, ignore_errors=True)
@@ -337,3 +361,23 @@ class History(Past):
         """Return place, rounds and columns."""
         where = "in memory" if self.root is None else str(self.root)
         return f"<History {where}: {self.span()}, keeps {sorted(self.kept.keep)}>"
+
+
+def _unlock(store: Store, keys: Keys | None) -> None:
+    """Give a store the keys that it was recorded with.
+
+    Raises
+    ------
+    HistoryError
+        If it was recorded with keys and there are none, or the other way round.
+    """
+    name = store.settings().get("ring")
+    if store.root is None or (name is None and keys is None):
+        return
+    if keys is None or name is None:
+        was, now = ("with", "without") if keys is None else ("without", "with")
+        raise HistoryError(
+            f"{store.place(INDEX)} was recorded {was} history.encrypt, now asked for {now} it; "
+            "choose another folder or the recorded setting"
+        )
+    store.locked_by(keys.ring(str(name)), owns_keys=True)

@@ -86,7 +86,8 @@ class RoundEntry:
         if self._sensitivities:
             self._accumulate(client, rests, update)
         if self._spools:
-            self._store.blobs.write(self.batch, _spool(client), encode(update))
+            spool = self._store.lock(encode(update), "spool", self._round, client)
+            self._store.blobs.write(self.batch, _spool(client), spool)
 
     def note(self, client: int, num_examples: int) -> None:
         """Record that a client took part whose answer was no update of the model.
@@ -204,8 +205,9 @@ class RoundEntry:
         if self._spools or blob is None:
             data = self._store.blobs.staged(self.batch, _spool(client))
             self._store.blobs.drop(self.batch, _spool(client))
-            return decode(data)
-        return decode(self._store.blobs.staged(self.batch, blob.name))
+            return decode(self._store.unlock(data, "spool", self._round, client))
+        data = self._store.blobs.staged(self.batch, blob.name)
+        return decode(self._store.unlock(data, "update", self._round, client))
 
     def _contribute(
         self, client: int, shares: Mapping[str, float], update: Arrays, before: Arrays | None

@@ -57,6 +57,7 @@ def purge(past: Past, request: Request) -> Purged:
         # Whoever comes back starts from nothing, which is complete.
         past.store.configure({"incomplete": sorted(past.incomplete - owners)})
         _mark(past, request)
+    past.store.reap()
     past.store.sweep()
     past.store.vacuum()
     return Purged(len(gone), sum(blob.size for blob in gone))
@@ -95,6 +96,7 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
                 _mark(past, request)
     finally:
         past.store.blobs.discard(batch)
+    past.store.reap()
     past.store.sweep()
     past.store.vacuum()
 
@@ -126,6 +128,7 @@ def truncate(past: Past, after_round: int) -> None:
             past.store.configure({"incomplete": sorted(incomplete)})
     finally:
         past.store.blobs.discard(batch)
+    past.store.reap()
     past.store.sweep()
 
 

@@ -14,22 +14,24 @@ import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unlearning.errors import HistoryError
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.ring import Ring, key_id_of
 from unlearning.records.sealing import SCHEMA, Sealing
 
 __all__ = ["INDEX", "Blob", "Store"]
 
 INDEX = "index.sqlite"
 _LOCK = "index.lock"
-_VERSION = 3
+_VERSION = 4
 _UPGRADES = {  # from this version to the next
     1: ("ALTER TABLE participants ADD COLUMN parts TEXT",),
     2: SCHEMA,
+    3: ("ALTER TABLE blobs ADD COLUMN key TEXT",),
 }
 _SCHEMA = (
     "CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -38,7 +40,7 @@ _SCHEMA = (
     " weight REAL NOT NULL, distance REAL, norms TEXT, parts TEXT,"
     " PRIMARY KEY (round, client)) WITHOUT ROWID",
     "CREATE TABLE blobs (path TEXT PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL,"
-    " client INTEGER, sha256 TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID",
+    " client INTEGER, sha256 TEXT NOT NULL, size INTEGER NOT NULL, key TEXT) WITHOUT ROWID",
     "CREATE INDEX blobs_by_kind ON blobs (kind, round, client)",
     *SCHEMA,
 )
@@ -63,6 +65,8 @@ class Blob:
         Hex digest of the bytes.
     size : int
         In bytes.
+    key : str or None
+        Which key of the ring locks it; None: it is not encrypted.
     """
 
     path: str
@@ -71,6 +75,12 @@ class Blob:
     client: int | None
     sha256: str
     size: int
+    key: str | None = None
+
+    @property
+    def about(self) -> str:
+        """What is bound to its bytes where they are encrypted."""
+        return about(self.kind, self.server_round, self.client)
 
     @property
     def name(self) -> str:
@@ -87,6 +97,11 @@ class Blob:
     def moved_name(self) -> str:
         """The name inside a batch that holds a whole history."""
         return f"round-{self.server_round:05d}/{self.name}"
+
+
+def about(kind: str, server_round: int, client: int | None) -> str:
+    """Return what is bound to encrypted bytes: they open as this and as nothing else."""
+    return f"{kind}|{server_round}|{'' if client is None else client}"
 
 
 def _close(*connections: sqlite3.Connection | None) -> None:
@@ -129,6 +144,8 @@ class Store:
     ) -> None:
         self.root, self.durable = root, durable
         self._unchanged_at: int | None = None
+        self.ring: Ring | None = None
+        self.owns_keys = False
         self._lock: sqlite3.Connection | None = None
         if root is None:
             self.blobs = in_memory()
@@ -197,6 +214,49 @@ class Store:
         if self.writable:
             self._check_unchanged()  # before anything that the index does not name is swept
             self.sweep()
+
+    def locked_by(self, ring: Ring, *, owns_keys: bool) -> None:
+        """Encrypt from now on, and read what is encrypted.
+
+        Only the owner of the keys destroys any: a copy that reads with them does not.
+        """
+        self.ring, self.owns_keys = ring, owns_keys
+        if self.writable:
+            self.reap()
+
+    def reap(self) -> None:
+        """Destroy every key that the index does not name.
+
+        The rows go first, in one transaction; after a crash in between the keys go when the history
+        is opened again.
+        """
+        if self.ring is None or not self.owns_keys:
+            return
+        named = {row[0] for row in self.db.execute("SELECT DISTINCT key FROM blobs")}
+        self.ring.destroy(self.ring.names() - named)
+
+    def lock(self, data: bytes, kind: str, server_round: int, client: int | None) -> bytes:
+        """Return bytes as they are stored: locked by the client's key, or one of their own."""
+        if self.ring is None:
+            return data
+        owner = None if client is None else f"client-{client:05d}"
+        return self.ring.lock(data, owner, about(kind, server_round, client))
+
+    def unlock(self, data: bytes, kind: str, server_round: int, client: int | None) -> bytes:
+        """Return what :meth:`lock` locked."""
+        return self._unlocked(
+            data, f"{kind} of round {server_round}", about(kind, server_round, client)
+        )
+
+    def _unlocked(self, data: bytes, place: str, what: str) -> bytes:
+        if key_id_of(data) is None:
+            return data
+        if self.ring is None:
+            raise HistoryError(f"{place} is encrypted; open the history with its keys")
+        try:
+            return self.ring.unlock(data, what)
+        except HistoryError as error:
+            raise HistoryError(f"{place} cannot be read: {error}") from error
 
     def place(self, path: str) -> str:
         """Return a path as a user can find it."""
@@ -288,16 +348,18 @@ class Store:
         *, name: str | None = None,
     ) -> Blob:  # fmt: skip
         """Stage bytes and return the row that will name them."""
-        row = Blob("", kind, server_round, client, hashlib.sha256(data).hexdigest(), len(data))
+        data = self.lock(data, kind, server_round, client)
+        sha256, key = hashlib.sha256(data).hexdigest(), key_id_of(data)
+        row = Blob("", kind, server_round, client, sha256, len(data), key)
         name = name or row.name
         self.blobs.write(batch, name, data)
-        return Blob(f"{batch}/{name}", kind, server_round, client, row.sha256, row.size)
+        return replace(row, path=f"{batch}/{name}")
 
     def insert(self, rows: Iterable[Blob]) -> None:
         """Name blobs in the index (inside a transaction)."""
         self.db.executemany(
-            "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?)",
-            [(b.path, b.kind, b.server_round, b.client, b.sha256, b.size) for b in rows],
+            "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(b.path, b.kind, b.server_round, b.client, b.sha256, b.size, b.key) for b in rows],
         )
 
     def forget(self, rows: Iterable[Blob]) -> None:
@@ -310,13 +372,17 @@ class Store:
         return [Blob(*row) for row in found]
 
     def read(self, blob: Blob) -> bytes:
-        """Return the bytes of a blob, checked.
+        """Return what a blob holds, checked and decrypted.
 
         Raises
         ------
         HistoryError
-            If they are missing or not the bytes that were written.
+            If it is missing, not what was written, or its key is gone.
         """
+        return self._unlocked(self._checked(blob), self.place(blob.path), blob.about)
+
+    def _checked(self, blob: Blob) -> bytes:
+        """Return the bytes of a blob as they are stored, checked."""
         problem = None
         try:
             data = self.blobs.read(blob.path)
@@ -409,7 +475,7 @@ class Store:
         problems += self.sealing.problems()
         for blob in self.select():
             try:
-                self.read(blob)
+                self._checked(blob)
             except HistoryError as error:
                 problems.append(str(error))
             except (TypeError, ValueError) as error:
@@ -435,6 +501,7 @@ class Store:
             twin = Store(None)
             self.db.backup(twin.db)
             twin._version = self._version
+            twin.ring = self.ring
             self._copy_blobs(twin.blobs)
             return twin
         if root.exists() and any(root.iterdir()):
@@ -462,7 +529,9 @@ class Store:
             raise HistoryError(
                 f"cannot copy the history to {root}: {error.strerror}; choose another folder"
             ) from error
-        return Store(root, durable=durable, key=self.sealing.key)
+        twin = Store(root, durable=durable, key=self.sealing.key)
+        twin.ring = self.ring
+        return twin
 
     def _copy_blobs(self, target: Blobs) -> None:
         batches: set[str] = set()

@@ -969,6 +969,7 @@ def _written_before(root: Path) -> None:
             entry.add(1, 1, _two_parts(-1))
     with sqlite3.connect(root / "index.sqlite") as db:
         db.execute("ALTER TABLE participants DROP COLUMN parts")
+        db.execute("ALTER TABLE blobs DROP COLUMN key")
         db.execute("DROP TABLE seals")
         db.execute("DROP TABLE closing")
         db.execute("PRAGMA user_version=1")

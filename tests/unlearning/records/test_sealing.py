@@ -215,7 +215,12 @@ def test_without_a_key_there_are_digests_alone(tmp_path: Path) -> None:
 def test_a_history_of_an_older_format_is_read_and_sealed_when_it_goes_on(tmp_path: Path) -> None:
     root = made(tmp_path)
     db = sqlite3.connect(root / "index.sqlite")
-    for statement in ("DROP TABLE seals", "DROP TABLE closing", "PRAGMA user_version=2"):
+    for statement in (
+        "DROP TABLE seals",
+        "DROP TABLE closing",
+        "ALTER TABLE blobs DROP COLUMN key",
+        "PRAGMA user_version=2",
+    ):
         db.execute(statement)
     db.close()
     key = key_of(tmp_path)
