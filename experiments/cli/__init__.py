@@ -19,7 +19,7 @@ from experiments.cli.daily import clean, doctor, logs, runs, stop, watch
 from experiments.cli.estimate import estimate
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
-from experiments.cli.models import convert
+from experiments.cli.models import convert, import_history
 from experiments.cli.receipts import extend, receipt, rekey, withdraw
 from experiments.cli.reports import families, leaderboard, report
 from experiments.cli.requests import claim, release, request
@@ -138,8 +138,9 @@ _COMMANDS = (
     new,
     doctor,
     convert,
+    import_history,
 )
 for _command in _COMMANDS:
-    app.command(_command.__name__.rstrip("_"))(_command)
+    app.command(_command.__name__.rstrip("_").replace("_", "-"))(_command)
 app.add_typer(kit)
 app.add_typer(receipt)

@@ -1,4 +1,4 @@
-"""The command ``fedunlearn convert``: a model from elsewhere as a file that a config can name."""
+"""The commands ``fedunlearn convert | import-history``: what others have trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from unlearning.errors import ConfigError
 
-__all__ = ["convert"]
+__all__ = ["convert", "import_history"]
 
 
 def convert(
@@ -31,3 +31,25 @@ def convert(
         return
     arrays = foreign.convert(source, target)
     typer.echo(f"wrote {len(arrays)} arrays to {target}")
+
+
+def import_history(
+    source: Annotated[
+        Path, typer.Argument(metavar="FROM", help="A folder with round-1.npz and so on.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="TO", help="The folder to make.")],
+) -> None:
+    """Take over the rounds of a federation that another system trained, for `[start] history`.
+
+    A file per round: the model at its start as global/NAME, and per client update/CLIENT/NAME and
+    examples/CLIENT. final.npz may hold the model after the last round, as global/NAME.
+    """
+    from safetensors.numpy import save_file
+
+    from unlearning.records.importing import import_rounds
+
+    arrays = import_rounds(source, target / "history")
+    save_file(arrays, target / "model.safetensors")
+    typer.echo("[start]")
+    typer.echo(f'model = "{target / "model.safetensors"}"')
+    typer.echo(f'history = "{target / "history"}"')

@@ -324,6 +324,15 @@ class StartConfig(Table):
     model: str | None = Field(
         default=None, description="a safetensors file with the model's arrays"
     )
+    history: str | None = Field(
+        default=None, description="how it was trained, a folder that import-history made"
+    )
+
+    @model_validator(mode="after")
+    def _history_has_a_model(self) -> StartConfig:
+        if self.history is not None and self.model is None:
+            raise ValueError("history needs model; import-history writes both")
+        return self
 
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]

@@ -23,6 +23,7 @@ from experiments.federation.founding import (
     Site,
     found_federation,
     found_history,
+    starting_history,
     starting_model,
 )
 from experiments.federation.judge import Judge
@@ -239,6 +240,8 @@ class Conductor:
         lookout = self._watch(federation, ORIGINAL, judge)
         learner = UnlearningStrategy()
         arrays, rounds = self._first(federation), first
+        if given is not None:
+            last += federation.completed  # of a history that was imported
         kept = self._checkpoints(federation, home)
         if (saved := self._last_saved(kept, federation)) is not None:
             arrays, rounds = self._take_up(saved, federation, lookout)
@@ -400,11 +403,14 @@ class Conductor:
     def _first(self, federation: Federation) -> Arrays:
         """Return the model of a run before its first round."""
         given = starting_model(self._config, self._task)
-        federation.foreign = given is not None
         if given is None:
             return self._task.initial()
+        imported = starting_history(self._config, self._task, given)
+        federation.foreign = imported is None
         federation.history.destroy()  # it would keep the model it starts from
-        federation.history = History(keep=federation.history.keep)
+        federation.history = imported or History(keep=federation.history.keep)
+        if imported is not None:
+            federation.completed = max(imported.rounds)
         return given
 
     def _answer(

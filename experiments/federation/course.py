@@ -21,7 +21,12 @@ from experiments.federation.books import Books
 from experiments.federation.checkpoint import Outcome, Outcomes
 from experiments.federation.conduct import Conductor
 from experiments.federation.estimate import Sizes
-from experiments.federation.founding import keepsakes, starting_model
+from experiments.federation.founding import (
+    check_foreign,
+    keepsakes,
+    starting_history,
+    starting_model,
+)
 from experiments.federation.guard import check_fits
 from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.task import Scenario, Task, task
@@ -148,7 +153,9 @@ class Course:
             resolve(table)
         for seed in self.seeds:
             requests = self.tasks[seed].requests(self.config)
-            starting_model(self.config, self.tasks[seed])
+            given = starting_model(self.config, self.tasks[seed])
+            if given is not None:
+                starting_history(self.config, self.tasks[seed], given)
             if self.kind == RUN:
                 self._check_run(seed, requests)
 
@@ -169,6 +176,10 @@ class Course:
         strategy.check_model(self.tasks[seed].array_model)
         for request in requests:
             strategy.check_scope(request)
+        if self.config.start.history is not None:
+            raise ConfigError(
+                "start.history is for comparisons; use `fedunlearn compare`, or leave it out"
+            )
         if self.config.start.model is not None:
             strategy.check_foreign()
 
@@ -349,7 +360,7 @@ class Course:
                 for request in requests:
                     strategy.check_scope(request)
                 if self.config.start.model is not None and name != RETRAIN:
-                    strategy.check_foreign()  # retraining begins from nothing
+                    check_foreign(self.config, strategy)  # retraining begins from nothing
             except Exception as error:
                 refused.append(Refused(strategy=name, reason=in_words(error)))
             else:

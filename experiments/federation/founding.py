@@ -17,16 +17,25 @@ from experiments.federation.keys import keys_of
 from experiments.federation.task import Task
 from experiments.models.foreign import fitted, read_arrays
 from experiments.runs.folder import RunFolder
+from strategies import fitness
 from strategies.base import UnlearningStrategy
-from strategies.federation import ATTRIBUTION, LAST_LOCAL, Federation
+from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, Federation
 from strategies.roster import Roster
-from unlearning.arrays import Arrays
+from unlearning.arrays import Arrays, mismatch
 from unlearning.errors import ConfigError
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.history import COLUMNS, History
 from unlearning.records.ledger import Ledger
 
-__all__ = ["Site", "found_federation", "found_history", "keepsakes", "starting_model"]
+__all__ = [
+    "Site",
+    "check_foreign",
+    "found_federation",
+    "found_history",
+    "keepsakes",
+    "starting_history",
+    "starting_model",
+]
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
@@ -172,6 +181,47 @@ def starting_model(config: Config, task: Task) -> Arrays | None:
         raise ConfigError(
             f"start.model = {path!r} is not a model of [model] {config.model.name!r}: {error}"
         ) from error
+
+
+def starting_history(config: Config, task: Task, arrays: Arrays) -> History | None:
+    """Return a copy, in memory, of the history that ``[start]`` names; None: it names none.
+
+    Raises
+    ------
+    ConfigError
+        If it is that of another model, or of clients that are not there.
+    HistoryError
+        If it cannot be read.
+    """
+    if config.start.history is None:
+        return None
+    with History.open(Path(config.start.history), readonly=True) as recorded:
+        found = recorded.fork(None, durable=False)
+    where = f"start.history = {config.start.history!r}"
+    if problem := mismatch(arrays, found.initial):
+        raise ConfigError(f"{where} is that of another model than start.model: {problem}")
+    known = set(task.facts().clients)
+    seen = {client for number in found.rounds for client in found.participants(number)}
+    if strange := sorted(seen - known):
+        raise ConfigError(
+            f"{where} knows client {strange[0]}, and data.clients gives {len(known)} of them; "
+            "clients are numbered from 0 in the same order"
+        )
+    return found
+
+
+def check_foreign(config: Config, strategy: UnlearningStrategy) -> None:
+    """Refuse a strategy that needs more of a model's training elsewhere than was imported.
+
+    Raises
+    ------
+    HistoryError
+        If something it needs is not there.
+    """
+    if config.start.history is None:
+        strategy.check_foreign()
+    else:
+        fitness.check_foreign(type(strategy).__name__, strategy.needs - COLUMNS - {INITIAL})
 
 
 def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:
