@@ -8,13 +8,14 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 from numpy.typing import NDArray
 
 from clients.participant import Participant
@@ -31,7 +32,10 @@ MakeParticipant = Callable[[Context, dict[str, Scalar]], Participant]
 
 
 def make_client_app(
-    make_participant: MakeParticipant, *, disposable: Callable[[], bool] = lambda: False
+    make_participant: MakeParticipant,
+    *,
+    disposable: Callable[[], bool] = lambda: False,
+    mods: Sequence[Mod] = (),
 ) -> ClientApp:
     """Return a ClientApp that answers with the participant that ``make_participant`` gives.
 
@@ -47,8 +51,10 @@ def make_client_app(
     disposable : callable
         Whether the process that works may be ended where a client hangs outside of Python; a new
         one must take its place. Importable likewise.
+    mods : sequence of Flower's mods
+        Each sees every message before and every reply after.
     """
-    app = ClientApp()
+    app = ClientApp(mods=list(mods))
 
     def limited(config: dict[str, Scalar]) -> contextlib.AbstractContextManager[None]:
         return _time_limit(float(config.get(Wire.TIMEOUT, 0.0)), disposable=disposable())

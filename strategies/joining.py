@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -21,12 +22,20 @@ from flwr.serverapp import Grid
 from unlearning.errors import FederationError
 from unlearning.protocol import Scalar, Wire, part
 
-__all__ = ["Joined", "last_line", "meet"]
+__all__ = ["Identifying", "Joined", "last_line", "meet"]
 
 log = logging.getLogger("fedunlearn")
 
 _POLL_S = 0.05
 _TRIES, _PAUSE_S = 5, 0.2  # of a node that answers with an error; the pause doubles with each
+
+
+@runtime_checkable
+class Identifying(Protocol):
+    """A grid that knows by something better than a node's word which client it is."""
+
+    def identify(self, node: int) -> int | None:
+        """Return the client of a node; None: it is nobody's."""
 
 
 @dataclass
@@ -127,7 +136,7 @@ def meet(
                 reasons[node] = "it did not answer"
             elif heard[node].has_error():
                 reasons[node] = last_line(heard[node].error.reason)
-            elif found := _introduced(heard[node], node, joined, registered):
+            elif found := _introduced(heard[node], node, joined, registered, grid):
                 reasons[node] = found
             else:
                 continue
@@ -179,7 +188,11 @@ def _asked(
 
 
 def _introduced(
-    reply: Message, node: int, joined: Joined, registered: Mapping[int, int] | None
+    reply: Message,
+    node: int,
+    joined: Joined,
+    registered: Mapping[int, int] | None,
+    grid: Grid,
 ) -> str:
     """Take a node in as the client it says it is, or refuse it; return what may yet be mended."""
     properties = part(reply.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
@@ -189,7 +202,14 @@ def _introduced(
     except (KeyError, ValueError) as error:
         return f"node {node} does not say who it is ({error!r})"
     why = ""
-    if client < 0 or (registered is not None and client not in registered):
+    known = grid.identify(node) if isinstance(grid, Identifying) else client
+    if known != client:
+        whose = "nobody's" if known is None else f"that of client {known}"
+        why = (
+            f"its settings say that it is client {client}, and its key is {whose}; give each site "
+            "its own settings"
+        )
+    elif client < 0 or (registered is not None and client not in registered):
         why = f"it claims to be client {client}, and there is none"
     elif client in joined.nodes:
         why = (

@@ -17,6 +17,7 @@ from experiments.cli.audits import audit
 from experiments.cli.begin import demo, new
 from experiments.cli.daily import clean, doctor, logs, runs, stop, watch
 from experiments.cli.estimate import estimate
+from experiments.cli.federations import federation
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
 from experiments.cli.models import convert, import_history
@@ -25,6 +26,7 @@ from experiments.cli.reports import families, leaderboard, report
 from experiments.cli.requests import claim, release, request
 from experiments.cli.runs import compare, resume, run, status, sweep, verify
 from experiments.cli.scan import scan
+from experiments.cli.sites import site
 from experiments.cli.tuning import tune
 from unlearning.errors import FedUnlearnError
 
@@ -143,4 +145,6 @@ _COMMANDS = (
 for _command in _COMMANDS:
     app.command(_command.__name__.rstrip("_").replace("_", "-"))(_command)
 app.add_typer(kit)
+app.add_typer(federation)
+app.add_typer(site)
 app.add_typer(receipt)

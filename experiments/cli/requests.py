@@ -49,6 +49,10 @@ def request(
         Path | None,
         typer.Option(metavar="FILE", help="The opened samples, where the run asks for them."),
     ] = None,
+    signed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A site's signed wish, in place of all of the above."),
+    ] = None,
     at_once: Annotated[
         bool, typer.Option("--now", help="Serve it at once, where the run does not go on.")
     ] = False,
@@ -59,6 +63,17 @@ def request(
     from experiments.runs.folder import RunFolder
 
     folder = RunFolder.open(run)
+    if signed is not None:
+        from experiments.deployment.desk import enter, server_of
+        from experiments.deployment.wishes import read
+
+        wish = read(signed)
+        request = enter(server_of(folder), folder, wish)
+        if as_json:
+            print_json({"id": request.id, "text": request.describe(), "new": True})
+            return
+        typer.echo(f"recorded request {request.id}: forget {request.describe()}")
+        return
     asked = compose(
         clients=[number for text in clients or () for number in numbers(text, "--client")],
         samples=[numbers(text, "--samples") for text in samples or ()],

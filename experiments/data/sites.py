@@ -21,13 +21,14 @@ from experiments.data.dataset import scaled
 from unlearning.errors import ConfigError
 from unlearning.records.files import write_atomically
 
-__all__ = ["REMOTE", "Pin", "SiteData", "pin", "pinned", "read_site", "split_rows"]
+__all__ = ["EPOCH", "REMOTE", "Pin", "SiteData", "pin", "pinned", "read_site", "split_rows"]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 REMOTE = "remote"  # data.name of a federation whose sites have data of their own
 _PIN = "joined.json"
+EPOCH = "epoch.json"  # counts a site's replacements of its data
 _PICTURES = (".png",)
 
 
@@ -150,7 +151,7 @@ def pinned(home: Path) -> Pin | None:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a backup") from error
 
 
-def pin(home: Path, data: SiteData, seed: int, held_out: float, *, epoch: int = 1) -> Pin:
+def pin(home: Path, data: SiteData, seed: int, held_out: float) -> Pin:
     """Keep what a site joins with, or refuse what is no longer the same.
 
     Raises
@@ -159,7 +160,9 @@ def pin(home: Path, data: SiteData, seed: int, held_out: float, *, epoch: int = 
         If the data, or the server's draw of the rows held out, differ from those it joined with.
     """
     known = pinned(home)
-    now = Pin(data.digest, len(data.y), seed, held_out, known.epoch if known else epoch)
+    replaced = home / EPOCH
+    epoch = int(replaced.read_text(encoding="utf-8")) if replaced.exists() else 1
+    now = Pin(data.digest, len(data.y), seed, held_out, epoch)
     if known is None:
         home.mkdir(parents=True, exist_ok=True)
         write_atomically(home / _PIN, json.dumps(asdict(now), indent=1).encode())

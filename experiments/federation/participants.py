@@ -25,7 +25,7 @@ from unlearning.errors import ConfigError
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.memory import ClientMemory
 
-__all__ = ["DISPOSABLE", "client_app", "disposable", "forget_built", "participant"]
+__all__ = ["DISPOSABLE", "client_app", "disposable", "forget_built", "of_node", "participant"]
 
 DISPOSABLE = "FEDUNLEARN_DISPOSABLE_WORKER"  # set in the environment of workers that restart
 
@@ -81,7 +81,7 @@ def _held(scenario: str, device: str, client: int, found: ClientData) -> Holding
     )
 
 
-def _of_node(context: Context, config: dict[str, Scalar]) -> Participant:
+def of_node(context: Context, config: dict[str, Scalar]) -> Participant:
     """Return the participant of a node."""
     scenario, device = str(config[Wire.SCENARIO]), str(config.get(Wire.DEVICE, "auto"))
     client = int(str(context.node_config["partition-id"]))
@@ -130,4 +130,4 @@ def disposable() -> bool:
     return bool(os.environ.get(DISPOSABLE))
 
 
-client_app = make_client_app(_of_node, disposable=disposable)
+client_app = make_client_app(of_node, disposable=disposable)

@@ -70,7 +70,7 @@ def compose(
     raise RequestError("nothing to forget is named; give --client, --class or --task")
 
 
-def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bool:
+def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **facts: object) -> bool:
     """Check a request against a run and append it to the run's ledger.
 
     Parameters
@@ -81,6 +81,8 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bo
         What is asked.
     claim : Claim or None
         The opened samples; needed where the clients committed themselves to theirs.
+    **facts
+        Plain values that the ledger keeps beside the request.
 
     Returns
     -------
@@ -111,7 +113,7 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None) -> bo
 
         # Looked at and written in one go: of two processes that let the last two clients go, the
         # second must see what the first has asked for.
-        return ledger.receive(request, check=examine)
+        return ledger.receive(request, check=examine, **facts)
 
 
 def _is_known(request: Request, ledger: Ledger) -> bool:

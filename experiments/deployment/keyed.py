@@ -1,0 +1,150 @@
+"""A grid that knows its nodes by their keys, and the mail that rides on their messages.
+
+Flower's SuperLink vouches for the key behind every node id. Here a key becomes a client through the
+roster; a node whose key is not in it does not exist. Sites cannot speak unasked, so their wishes
+ride on replies, and what became of them on the next messages.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+# Private in Flower 1.41: Grid's signatures name it.
+from flwr.supercore.run import Run
+
+from experiments.deployment.keys import normal_form
+from experiments.deployment.members import MEMBER, Members
+from experiments.deployment.wishes import Wish, parse
+from unlearning.errors import RequestError
+from unlearning.protocol import part
+
+__all__ = ["MAIL", "KeyedGrid"]
+
+MAIL = "mail"  # the record of both directions; its entries are numbered texts of JSON
+_MOST_LETTERS = 8  # of one reply
+
+log = logging.getLogger("fedunlearn")
+
+
+class KeyedGrid(Grid):
+    """Flower's grid with a roster of keys.
+
+    Parameters
+    ----------
+    grid : Grid
+        That of a SuperLink with node authentication.
+    members : callable
+        Returns the roster as it is now.
+    receive : callable
+        ``receive(wish, client) -> verdict``; None: not yet, the site sends it again. Never raises.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        members: Callable[[], Members],
+        receive: Callable[[Wish, int], dict[str, object] | None],
+    ) -> None:
+        self._grid, self._members, self._receive = grid, members, receive
+        self._clients: dict[int, int] = {}  # node -> client
+        self._outgoing: dict[int, list[str]] = {}  # client -> letters
+        self._lock = threading.Lock()
+
+    def identify(self, node: int) -> int | None:
+        """Return the client whose key a node has; None: no member."""
+        if node not in self._clients:
+            self._look()
+        return self._clients.get(node)
+
+    def write(self, client: int, letter: dict[str, object]) -> None:
+        """Send something along with the next message to a client."""
+        with self._lock:
+            self._outgoing.setdefault(client, []).append(json.dumps(letter, default=str))
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are there and whose keys are those of members."""
+        return self._look()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, each with what there is to tell its site."""
+        return self._grid.push_messages([self._with_mail(message) for message in messages])
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there, after taking the sites' letters out of them."""
+        return [self._opened(reply) for reply in self._grid.pull_messages(message_ids)]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send and wait."""
+        sent = [self._with_mail(message) for message in messages]
+        return self._each_opened(self._grid.send_and_receive(sent, timeout=timeout))
+
+    def set_run(self, run: Run) -> None:
+        """Pass on."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the grid inside."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Pass on."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def _look(self) -> list[int]:
+        """Return the members' nodes that are there, and learn whose each is."""
+        members, found = self._members(), []
+        for node in self._grid.get_nodes():
+            member = members.of_key(normal_form(node.public_key))
+            if member is None:
+                self._clients.pop(node.node_id, None)
+                continue
+            self._clients[node.node_id] = member.client
+            if member.state == MEMBER:
+                found.append(node.node_id)
+        return found
+
+    def _with_mail(self, message: Message) -> Message:
+        client = self._clients.get(message.metadata.dst_node_id)
+        with self._lock:
+            letters = [] if client is None else self._outgoing.pop(client, [])
+        if letters:
+            message.content[MAIL] = ConfigRecord({str(i): one for i, one in enumerate(letters)})
+        return message
+
+    def _each_opened(self, replies: Iterable[Message]) -> Iterator[Message]:
+        for reply in replies:
+            yield self._opened(reply)
+
+    def _opened(self, reply: Message) -> Message:
+        if reply.has_error() or MAIL not in reply.content:
+            return reply
+        record = part(reply.content, MAIL, ConfigRecord) or ConfigRecord()
+        del reply.content[MAIL]
+        client = self.identify(reply.metadata.src_node_id)
+        if client is None:
+            return reply
+        for text in list(record.values())[:_MOST_LETTERS]:
+            try:
+                wish = parse(str(text))
+            except RequestError as error:
+                log.warning("client %d sent a letter that is no wish: %s", client, error)
+                continue
+            if (verdict := self._receive(wish, client)) is not None:
+                self.write(client, verdict)
+        return reply

@@ -1,0 +1,147 @@
+"""Nodes are known by their keys, and wishes ride on replies."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from clients.app import make_client_app
+from experiments.deployment import keys, wishes
+from experiments.deployment.desk import bind, close_memberships, receiver
+from experiments.deployment.keyed import KeyedGrid
+from experiments.deployment.kit import Kit
+from experiments.deployment.post import carry
+from experiments.deployment.server import Server
+from experiments.deployment.shares import remote, write_shares
+from experiments.federation.course import Course
+from experiments.federation.grids import LocalGrid
+from experiments.federation.participants import of_node
+from tests.experiments.deployment.test_shares import settings
+from unlearning.errors import FedUnlearnError
+
+APP = make_client_app(of_node, mods=(carry,))
+
+
+@dataclass
+class Node:
+    node_id: int
+    public_key: bytes
+
+
+class KeyGrid(LocalGrid):
+    """An in-process grid that says what key each node has, as a SuperLink does."""
+
+    def get_nodes(self):
+        return [Node(node, self.keys[i].encode()) for i, node in enumerate(self.contexts)]
+
+
+@pytest.fixture
+def deployed(tmp_path):
+    """Return a federation of three sites in this process: server, kits, grid, config."""
+    config = settings(strategy="retrain", requests=[])
+    files = write_shares(config, tmp_path / "files")
+    server = Server.init(tmp_path / "fed", "127.0.0.1:9092")
+    kits = []
+    for client, file in enumerate(files):
+        kit, public = Kit.init(tmp_path / f"site-{client}", f"site-{client}")
+        _, invitation = server.add(public)
+        kits.append(kit.accept(invitation).hold(str(file)))
+    grid = KeyGrid(APP, 3)
+    grid.keys = [member.key for member in server.members]
+    for context, kit in zip(grid.contexts.values(), kits, strict=True):
+        context.node_config |= {"data": kit.settings["data"], "home": str(kit.home)}
+    return server, kits, grid, remote(config, tmp_path / "files")
+
+
+def conduct(server, grid, config, out):
+    course = Course.of_run(config, lambda tick: None)
+    course.check()
+    with course.begin(out) as books:
+        bind(books.folder, server)
+        keyed = KeyedGrid(grid, lambda: server.members, receiver(server, books.folder))
+        course.conduct(keyed, books, lambda: False)
+        states = {r.id: books.ledger.state(r.id) for r in books.ledger.requests()}
+        close_memberships(server, books.ledger)
+    return states
+
+
+def test_a_wish_rides_on_a_reply_and_its_verdict_comes_back(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    _, wish = kits[1].ask((1, 2), None, None)
+    states = conduct(server, grid, config, tmp_path / "run")
+    assert list(states.values()) == ["fulfilled"]
+    (verdict,) = kits[1].letters("verdicts")
+    assert verdict["taken"]
+    assert verdict["nonce"] == wish["body"]["nonce"]
+    assert kits[1].letters("outbox") == []
+    assert kits[1].tombstones["samples"] == [1, 2]
+
+
+def test_a_wish_for_others_is_refused_where_it_arrives(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    foreign = wishes.compose(server.id, 2, kits[2].folder / "site.key", (1, 2))
+    path = kits[0].home / "outbox" / f"{foreign['body']['nonce']}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(foreign))
+    assert conduct(server, grid, config, tmp_path / "run") == {}
+    (verdict,) = kits[0].letters("verdicts")
+    assert "a site asks for its own alone" in verdict["why"]
+
+
+def test_who_left_is_not_let_in_again_under_its_key(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    kits[1].ask(None, None, None)
+    conduct(server, grid, config, tmp_path / "run")
+    assert [member.state for member in server.members] == ["member", "left", "member"]
+    assert kits[1].tombstones["everything"]
+    keyed = KeyedGrid(grid, lambda: server.members, lambda wish, client: None)
+    assert len(list(keyed.get_node_ids())) == 2
+
+
+def test_swapped_settings_are_found(deployed, tmp_path, caplog):
+    server, _, grid, config = deployed
+    first, second, _ = grid.contexts.values()
+    first.node_config["partition-id"], second.node_config["partition-id"] = 1, 0
+    whole = {**config.to_dict(), "engine": {"grid": "local", "min_replies": 1.0}}
+    with pytest.raises(FedUnlearnError, match="its key is that of client"):
+        conduct(server, grid, type(config).model_validate(whole), tmp_path / "run")
+
+
+def test_a_key_that_nobody_knows_is_no_node(deployed, tmp_path):
+    server, _, grid, _ = deployed
+    stranger = keys.make_site_key(tmp_path / "key", "stranger")
+    grid.keys[0] = keys.read_public(stranger)
+    keyed = KeyedGrid(grid, lambda: server.members, lambda wish, client: None)
+    first, *_ = grid.contexts
+    assert keyed.identify(first) is None
+    assert first not in list(keyed.get_node_ids())
+
+
+def test_rows_of_the_file_become_positions(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    with pytest.raises(FedUnlearnError, match="never taken part"):
+        kits[0].ask(None, (0,), None)
+    conduct(server, grid, config, tmp_path / "run")
+    known = kits[0].pin
+    rows, held_out = [], []
+    for row in range(known.rows):
+        try:
+            rows += kits[0].ask(None, (row,), tmp_path / "w.json")[1]["body"]["samples"]
+        except FedUnlearnError:
+            held_out.append(row)
+    assert rows == list(range(known.rows - len(held_out)))
+    assert held_out
+
+
+def test_a_new_epoch_takes_new_data_and_a_leaver_has_none(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    kits[1].ask(None, None, None)
+    conduct(server, grid, config, tmp_path / "run")
+    other = kits[2].settings["data"]
+    with pytest.raises(FedUnlearnError, match="not what this site joined with"):
+        kits[0].hold(other)
+    _, epoch = kits[0].replace_data(other)
+    assert epoch == 2
+    assert kits[0].pin is None
+    with pytest.raises(FedUnlearnError, match="its key is used up"):
+        kits[1].replace_data(other)
