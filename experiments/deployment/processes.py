@@ -18,6 +18,7 @@ from unlearning.errors import ConfigError
 __all__ = ["environment", "free_port", "is_open", "is_running", "program", "spawn", "stop"]
 
 _POLL_S = 0.1
+_started: dict[int, subprocess.Popen[bytes]] = {}  # by this process; they may outlive it
 _GRACE_S = 20.0  # between asking a process to end and ending it
 
 
@@ -89,6 +90,7 @@ def spawn(
             cwd=cwd,
             start_new_session=True,
         )
+    _started[started.pid] = started
     pid_file.write_text(json.dumps([started.pid, _born(started.pid)]))
     return started.pid
 
@@ -135,8 +137,8 @@ def _stat(pid: int) -> list[str]:
 
 
 def _is_alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # a child of ours would stay as a zombie
+    if pid in _started and _started[pid].poll() is not None:  # else it would stay as a zombie
+        return False
     fields = _stat(pid)
     if fields:
         return fields[0] != "Z"
