@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 from clients.participant import Participant
 from unlearning.errors import FederationError
+from unlearning.npy import decoded, encoded
 from unlearning.protocol import Scalar, Wire, part
 from unlearning.request import Omission
 
 __all__ = ["make_client_app"]
+
+_NPY = "numpy.ndarray"  # Flower's name of the format
 
 _LATER_S = 0.05  # until the next look at whether an import is over
 _GRACE, _GRACE_S = 0.1, 2.0  # of a limit: what interrupted work gets to clear up
@@ -72,7 +75,7 @@ def make_client_app(
         numbers[Wire.CLIENT_SECONDS] = time.perf_counter() - begun
         pairs = zip(names, answer, strict=True)
         content = RecordDict()
-        content[Wire.ARRAYS] = ArrayRecord({name: Array(np.asarray(a)) for name, a in pairs})
+        content[Wire.ARRAYS] = ArrayRecord({name: _encoded(np.asarray(a)) for name, a in pairs})
         content[Wire.METRICS] = MetricRecord(numbers)  # type: ignore[arg-type]
         return Message(content, reply_to=message)
 
@@ -112,7 +115,13 @@ def _config(message: Message) -> dict[str, Scalar]:
 def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
     record = part(message.content, Wire.ARRAYS, ArrayRecord) or ArrayRecord()
     config[Wire.NAMES] = json.dumps(list(record))
-    return [array.numpy() for array in record.values()]
+    return [
+        decoded(array.data) if array.stype == _NPY else array.numpy() for array in record.values()
+    ]
+
+
+def _encoded(array: NDArray[Any]) -> Array:
+    return Array(str(array.dtype), array.shape, _NPY, encoded(array))
 
 
 def _number(key: str, value: Scalar) -> int | float:

@@ -226,11 +226,11 @@ class Participant(NumPyClient):
         asked = _omission(config, Wire.FORGET)
         train = self.holdings.train
         there = self._kept(gone)
-        kept = self._kept(gone | asked)
-        wanted = there[~np.isin(there, kept)]
+        kept = there if asked == Omission() else self._kept(gone | asked)
+        wanted = there[:0] if kept is there else there[~np.isin(there, kept)]
         wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
         remembered = self.memory.recall(LAST_LOCAL) if wants else None
-        retain, forget = _take(train, self._kept(gone | asked)), _take(train, wanted)
+        retain, forget = _take(train, kept), _take(train, wanted)
         if isinstance(model := self.holdings.workbench, MultiTask):
             tasks = tuple(model.tasks)
             retain = without_tasks(retain, tasks, gone.tasks | asked.tasks)

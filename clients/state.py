@@ -86,9 +86,10 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, Array], *, source: str = 
     """
     state = {plain(name): tensor for name, tensor in _layout(model).items()}
     given = {plain(name): array for name, array in arrays.items()}
-    others = {name for name in model.state_dict() if name not in state}  # second names, extra state
-    if odd := sorted((state.keys() ^ given.keys()) - (others & given.keys())):
-        raise FederationError(f"{source} and model differ in array {odd[0]!r}")
+    if differ := state.keys() ^ given.keys():
+        others = {n for n in model.state_dict() if n not in state}  # second names, extra state
+        if odd := sorted(differ - (others & given.keys())):
+            raise FederationError(f"{source} and model differ in array {odd[0]!r}")
     with torch.no_grad():
         for name, tensor in state.items():
             if tuple(tensor.shape) != given[name].shape:

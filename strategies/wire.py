@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from io import BytesIO
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
+from unlearning.npy import decoded, encoded
 from unlearning.protocol import Reply, Wire, part
 
 __all__ = [
@@ -37,7 +37,7 @@ class BadReplyError(ValueError):
 
 def to_record(arrays: Mapping[str, named.Array]) -> ArrayRecord:
     """Return named arrays as a Flower record, in the given order."""
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: _encoded(np.asarray(array)) for name, array in arrays.items()})
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:
@@ -54,19 +54,11 @@ def to_arrays(record: ArrayRecord) -> Arrays:
 def _decoded(array: Array) -> named.Array:
     if array.stype != _NPY:
         raise ValueError(f"serialisation {array.stype!r} is unknown")
-    stream = BytesIO(array.data)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"array format {version} is unknown")
-    if dtype.kind not in "biuf":
-        raise ValueError(f"dtype {dtype} is not numeric")
-    # A header may promise any size: only the bytes that are there are looked at.
-    values = np.frombuffer(array.data, dtype, offset=stream.tell())
-    return values.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+    return decoded(array.data)
+
+
+def _encoded(array: named.Array) -> Array:
+    return Array(str(array.dtype), array.shape, _NPY, encoded(array))
 
 
 def num_bytes(record: Mapping[str, Array]) -> int:

@@ -317,14 +317,12 @@ def weighted_sum(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
     for weight, arrays in terms:
         if total is None:
             total = {
-                name: array.astype(np.float64) * weight
-                if np.issubdtype(array.dtype, np.floating)
-                else array
+                name: array.astype(np.float64) * weight if array.dtype.kind == "f" else array
                 for name, array in arrays.items()
             }
             continue
         for name, array in arrays.items():
-            if np.issubdtype(array.dtype, np.floating):
+            if array.dtype.kind == "f":
                 total[name] += array.astype(np.float64) * weight
             else:
                 total[name] = array
@@ -359,8 +357,7 @@ def weighted_mean(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
     if not mass > 0:
         raise ValueError(f"weights sum to {mass}, expected a positive number")
     return {
-        name: array / mass if np.issubdtype(array.dtype, np.floating) else array
-        for name, array in total.items()
+        name: array / mass if array.dtype.kind == "f" else array for name, array in total.items()
     }
 
 
