@@ -313,7 +313,7 @@ class UnlearningStrategy(FedAvg):
             current, rounds = self.prepare(request, history, arrays)
             self._losses = {}
             for server_round in range(1, rounds + 1):
-                if self.learns_again and self._has_recovered():
+                if (self.learns_again and self._has_recovered()) or federation.is_spent:
                     break
                 before, current = current, self._unlearning_round(server_round, current, held)
                 if current is not before:  # else nobody was asked and nothing was done
@@ -484,7 +484,8 @@ class UnlearningStrategy(FedAvg):
 
     def _is_at_rest(self) -> bool:
         """Return whether recovery is over and no request is to come."""
-        return self._has_recovered() and not serving.outstanding(self.federation)
+        over = self._has_recovered() or self.federation.is_spent
+        return over and not serving.outstanding(self.federation)
 
     def _serve_due(self, arrays: Arrays) -> Arrays:
         return serving.serve_due(self, self.federation, self._roster, arrays)

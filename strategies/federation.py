@@ -137,6 +137,8 @@ class Federation:
     tolerance : float or None
         Retraining and recovery end when the training loss exceeds what it was before the request by
         no more than this share; None: they use their budget of rounds.
+    budget : int
+        Unlearning and recovery end after the round that brings them to so many examples; 0: never.
     fraction : float
         Share of the clients that trains in a round, (0, 1].
     timeout_s : float
@@ -219,6 +221,7 @@ class Federation:
     recovery: Settings = field(default_factory=dict)
     recovery_rounds: int = 5
     tolerance: float | None = None
+    budget: int = 0
     fraction: float = 1.0
     timeout_s: float = 600.0
     min_replies: float = 0.5
@@ -362,6 +365,12 @@ class Federation:
     def spend(self, phase: str, cost: Cost) -> None:
         """Add to the cost of a phase."""
         self.costs[phase] = self.costs.get(phase, Cost()) + cost
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether unlearning and recovery have used up their budget of examples."""
+        used = sum(self.costs.get(phase, Cost()).examples for phase in ("unlearn", "recover"))
+        return bool(self.budget) and used >= self.budget
 
     def preparation(self, names: Iterable[str]) -> Cost:
         """Return what learning spent on keepsakes, a part of the cost of learning."""

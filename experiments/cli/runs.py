@@ -19,7 +19,7 @@ from experiments.cli.options import (
     seconds,
     words,
 )
-from unlearning.errors import FedUnlearnError
+from unlearning.errors import ConfigError, FedUnlearnError
 
 if TYPE_CHECKING:
     from experiments.runs.folder import RunFolder
@@ -68,6 +68,13 @@ def compare(
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2", help="Seeds; default: that of the config.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="examples=N",
+            help="All but retrain stop at this cost, after a round.",
+        ),
+    ] = None,
     out: Out = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -76,7 +83,7 @@ def compare(
     from experiments.config.loading import load
     from experiments.runs.folder import RunFolder, default_out
 
-    settings = load(config, overrides or ())
+    settings = load(config, [*(overrides or ()), *_budget(budget)])
     names = None if strategies is None else words(strategies, "--strategies")
     chosen = None if seeds is None else numbers(seeds, "--seeds")
     from experiments.federation import launch
@@ -90,6 +97,22 @@ def compare(
             observer=observer,
         )
     _show_results(RunFolder.open(made), as_json=as_json)
+
+
+def _budget(text: str | None) -> list[str]:
+    """Return the override that stands for ``--budget``."""
+    if text is None:
+        return []
+    kind, _, number = text.partition("=")
+    try:
+        examples = float(number)
+    except ValueError:
+        examples = 0.0
+    if kind.strip() != "examples" or not 1 <= examples < 1e18 or examples != int(examples):
+        raise ConfigError(
+            f"--budget is {text!r}; give a whole number of examples, such as examples=1e6"
+        )
+    return [f"stop.examples={int(examples)}"]
 
 
 def status(run: Run, as_json: Json = False) -> None:

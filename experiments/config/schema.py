@@ -270,6 +270,10 @@ class StopConfig(Table):
         ge=0,
         description="the share by which the training loss may exceed that before the request",
     )
+    examples: Count = Field(
+        default=0,
+        description="so many examples that all but retrain may unlearn and recover with; 0: any",
+    )
 
 
 class GuardConfig(Table):

@@ -131,6 +131,7 @@ def found_federation(
         recovery=config.recovery_train.model_dump(exclude={"fraction"}),
         recovery_rounds=config.recovery_rounds,
         tolerance=config.stop.tolerance,
+        budget=config.stop.examples,
         fraction=config.train.fraction,
         timeout_s=config.engine.timeout_s,
         min_replies=config.engine.min_replies,
