@@ -199,7 +199,9 @@ class Stable:
         )
 
 
-@pytest.mark.parametrize("number", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
     tmp_path, monkeypatch, number
 ) -> None:
@@ -208,7 +210,9 @@ def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
         assert one == other
 
 
-@pytest.mark.parametrize("number", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_the_answer_is_the_training_of_the_data_that_are_left(
     tmp_path, monkeypatch, number
 ) -> None:
