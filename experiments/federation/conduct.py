@@ -6,7 +6,6 @@ itself leaves in ledger and history. What the run tells of it is kept by the boo
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 import time
@@ -17,41 +16,38 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from experiments.config.loading import Config, alias_of
-from experiments.federation.answers import answer
-from experiments.federation.checkpoint import Checkpoints, Saved
+from experiments.federation.branching import close, expect_served, fork
+from experiments.federation.checkpoint import Saved
 from experiments.federation.founding import (
     Site,
     found_federation,
-    found_history,
     starting_history,
     starting_model,
 )
+from experiments.federation.going_on import checkpoints, last_saved, take_up
 from experiments.federation.judge import Judge
-from experiments.federation.party import Failure, Party, in_words, without_arrays
+from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
+from experiments.federation.testimony import Testimony
 from experiments.federation.watching import Lookout, Pace
 from experiments.runs.details import PREPARE, Answer, Point
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Observer
 from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
-from strategies.federation import LAST_LOCAL, Federation, Moment, keep_nothing
-from strategies.roster import Roster
+from strategies.federation import Federation, Moment, keep_nothing
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import (
     ConfigError,
-    FederationError,
-    HistoryError,
-    UnsupportedRequestError,
 )
 from unlearning.evaluation.scorecard import score
 from unlearning.protocol import Wire
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
-from unlearning.request import Forgotten, Guarantee, Request
+from unlearning.request import Guarantee, Request
 
 __all__ = ["Conductor"]
 
@@ -132,55 +128,32 @@ class Conductor:
         rounds = self._last_round()
         self._pace.expected = rounds + self._guess(strategy)
         lookout = self._watch(federation, name, self._judge(self._requests))
-        originals: list[Party] = []
-        read: list[int] = []
-        said: list[Answer] = []
-        kept = self._checkpoints(federation, self._site.homes)
-        saved = self._last_saved(kept, federation)
+        seen = Testimony(self._task, config.device)
+        kept = checkpoints(self._site, federation, self._site.homes)
+        saved = last_saved(self._site, kept, federation)
         if saved is None:  # the history may have begun again, with keys of its own
-            kept = self._checkpoints(federation, self._site.homes)
-
-        def save(moment: Moment) -> None:
-            parties = [without_arrays(party) for party in originals]
-            found = Saved(
-                moment,
-                tuple(lookout.points),
-                self._pace.done,
-                tuple(parties),
-                tuple(read),
-                tuple(said),
-            )
-            kept.save(found, durable=not moment.phase)
+            kept = checkpoints(self._site, federation, self._site.homes)
 
         def judge(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
-            read.append(federation.history.read_bytes)
-            judged = self._judge([*self._served(), request])
-            original = self._original(
-                before, judged, federation, request.scope, tuple(lookout.points)
-            )
-            said.append(answer(self._task, request, original, config.device))
-            if not originals:
-                # The model before rests on what is to be deleted; measures of tasks alone need it.
-                originals.append(original if self._task.tasks else without_arrays(original))
+            judged, points = self._judge([*self._served(), request]), tuple(lookout.points)
+            original = self._original(before, judged, federation, request.scope, points)
+            seen.enter(request, original, federation.history.read_bytes)
             return score(judged.outputs(after)).to_json()
 
         federation.judge = judge
         if saved is None:
             arrays = self._first(federation)
         else:
-            originals += saved.originals
-            read += saved.read
-            said += saved.answers
-            arrays, rounds = self._take_up(saved, federation, lookout)
-        federation.save, federation.settle = save, kept.settle
+            seen.take_up(saved)
+            arrays, rounds = take_up(saved, federation, lookout, self._pace)
+        federation.save = seen.saving(kept.save, lookout, self._pace)
+        federation.settle = kept.settle
         arrays = self._start(strategy, grid, federation, arrays, rounds)
         arrays = self._keep_serving(strategy, grid, federation, arrays)
-        yield from originals
-        yield from () if self._task.tasks else said
+        yield from seen.told
         served = self._served()
         final = self._judge(served)
         outputs = final.outputs(arrays)
-        known = sum(len(party.timeline) for party in originals)
         yield Party(
             name,
             config.seed,
@@ -188,9 +161,9 @@ class Conductor:
             arrays,
             outputs,
             {**federation.costs, PREPARE: federation.preparation(strategy.keepsakes())},
-            sum(read) if served else None,
+            seen.read_bytes if served else None,
             served[-1].scope.value if served else "none",
-            tuple(lookout.points[known:]),  # what came before is the original's
+            tuple(lookout.points[seen.points :]),  # what came before is the original's
             final.tally(outputs),
         )
         federation.history.close()
@@ -234,7 +207,7 @@ class Conductor:
         )
         left = {name: s for name, s in strategies.items() if alias_of(name) not in done}
         if not left and ORIGINAL in done:
-            self._close(federation, list(strategies))
+            close(self._site, self._ledger, self._requests, federation, list(strategies))
             return
         judge = self._judge(self._requests)
         lookout = self._watch(federation, ORIGINAL, judge)
@@ -242,9 +215,9 @@ class Conductor:
         arrays, rounds = self._first(federation), first
         if given is not None:
             last += federation.completed  # of a history that was imported
-        kept = self._checkpoints(federation, home)
-        if (saved := self._last_saved(kept, federation)) is not None:
-            arrays, rounds = self._take_up(saved, federation, lookout)
+        kept = checkpoints(self._site, federation, home)
+        if (saved := last_saved(self._site, kept, federation)) is not None:
+            arrays, rounds = take_up(saved, federation, lookout, self._pace)
 
         def save(moment: Moment) -> None:
             kept.save(Saved(moment, tuple(lookout.points), self._pace.done))
@@ -266,7 +239,7 @@ class Conductor:
                 yield self._from_scratch(grid, judge)
             else:
                 yield self._answer(grid, name, strategy, learned)
-        self._close(federation, list(strategies))
+        close(self._site, self._ledger, self._requests, federation, list(strategies))
 
     def without(self, grid: Grid, gone: Request) -> Arrays:
         """Learn from the beginning as if what ``gone`` names had never been there, then go on.
@@ -344,55 +317,6 @@ class Conductor:
                 time.sleep(_LOOK_S)
         return arrays
 
-    def _checkpoints(self, federation: Federation, home: Path) -> Checkpoints:
-        """Return where moments of this seed are kept; nowhere without a run folder."""
-        changes = federation.remember or federation.keepsakes or federation.attribute
-        folder = self._site.folder
-        place = None if folder is None else folder.checkpoints / f"seed-{self._config.seed}"
-        ring = federation.history.store.ring
-        moments = None if ring is None else ring.beside("moments")
-        return Checkpoints(place, home if changes else None, moments)
-
-    def _last_saved(self, kept: Checkpoints, federation: Federation) -> Saved | None:
-        """Return where an interrupted run goes on; None: it begins.
-
-        What was half made for a request is thrown away, before it can be taken for anything.
-
-        Raises
-        ------
-        HistoryError
-            If rounds were recorded that no checkpoint belongs to, and somebody was forgotten since.
-        """
-        history, root = federation.history, federation.history.root
-        if root is None:
-            return None
-        for half_made in root.parent.glob(f"{root.name}.*"):
-            shutil.rmtree(half_made, ignore_errors=True)
-        saved = kept.find(history.mark)
-        if saved is not None or history.mark == (0, ()):
-            return saved
-        if federation.ledger.forgotten().requests or history.served:
-            raise HistoryError(
-                f"{root} ends with round {history.mark[0]} and no checkpoint belongs to it; "
-                "restore the folder from a backup: to begin again would train on what was forgotten"
-            )
-        history.destroy()  # nobody was forgotten: it begins again, with the same outcome
-        federation.history = found_history(self._site, history.keep)
-        return None
-
-    def _take_up(
-        self, saved: Saved, federation: Federation, lookout: Lookout
-    ) -> tuple[Arrays, int]:
-        """Bring a federation to a saved moment; return its model and how many rounds are left."""
-        moment = saved.moment
-        federation.resume(moment)
-        self._pace.done = saved.done
-        lookout.take_up(saved.points, moment.completed)
-        if moment.phase:  # the round was recorded and not looked at any more
-            lookout.take_up(saved.points, moment.completed - 1)
-            federation.observe(moment.phase, moment.completed, moment.arrays)
-        return moment.arrays, max(0, moment.goal - moment.completed)
-
     def _receive(self) -> None:
         for request in self._requests:
             self._ledger.receive(request)
@@ -439,7 +363,7 @@ class Conductor:
     ) -> Party:
         """Let one strategy answer on copies of everything, then throw the copies away."""
         alias, seed = alias_of(name), self._config.seed
-        federation = self._fork(grid, name, strategy, learned.federation, ledger)
+        federation = fork(self._site, grid, name, strategy, learned.federation, ledger)
         history, home = federation.history, Path(str(federation.client_config[Wire.HOME]))
         read: list[int] = []
 
@@ -452,7 +376,7 @@ class Conductor:
         rounds = learned.last - learned.federation.completed
         try:
             final = self._start(strategy, grid, federation, learned.arrays, rounds)
-            _expect_served(federation.ledger)
+            expect_served(federation.ledger)
             outputs = learned.judge.outputs(final)
         finally:
             history.destroy()
@@ -472,67 +396,6 @@ class Conductor:
             tuple(lookout.points),
             learned.judge.tally(outputs),
         )
-
-    def _fork(
-        self,
-        grid: Grid,
-        name: str,
-        strategy: UnlearningStrategy,
-        learned: Federation,
-        ledger: Ledger,
-    ) -> Federation:
-        """Return a federation of its own for one strategy: it shares nothing that can change."""
-        safe = alias_of(name).replace(":", ".").replace("/", ".")
-        home = self._site.homes / safe
-        remember, kept = LAST_LOCAL in strategy.needs, strategy.keepsakes()
-        origin = Path(str(learned.client_config[Wire.HOME]))
-        shutil.rmtree(home, ignore_errors=True)  # of a process that was killed
-        if (remember or kept or learned.attribute) and origin.exists():
-            shutil.copytree(origin, home)
-        roster = learned.roster
-        if roster is None:
-            raise RuntimeError("a branch needs a federation that has met its clients")
-        root = learned.history.root
-        place = None if root is None else root.with_name(f"seed-{self._config.seed}.{safe}")
-        return replace(
-            learned,
-            history=learned.history.fork(place, durable=False),  # it lives as long as the branch
-            ledger=ledger,
-            client_config={**learned.client_config, Wire.HOME: str(home)},
-            roster=Roster(
-                grid,
-                roster.nodes,
-                roster.declared,
-                capped=roster.capped,
-                window=self._site.window,
-                stop=self._site.stop,
-            ),
-            # What all others are measured against must be there, whatever it looks like.
-            guard=None if name in (RETRAIN, FINE_TUNE) else learned.guard,
-            robust=copy.deepcopy(learned.robust),
-            budget=0 if name == RETRAIN else learned.budget,
-            remember=remember,  # what other strategies have kept must not cost this one anything
-            keepsakes=kept,
-            losses=dict(learned.losses),
-            forgotten=Forgotten(),
-            costs={},
-        )
-
-    def _close(self, federation: Federation, names: list[str]) -> None:
-        """After a comparison: nothing of the forgotten stays in the run's own stores."""
-        branch = self._ledger.on_branch(f"seed-{self._config.seed}")
-        for request in self._requests:
-            facts = {"strategy": "comparison", "strategies": names}
-            if branch.state(request.id) == "fulfilled":  # interrupted after it
-                continue
-            branch.add(request.id, "started", **facts)
-            removed = federation.history.purge(request)
-            branch.add(request.id, "fulfilled", **facts, removed_bytes=removed.bytes)
-        federation.history.close()
-        homes = self._site.homes
-        shutil.rmtree(homes, ignore_errors=True)
-        if homes.parent.exists() and not any(homes.parent.iterdir()):
-            homes.parent.rmdir()
 
     def _start(
         self,
@@ -593,17 +456,3 @@ class Conductor:
 
     def _served(self) -> list[Request]:
         return self._ledger.answered()
-
-
-def _expect_served(ledger: Ledger) -> None:
-    """Raise where there is no answer: refused, failed, or held by the guard.
-
-    A federation goes on after that, a comparison must not take it for an answer.
-    """
-    for held in ledger.held().values():
-        raise FederationError(f"its answer is held by the guard: {held.facts['reason']}")
-    for request in ledger.requests():
-        if (state := ledger.state(request.id)) in ("refused", "failed"):
-            told = [e for e in ledger.events(request.id) if e.branch == ledger.branch]
-            kind = UnsupportedRequestError if state == "refused" else FederationError
-            raise kind(str(told[-1].facts["reason"]))

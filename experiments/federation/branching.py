@@ -1,0 +1,107 @@
+"""Branches of a comparison: a federation of its own for every strategy, which shares nothing."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from experiments.config.loading import alias_of
+from experiments.federation.founding import Site
+from experiments.runs.results import FINE_TUNE, RETRAIN
+from strategies.base import UnlearningStrategy
+from strategies.federation import LAST_LOCAL, Federation
+from strategies.roster import Roster
+from unlearning.errors import FederationError, UnsupportedRequestError
+from unlearning.protocol import Wire
+from unlearning.records.ledger import Ledger
+from unlearning.request import Forgotten, Request
+
+__all__ = ["close", "expect_served", "fork"]
+
+
+def fork(
+    site: Site,
+    grid: Grid,
+    name: str,
+    strategy: UnlearningStrategy,
+    learned: Federation,
+    ledger: Ledger,
+) -> Federation:
+    """Return a federation of its own for one strategy: it shares nothing that can change."""
+    safe = alias_of(name).replace(":", ".").replace("/", ".")
+    home = site.homes / safe
+    remember, kept = LAST_LOCAL in strategy.needs, strategy.keepsakes()
+    origin = Path(str(learned.client_config[Wire.HOME]))
+    shutil.rmtree(home, ignore_errors=True)  # of a process that was killed
+    if (remember or kept or learned.attribute) and origin.exists():
+        shutil.copytree(origin, home)
+    roster = learned.roster
+    if roster is None:
+        raise RuntimeError("a branch needs a federation that has met its clients")
+    root = learned.history.root
+    place = None if root is None else root.with_name(f"seed-{site.seed}.{safe}")
+    return replace(
+        learned,
+        history=learned.history.fork(place, durable=False),  # it lives as long as the branch
+        ledger=ledger,
+        client_config={**learned.client_config, Wire.HOME: str(home)},
+        roster=Roster(
+            grid,
+            roster.nodes,
+            roster.declared,
+            capped=roster.capped,
+            window=site.window,
+            stop=site.stop,
+        ),
+        # What all others are measured against must be there, whatever it looks like.
+        guard=None if name in (RETRAIN, FINE_TUNE) else learned.guard,
+        robust=copy.deepcopy(learned.robust),
+        budget=0 if name == RETRAIN else learned.budget,
+        remember=remember,  # what other strategies have kept must not cost this one anything
+        keepsakes=kept,
+        losses=dict(learned.losses),
+        forgotten=Forgotten(),
+        costs={},
+    )
+
+
+def close(
+    site: Site,
+    ledger: Ledger,
+    requests: Iterable[Request],
+    federation: Federation,
+    names: list[str],
+) -> None:
+    """After a comparison: nothing of the forgotten stays in the run's own stores."""
+    branch = ledger.on_branch(f"seed-{site.seed}")
+    for request in requests:
+        facts = {"strategy": "comparison", "strategies": names}
+        if branch.state(request.id) == "fulfilled":  # interrupted after it
+            continue
+        branch.add(request.id, "started", **facts)
+        removed = federation.history.purge(request)
+        branch.add(request.id, "fulfilled", **facts, removed_bytes=removed.bytes)
+    federation.history.close()
+    homes = site.homes
+    shutil.rmtree(homes, ignore_errors=True)
+    if homes.parent.exists() and not any(homes.parent.iterdir()):
+        homes.parent.rmdir()
+
+
+def expect_served(ledger: Ledger) -> None:
+    """Raise where there is no answer: refused, failed, or held by the guard.
+
+    A federation goes on after that, a comparison must not take it for an answer.
+    """
+    for held in ledger.held().values():
+        raise FederationError(f"its answer is held by the guard: {held.facts['reason']}")
+    for request in ledger.requests():
+        if (state := ledger.state(request.id)) in ("refused", "failed"):
+            told = [e for e in ledger.events(request.id) if e.branch == ledger.branch]
+            kind = UnsupportedRequestError if state == "refused" else FederationError
+            raise kind(str(told[-1].facts["reason"]))
