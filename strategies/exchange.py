@@ -29,6 +29,7 @@ __all__ = [
     "Hook",
     "check_model",
     "evaluation_messages",
+    "faded",
     "mean_measures",
     "missing",
     "omissions",
@@ -126,7 +127,7 @@ class Exchange:
                 Wire.REMEMBER: federation.remember and not trains_again,
                 Wire.KEEP: {} if trains_again else dict(keep),
                 Wire.SETTINGS: {
-                    **defaults,
+                    **faded(defaults, instruction.seed_round or self.number),
                     **kept,
                     **place(client, instruction),
                     **instruction.settings,
@@ -276,6 +277,19 @@ class Exchange:
             f"round {self.number}: {valid} of {len(self.asked)} clients gave a valid reply, "
             f"fewer than engine.min_replies allows ({lost or 'none was asked'})"
         )
+
+
+def faded(settings: Settings, number: int) -> dict[str, Scalar]:
+    """Return training settings as of a round: ``learning_rate`` times ``rate_decay``^(number - 1).
+
+    Learning and recovery count on together, unlearning from 1, and a replayed round is as it was.
+    FedOSD's released program calls the factor ``decay`` (.999 a round), in learning and unlearning.
+    """
+    found = dict(settings)
+    decay = float(found.pop("rate_decay", 1.0))
+    if decay != 1 and "learning_rate" in found:
+        found["learning_rate"] = float(found["learning_rate"]) * decay ** (number - 1)
+    return found
 
 
 def missing(lost: Mapping[int, str]) -> dict[int, str]:

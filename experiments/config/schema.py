@@ -127,6 +127,9 @@ class TrainConfig(Table):
     local_epochs: Positive = Field(default=1, description="passes over the client's data per round")
     batch_size: Positive = Field(default=32, description="examples per step")
     learning_rate: LearningRate = Field(default=0.1, description="the step size of SGD")
+    rate_decay: Share = Field(
+        default=1.0, description="what the step size is multiplied by after every round"
+    )
     momentum: Momentum = Field(default=0.0, description="the momentum of SGD")
     weight_decay: Decay = Field(default=0.0, description="the L2 penalty of SGD")
     max_steps: Count = Field(default=0, description="the most steps per round, 0 for no limit")
@@ -143,6 +146,9 @@ class RecoveryConfig(Table):
     local_epochs: Positive | None = Field(default=None, description="passes over the client's data")
     batch_size: Positive | None = Field(default=None, description="examples per step")
     learning_rate: LearningRate | None = Field(default=None, description="the step size of SGD")
+    rate_decay: Share | None = Field(
+        default=None, description="what the step size is multiplied by after every round"
+    )
     momentum: Momentum | None = Field(default=None, description="the momentum of SGD")
     weight_decay: Decay | None = Field(default=None, description="the L2 penalty of SGD")
     max_steps: Count | None = Field(

@@ -14,6 +14,7 @@ from strategies.exchange import (
     UNLEARN,
     Exchange,
     check_model,
+    faded,
     mean_measures,
     missing,
     omissions,
@@ -122,3 +123,26 @@ def test_what_a_held_request_named_is_being_forgotten_now(
 
 def test_nobody_measured_anything() -> None:
     assert mean_measures([]) is None
+
+
+def test_the_learning_rate_fades_from_round_to_round() -> None:
+    settings = {"learning_rate": 0.8, "rate_decay": 0.5, "batch_size": 4}
+    assert faded(settings, 1) == {"learning_rate": 0.8, "batch_size": 4}
+    assert faded(settings, 3) == {"learning_rate": pytest.approx(0.2), "batch_size": 4}
+    assert faded({"learning_rate": 0.8, "rate_decay": 1.0}, 9) == {"learning_rate": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("number", "phase", "original"), [(2, "learn", None), (2, RECOVER, None), (5, UNLEARN, 2)]
+)
+def test_learning_and_replaying_have_the_rate_of_their_round(
+    number: int, phase: str, original: int | None
+) -> None:
+    """Halved every round: .4 in the second, and again where that is replayed."""
+    train = {"learning_rate": 0.8, "rate_decay": 0.5}
+    made = exchange(Federation(train=train, recovery=train), number=number, phase=phase)
+    made.asked = {0: Instruction(seed_round=original)}
+    (message,) = made.messages()
+    sent = json.loads(str(message.content["config"][Wire.SETTINGS]))
+    assert sent["learning_rate"] == pytest.approx(0.4)
+    assert "rate_decay" not in sent
