@@ -17,6 +17,7 @@ from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.trust import project, reach
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
+from unlearning.errors import FederationError
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
@@ -229,10 +230,11 @@ class Subspace(UnlearningStrategy):
             if width > inputs:
                 out[bias] = (arrays[bias] + change[:, inputs]).astype(arrays[bias].dtype)
         self.separable = float(np.sqrt(taken / whole)) if whole else 0.0
-        if self.separable < 1e-3:
-            log.warning(
-                "not separable: the inputs of those who stay see every direction of the leaver's "
-                "step, so the model stays as it is; lower options.subspace.energy"
+        if whole and self.separable < 1e-3:
+            raise FederationError(
+                "Subspace: not separable: the inputs of those who stay see every direction of the "
+                "leaver's step, so nothing would change; lower option 'energy' or take another "
+                "strategy"
             )
         return out
 

@@ -11,6 +11,7 @@ from experiments.models import networks as models
 from strategies import registry
 from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import LAST_LOCAL
+from strategies.local_model.subspace import Subspace
 from strategies.structure.class_pruning import ClassPruning
 from tests.support.structure import toy_with
 from tests.support.toy import DeepToyModel, ToyFederation, ToyModel
@@ -44,4 +45,4 @@ def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> Toy
 
 def network_for(cls: type[UnlearningStrategy]) -> type[ToyModel]:
     """Return a network on which a strategy can do its work."""
-    return DeepToyModel if cls is ClassPruning else ToyModel
+    return DeepToyModel if cls in (ClassPruning, Subspace) else ToyModel

@@ -161,11 +161,17 @@ class Boosting:
         tried = self.plan.tried(arrays["tree"][some], arrays["path"][some])
         left = self.plan.shaped(np.zeros((len(tried.threshold), 3), dtype=np.int64))
         wholes, examples = {"total": total, "left": left}, dict[int, int]()
-        for reply in fitting(replies, lambda reply: _check_sums(reply, wholes)):
+        came: list[int] = []  # empty where nobody holds anything any more
+
+        def fits(reply: Reply) -> None:
+            came.append(reply.client)
+            _check_sums(reply, wholes)
+
+        for reply in fitting(replies, fits):
             for name, whole in wholes.items():
                 whole += reply.arrays[name]
             examples[reply.client] = reply.num_examples
-        if len(rows) and not examples:
+        if came and not examples:
             raise RoundError("no client sent sums at the open nodes that fit")
         flat = left.reshape(-1, 3)
         return Sums(total, tried.evenly(flat, self.plan.num_thresholds)), examples

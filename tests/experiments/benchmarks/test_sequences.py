@@ -1,0 +1,21 @@
+"""A slice of the random sequences of deletions."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.benchmarks import sequences
+
+
+@pytest.mark.parametrize("method", sequences.METHODS)
+def test_a_few_sequences_end_as_learning_again_does(method: str) -> None:
+    for number in range(3):
+        assert sequences.differ(method, number) <= sequences.METHODS[method][3]
+
+
+def test_a_difference_is_told_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sequences, "differ", lambda method, number: float(number == 4))
+    assert sequences.main(["ridge", "--count", "2", "--first", "3"]) == 1
+    assert "| ridge | 2 | 1 (numbers 4) | 1 |" in capsys.readouterr().out
