@@ -148,7 +148,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
             "client": member.client,
             "name": member.name,
             "state": member.state,
-            "registered": member.registered,
+            "registered": bool(member.node),
             "examples": member.rows or "unknown",
         }
         for member in server.members

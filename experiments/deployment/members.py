@@ -34,8 +34,8 @@ class Member:
         ``member``; ``left``: forgotten, its key is not let in again; ``removed``: taken out.
     rows : int
         Training examples it said it holds when it first joined; 0: it never has.
-    registered : bool
-        Whether Flower's SuperLink knows the key.
+    node : str
+        Its node id at Flower's SuperLink; empty: its key is not registered there yet.
     """
 
     client: int
@@ -43,7 +43,7 @@ class Member:
     key: str
     state: str = MEMBER
     rows: int = 0
-    registered: bool = False
+    node: str = ""
 
 
 class Members:

@@ -156,11 +156,13 @@ class Server:
             If there is no such site, or Flower refuses.
         """
         member = self.members.named(name)
-        if member.registered and self.is_running:
-            listed = json.loads(self._flwr("supernode", "list", CONNECTION, "--format", "json"))
-            for node in listed.get("nodes", []):
-                if node.get("name") == f"client-{member.client}":
-                    self._flwr("supernode", "unregister", str(node["node-id"]), CONNECTION)
+        if member.node:
+            if not self.is_running:
+                raise ConfigError(
+                    f"the SuperLink is down, so the key of {name!r} cannot be taken from it; start "
+                    "it first with `fedunlearn federation start`"
+                )
+            self._flwr("supernode", "unregister", member.node, CONNECTION)
         return self.members.change(member.client, state=REMOVED)
 
     def start(self, host: str = "") -> int:
@@ -201,7 +203,7 @@ class Server:
                 raise ConfigError(f"the SuperLink does not come up ({_last(log)}); see {log}")
             time.sleep(0.2)
         for member in self.members.present:
-            if not member.registered:
+            if not member.node:
                 self._register(member)
         return pid
 
@@ -281,8 +283,13 @@ class Server:
 
     def _register(self, member: Member) -> Member:
         path, name = str(self._public(member)), f"client-{member.client}"
-        self._flwr("supernode", "register", path, CONNECTION, "--name", name)
-        return self.members.change(member.client, registered=True)
+        said = self._flwr(
+            "supernode", "register", path, CONNECTION, "--name", name, "--format", "json"
+        )
+        found = re.search(r'"node-id":\s*"?(\d+)', said)
+        if found is None:
+            raise ConfigError(f"flwr supernode register did not name a node: {said.strip()[-300:]}")
+        return self.members.change(member.client, node=found[1])
 
     def _flwr(self, *arguments: str, quiet: bool = False) -> str:
         command = [processes.program("flwr"), *arguments]

@@ -84,8 +84,21 @@ def run(
     }
     run_id = server.submit(options)
     say(f"run {run_id} is at the SuperLink")
-    state = details = ""
-    asked = time.monotonic()
+    try:
+        state, details = _ended(server, folder, run_id)
+    except KeyboardInterrupt:
+        server.halt(run_id)
+        raise
+    if state != f"{_ENDED}:completed":
+        failed = server.folder / "app" / "failure.txt"
+        told = failed.read_text().strip() if failed.exists() else details
+        raise FederationError(f"the run ended as {state} ({told or 'no reason given'})")
+    return folder
+
+
+def _ended(server: Server, folder: Path, run_id: str) -> tuple[str, str]:
+    """Wait for the end of a run; return how it ended and what Flower says of it."""
+    state, details, asked = "", "", time.monotonic()
     while not state.startswith(_ENDED):
         time.sleep(_POLL_S)
         # Every look at the SuperLink starts a program; the run folder says when it is due.
@@ -97,11 +110,7 @@ def run(
                 "the SuperLink ended; `fedunlearn federation start`, then `federation run --resume`"
             )
         state, details = server.state_of(run_id)
-    if state != f"{_ENDED}:completed":
-        failed = server.folder / "app" / "failure.txt"
-        told = failed.read_text().strip() if failed.exists() else details
-        raise FederationError(f"the run ended as {state} ({told or 'no reason given'})")
-    return folder
+    return state, details
 
 
 def _is_working(folder: Path) -> bool:
