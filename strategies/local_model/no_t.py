@@ -97,6 +97,9 @@ class NoT(UnlearningStrategy):
     quickly undone; with ReLU it is not. In a model that keeps normalisation statistics, which no
     longer fit behind a negated layer, a first round takes them again from the retained data.
 
+    On digits a random reset of as many weights, trained on at the same rate, comes as near to
+    retraining (``experiments/results/tuning.md``).
+
     Negating twice is the identity: a second request must not undo the first. An array that stands
     negated, with nothing learned since, is left so, and one negation answers both requests. Where
     rounds were learned in between, the default takes the next layer that does not stand negated; a
