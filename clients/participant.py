@@ -210,10 +210,13 @@ class Participant(NumPyClient):
 
     def delete(self, omission: Omission) -> Config:
         """Delete for good: write the tombstone, drop what was derived, and acknowledge."""
-        before = len(self._kept(self.memory.tombstones))
+        buried = self.memory.tombstones
+        before = len(self._kept(buried))
         self.memory.bury(omission)
         kept = len(self._kept(self.memory.tombstones | omission))
-        named = len(self.holdings.train) - len(self._kept(omission))
+        named = (
+            before if omission.features else len(self.holdings.train) - len(self._kept(omission))
+        )
         return {
             Wire.CLIENT: self.client,
             Wire.NAMED_EXAMPLES: named,
@@ -231,6 +234,10 @@ class Participant(NumPyClient):
         wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
         remembered = self.memory.recall(LAST_LOCAL) if wants else None
         retain, forget = _take(train, kept), _take(train, wanted)
+        if asked.features - gone.features:  # the examples stay; what is forgotten is their values
+            forget, wanted = retain, kept
+        retain = _blanked(retain, gone.features | asked.features)
+        forget = _blanked(forget, gone.features)
         if isinstance(model := self.holdings.workbench, MultiTask):
             tasks = tuple(model.tasks)
             retain = without_tasks(retain, tasks, gone.tasks | asked.tasks)
@@ -282,6 +289,23 @@ def _take(shard: Shard, positions: Array) -> Shard:
     if len(positions) == len(shard):
         return shard
     return shard.take(torch.from_numpy(positions).to(shard.labels.device))
+
+
+def _blanked(shard: Shard, features: frozenset[int]) -> Shard:
+    """Return examples with 0 for some of their values, counted over all axes of an example.
+
+    Raises
+    ------
+    FederationError
+        If an example has no such value.
+    """
+    if not features:
+        return shard
+    rows = shard.features.flatten(1).clone()
+    if (last := max(features)) >= rows.shape[1]:
+        raise FederationError(f"feature {last} is forgotten; an example has {rows.shape[1]} values")
+    rows[:, sorted(features)] = 0
+    return Shard(rows.view_as(shard.features), shard.labels)
 
 
 def _seed_torch(seed: int, devices: list[torch.device]) -> None:

@@ -19,6 +19,7 @@ class Scope(StrEnum):
     SAMPLE = "sample"
     CLASS = "class"
     TASK = "task"
+    FEATURE = "feature"
 
 
 class Guarantee(StrEnum):
@@ -44,15 +45,18 @@ class Omission:
         Labels left out.
     tasks : frozenset of str
         Tasks left out (multi-task models).
+    features : frozenset of int
+        Positions in an example, counted from 0 over all its axes, whose value is 0 from now on.
     """
 
     everything: bool = False
     samples: frozenset[int] = frozenset()
     classes: frozenset[int] = frozenset()
     tasks: frozenset[str] = frozenset()
+    features: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.everything or self.samples or self.classes or self.tasks)
+        return self.everything or any((self.samples, self.classes, self.tasks, self.features))
 
     def __or__(self, other: Omission) -> Omission:
         return Omission(
@@ -60,6 +64,7 @@ class Omission:
             self.samples | other.samples,
             self.classes | other.classes,
             self.tasks | other.tasks,
+            self.features | other.features,
         )
 
     def covers(self, other: Omission) -> bool:
@@ -81,6 +86,7 @@ class Omission:
             "samples": sorted(self.samples),
             "classes": sorted(self.classes),
             "tasks": sorted(self.tasks),
+            "features": sorted(self.features),
         }
 
     @staticmethod
@@ -96,6 +102,7 @@ class Omission:
             frozenset(int(str(item)) for item in items("samples")),
             frozenset(int(str(item)) for item in items("classes")),
             frozenset(str(item) for item in items("tasks")),
+            frozenset(int(str(item)) for item in items("features")),
         )
 
 
@@ -109,9 +116,10 @@ class Request:
         ``client``: all data of ``clients``. ``sample``: ``samples`` of their owners, or, with
         ``clients`` and ``classes``, the examples of these classes at these clients. ``class``: all
         examples of ``classes``, wherever they are. ``task``: ``tasks``, at ``clients`` only if any
-        are named (a partial request).
-    clients, classes, tasks : tuple
-        Stable client ids, labels, task names.
+        are named (a partial request). ``feature``: the values of ``features`` in all examples, at
+        ``clients`` only if any are named.
+    clients, classes, tasks, features : tuple
+        Stable client ids, labels, task names, positions in an example.
     samples : mapping of int to tuple of int
         Client id to positions in that client's training set.
     at_round : int or None
@@ -147,23 +155,26 @@ class Request:
     samples: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     classes: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
+    features: tuple[int, ...] = ()
     at_round: int | None = None
     asked_by: str = "operator"
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
         """Bring the fields into one order and refuse combinations without a meaning."""
-        for name in ("clients", "classes", "tasks"):
+        for name in ("clients", "classes", "tasks", "features"):
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         samples = {int(k): tuple(sorted(set(v))) for k, v in sorted(self.samples.items())}
         object.__setattr__(self, "samples", samples)
         object.__setattr__(self, "scope", Scope(self.scope))
-        given = {name for name in ("clients", "samples", "classes", "tasks") if getattr(self, name)}
+        fields = ("clients", "samples", "classes", "tasks", "features")
+        given = {name for name in fields if getattr(self, name)}
         allowed: dict[Scope, list[set[str]]] = {
             Scope.CLIENT: [{"clients"}],
             Scope.SAMPLE: [{"samples"}, {"clients", "classes"}],
             Scope.CLASS: [{"classes"}],
             Scope.TASK: [{"tasks"}, {"tasks", "clients"}],
+            Scope.FEATURE: [{"features"}, {"features", "clients"}],
         }
         if given not in allowed[self.scope]:
             wanted = " or ".join(" with ".join(sorted(names)) for names in allowed[self.scope])
@@ -187,6 +198,8 @@ class Request:
             return Omission(classes=frozenset(self.classes))
         if self.clients and client not in self.clients:
             return Omission()
+        if self.scope is Scope.FEATURE:
+            return Omission(features=frozenset(self.features))
         return Omission(tasks=frozenset(self.tasks))
 
     def owners(self, clients: Iterable[int]) -> tuple[int, ...]:
@@ -204,6 +217,9 @@ class Request:
             return "client " + ", ".join(map(str, self.clients))
         if self.scope is Scope.SAMPLE and self.samples:
             return "; ".join(f"{len(v)} sample(s) of client {k}" for k, v in self.samples.items())
+        if self.scope is Scope.FEATURE:
+            where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
+            return "feature " + ", ".join(map(str, self.features)) + where
         if self.scope is Scope.TASK:
             where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
             return "task " + ", ".join(self.tasks) + where
@@ -218,6 +234,7 @@ class Request:
             "samples": {str(k): list(v) for k, v in self.samples.items()},
             "classes": list(self.classes),
             "tasks": list(self.tasks),
+            **({"features": list(self.features)} if self.features else {}),
             "at_round": self.at_round,
             "asked_by": self.asked_by,
             "id": self.id,
@@ -242,6 +259,7 @@ class Request:
             },
             classes=tuple(int(str(item)) for item in items("classes")),
             tasks=tuple(str(item) for item in items("tasks")),
+            features=tuple(int(str(item)) for item in items("features")),
             at_round=None if at_round is None else int(str(at_round)),
             asked_by=str(value.get("asked_by", "operator")),
             id=str(value["id"]),

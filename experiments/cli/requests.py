@@ -36,6 +36,14 @@ def request(
         list[str] | None,
         typer.Option("--task", metavar="NAME", help="A task, at --client if given; repeatable."),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--feature",
+            metavar="INDEX",
+            help="A value of every example, by its place, at --client if given; repeatable.",
+        ),
+    ] = None,
     at_round: Annotated[
         int | None,
         typer.Option(min=1, help="Serve after this round; default: as soon as possible."),
@@ -58,7 +66,7 @@ def request(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask a run to forget a client, samples, classes or a task, while it goes on."""
+    """Ask a run to forget a client, samples, classes, a task or features, while it goes on."""
     from experiments.runs.admission import admit, compose, read_claim
     from experiments.runs.folder import RunFolder
 
@@ -79,6 +87,7 @@ def request(
         samples=[numbers(text, "--samples") for text in samples or ()],
         classes=[number for text in classes or () for number in numbers(text, "--class")],
         tasks=tasks or (),
+        features=[number for text in features or () for number in numbers(text, "--feature")],
         at_round=at_round,
         asked_by=asked_by,
         **({"id": request_id} if request_id else {}),

@@ -176,8 +176,8 @@ class MarkerConfig(Table):
 class RequestConfig(Table):
     """What is to be forgotten, and when."""
 
-    scope: Literal["client", "sample", "class", "task"] = Field(
-        description="client, sample, class or task"
+    scope: Literal["client", "sample", "class", "task", "feature"] = Field(
+        description="client, sample, class, task or feature"
     )
     clients: Ids = Field(default=(), description="a list of client ids")
     samples: Samples = Field(
@@ -185,6 +185,9 @@ class RequestConfig(Table):
     )
     classes: Ids = Field(default=(), description="a list of labels")
     tasks: Names = Field(default=(), description="a list of task names")
+    features: Ids = Field(
+        default=(), description="a list of positions in an example, counted over all its axes"
+    )
     at_round: Count | None = Field(
         default=None, description="the round after which it is served, the last one if left out"
     )
@@ -225,6 +228,7 @@ class RequestConfig(Table):
             samples=samples,
             classes=self.classes,
             tasks=self.tasks,
+            features=self.features,
             at_round=rounds if self.at_round is None else self.at_round,
             asked_by=self.asked_by,
             id=self.id or default_id,

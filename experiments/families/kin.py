@@ -58,6 +58,7 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "fused",
             "pruning-client",
             "auxiliary-head",
+            "feature-sensitivity",
             "head-drop",
             "task-subtraction",
             "task-osd",

@@ -54,7 +54,7 @@ def judged_sets(task: Task, requests: Iterable[Request]) -> JudgedSets:
     gone = Forgotten(tuple(requests))
     forget, held_out = [], []
     for client in task.clients:
-        left = ~task.kept(client, gone)
+        left = task.named(client, gone)
         if left.any():
             data = task.client(client)
             fresh = _like(task, client, gone.omission(client), left)
@@ -68,7 +68,7 @@ def judged_sets(task: Task, requests: Iterable[Request]) -> JudgedSets:
 def _like(task: Task, client: int, gone: Omission, left: Booleans) -> Booleans:
     """Return which held-out examples of a client are drawn as those that are forgotten were."""
     data = task.client(client)
-    if gone.everything:
+    if gone.everything or gone.features:
         return np.ones(len(data.held_y), dtype=bool)
     classes = sorted(gone.classes)
     found: Booleans = np.isin(data.held_y, classes)

@@ -289,6 +289,7 @@ class Task:
             classes=tuple(range(self.num_classes)),
             tasks=tuple(self.tasks),
             holders=self.holders(),
+            features=0 if self._trunk or self.tasks else int(np.prod(self.input_shape)),
         )
 
     def told(self, sizes: Mapping[int, int]) -> None:
@@ -314,9 +315,16 @@ class Task:
 
     def forget_set(self, request: Request) -> Examples:
         """Return the training examples that a request names, as they were trained on."""
-        return self._training(
-            {client: ~self.kept(client, Forgotten((request,))) for client in self.clients}
-        )
+        gone = Forgotten((request,))
+        return self._training({client: self.named(client, gone) for client in self.clients})
+
+    def named(self, client: int, forgotten: Forgotten) -> NDArray[np.bool_]:
+        """Return which of a client's training examples are concerned, booleans of shape (n,).
+
+        Those that go, and those that stay without some of their values.
+        """
+        blank = bool(forgotten.omission(client).features)
+        return ~self.kept(client, forgotten) | blank
 
     def retain_set(self, forgotten: Forgotten, limit: int | None = None) -> Examples:
         """Return all training examples that are not forgotten.
@@ -328,11 +336,12 @@ class Task:
         limit : int or None
             At most so many, chosen with equal shares of every class; always the same ones.
         """
-        found = self._training({client: self.kept(client, forgotten) for client in self.clients})
+        kept = {client: self.kept(client, forgotten) for client in self.clients}
+        found = self._training(kept, forgotten)
         if limit is None or limit >= len(found.y):
             return found
-        kept = data.stratified(found.y, limit)
-        return Examples(found.x[kept], found.y[kept])
+        chosen = data.stratified(found.y, limit)
+        return Examples(found.x[chosen], found.y[chosen])
 
     def retain_owners(self, forgotten: Forgotten) -> Integers:
         """Return the client of every example of the retain set, in its order; shape (n,)."""
@@ -466,11 +475,16 @@ class Task:
             )
         return {client: (train, held_out)}
 
-    def _training(self, chosen: Mapping[int, NDArray[np.bool_]]) -> Examples:
+    def _training(
+        self, chosen: Mapping[int, NDArray[np.bool_]], blank: Forgotten | None = None
+    ) -> Examples:
+        """Return training examples, without the values that ``blank`` takes from their clients."""
         parts = []
         for client, wanted in chosen.items():
             if wanted.any():
                 x, y, _, _ = self.client(client)
+                gone = blank.omission(client).features if blank is not None else frozenset()
+                x.reshape(len(x), -1)[:, sorted(gone)] = 0
                 parts.append(Examples(x[wanted], y[wanted]))
         return self.joined(parts)
 

@@ -26,6 +26,7 @@ def compose(
     samples: Sequence[tuple[int, ...]] = (),
     classes: Sequence[int] = (),
     tasks: Sequence[str] = (),
+    features: Sequence[int] = (),
     **rest: Any,
 ) -> Request:
     """Return the request that options of a command line mean; its scope follows from them.
@@ -33,10 +34,11 @@ def compose(
     Parameters
     ----------
     clients : sequence of int
-        Clients alone leave for good; with ``classes`` or ``tasks`` they own what is named.
+        Clients alone leave for good; with ``classes``, ``tasks`` or ``features`` they own what is
+        named.
     samples : sequence of tuple of int
         One for each of ``clients``, in the same order: positions of that client's samples.
-    classes, tasks : sequence
+    classes, tasks, features : sequence
         What is forgotten, at ``clients`` if any are named, everywhere otherwise.
     **rest
         Further fields of :class:`~unlearning.request.Request`.
@@ -51,10 +53,12 @@ def compose(
             f"{len(clients)} client(s) but {len(samples)} list(s) of samples; give one --samples "
             "for each --client, in the same order"
         )
-    if len([given for given in (samples, classes, tasks) if given]) > 1:
+    if len([given for given in (samples, classes, tasks, features) if given]) > 1:
         raise RequestError(
-            "samples, classes and tasks are separate requests; ask for one at a time"
+            "samples, classes, tasks and features are separate requests; ask for one at a time"
         )
+    if features:
+        return Request(Scope.FEATURE, clients=tuple(clients), features=tuple(features), **rest)
     if tasks:
         return Request(Scope.TASK, clients=tuple(clients), tasks=tuple(tasks), **rest)
     if samples:
@@ -67,7 +71,7 @@ def compose(
         return Request(scope, clients=tuple(clients), classes=tuple(classes), **rest)
     if clients:
         return Request(Scope.CLIENT, clients=tuple(clients), **rest)
-    raise RequestError("nothing to forget is named; give --client, --class or --task")
+    raise RequestError("nothing to forget is named; give --client, --class, --task or --feature")
 
 
 def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **facts: object) -> bool:
@@ -272,6 +276,10 @@ def _check_names(request: Request, federation: FederationFacts) -> None:
     for label in request.classes:
         if label not in federation.classes:
             raise RequestError(_unknown("class", label, federation.classes))
+    for feature in request.features:
+        if not 0 <= feature < federation.features:
+            known = f"0 to {federation.features - 1}" if federation.features else "none"
+            raise RequestError(f"unknown feature {feature} (known: {known})")
     for task in request.tasks:
         if task not in federation.tasks:
             raise RequestError(unknown("task", task, federation.tasks))
@@ -350,6 +358,7 @@ def _meet(one: Omission, other: Omission) -> bool:
         or one.samples & other.samples
         or one.classes & other.classes
         or one.tasks & other.tasks
+        or one.features & other.features
     )
 
 

@@ -55,6 +55,8 @@ class FederationFacts:
         Task to the clients that hold examples of it; empty: not known here.
     commitments : mapping of int to str
         Client id to the root of its samples (hex); empty: nobody committed to anything.
+    features : int
+        How many values an example has; 0: none can be named.
     """
 
     clients: Mapping[int, int]
@@ -66,6 +68,7 @@ class FederationFacts:
     scopes: tuple[str, ...] = ()
     holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     commitments: Mapping[int, str] = field(default_factory=dict)
+    features: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; keys of objects are texts in JSON."""
@@ -108,6 +111,7 @@ class FederationFacts:
             tasks=tuple(str(task) for task in items("tasks")),
             holders={str(task): tuple(int(k) for k in ids) for task, ids in holders.items()},
             kind=str(value.get("kind", RUN)),
+            features=int(str(value.get("features", 0))),
             seeds=tuple(int(str(seed)) for seed in items("seeds")),
             strategy=str(value.get("strategy", "")),
             scopes=tuple(str(scope) for scope in items("scopes")),

@@ -9,4 +9,4 @@ __all__ = ["IDS", "NAMES", "OMISSIONS", "SETS"]
 IDS = st.integers(0, 9)
 SETS = st.frozensets(IDS, max_size=4)
 NAMES = st.frozensets(st.text(max_size=4), max_size=2)
-OMISSIONS = st.builds(Omission, st.booleans(), SETS, SETS, NAMES)
+OMISSIONS = st.builds(Omission, st.booleans(), SETS, SETS, NAMES, SETS)

@@ -117,6 +117,8 @@ def request(scope: Scope | str, client: int = 1) -> Request:
             return Request(Scope.SAMPLE, samples={client: (0, 2, 5)})
         case Scope.CLASS:
             return Request(Scope.CLASS, classes=((client + 1) % CLASSES,))
+        case Scope.FEATURE:
+            return Request(Scope.FEATURE, clients=(client,), features=(client % FEATURES,))
         case Scope.TASK:
             return Request(Scope.TASK, clients=(client,), tasks=("reading",))
 

@@ -11,7 +11,7 @@ from clients.local import Local
 from clients.state import arrays_of
 from clients.steps import Shard
 from clients.steps.auxiliary_head import auxiliary_head
-from strategies.structure.auxiliary_head import AuxiliaryHead
+from strategies.local_model.auxiliary_head import AuxiliaryHead
 from tests.support.toy import ToyFederation, request
 from unlearning import arrays as named
 from unlearning.errors import FederationError

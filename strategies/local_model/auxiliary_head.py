@@ -22,7 +22,7 @@ __all__ = ["AuxiliaryHead"]
 
 
 class AuxiliaryHead(UnlearningStrategy):
-    """The holders train a second head to say something else, and it is mixed into the first.
+    """A second head is mixed into the first; a trial found it no better than a random reset.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ class AuxiliaryHead(UnlearningStrategy):
     The head is trained when the request comes, so the holder must help once. The paper trains it
     beside the model in every round, for data announced before learning; then a leaver may be gone.
     Everything below the last layer still holds the forgotten data: what is claimed is
-    *suppressed*, and recovery must follow; in a trial a backdoor came back in it.
+    *suppressed*, and recovery must follow. On digits a backdoor of 0.88 came back to 0.40 in it
+    (three seeds; fine-tuning 0.60, a random reset of 30 % of all weights 0.31).
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
