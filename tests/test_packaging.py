@@ -64,7 +64,9 @@ def test_every_file_of_the_packages_travels_with_the_app():
     names = {
         path.relative_to(ROOT).as_posix()
         for path in found
-        if path.parent.name != "__pycache__" and recorded not in path.parents
+        if path.parent.name != "__pycache__"
+        and recorded not in path.parents
+        and path.name != "py.typed"  # for type checkers, of which an app has none
     }
     beside = ["fedunlearn.py", "README.md", "LICENSE"]
     offered = dict.fromkeys([*names, *beside, "tests/support/toy.py", "Makefile"], b"")

@@ -36,7 +36,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "fine-tune": {},
     "fed-eraser": {"interval": 2, "interval_scale": 2.0},
     "gradient-ascent": {},
-    "no-t": {},
+    "no-t": {"fine_tune_rounds": 0},
 }
 
 
