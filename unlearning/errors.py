@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LedgerError",
     "RequestError",
     "RoundError",
+    "StorageError",
     "UnsupportedRequestError",
     "unknown",
 ]
@@ -36,6 +38,34 @@ class UnsupportedRequestError(RequestError):
 
 class HistoryError(FedUnlearnError):
     """What training recorded is missing, incomplete or damaged."""
+
+
+class StorageError(FedUnlearnError, OSError):
+    """A file cannot be written: the disk is full, read-only or broken; the old content stays.
+
+    Parameters
+    ----------
+    fault : OSError
+        What the system said.
+    path : str
+        Where.
+    needed, free : int or None
+        Bytes that were to be written, and that are free there; None: nobody knows.
+    """
+
+    def __init__(
+        self, fault: OSError, path: str, needed: int | None = None, free: int | None = None
+    ) -> None:
+        super().__init__(fault.errno, fault.strerror or str(fault), path)
+        known = None not in (needed, free)
+        self._room = f" ({needed} bytes were needed, {free} are free)" if known else ""
+        self.remedy = "remove the cause and run it again"
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.remedy = "make room and run it again"
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return f"cannot write {self.filename}: {self.strerror}{self._room}; {self.remedy}"
 
 
 class LedgerError(FedUnlearnError):

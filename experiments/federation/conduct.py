@@ -104,12 +104,18 @@ class Conductor:
         glances: bool = True,
         idle_s: float = 0.0,
     ) -> None:
+        self._founded: list[Federation] = []
         self._idle_s = idle_s
         self._site = Site(config, task, folder, stop)
         self._config, self._task, self._glances = config, task, glances
         self._ledger = ledger
         self._requests = config.domain_requests(task.marked_samples)
         self._pace = Pace(tell, config.seed, share)
+
+    def close(self) -> None:
+        """Let go of the histories, however the run ended: it may be resumed in this process."""
+        for federation in self._founded:
+            federation.history.close()
 
     def run(self, grid: Grid, strategy: UnlearningStrategy) -> Iterator[Party | Answer]:
         """Learn and serve every request, scheduled or arriving; yield original and result.
@@ -125,6 +131,7 @@ class Conductor:
         self._receive()
         name = alias_of(config.strategy)
         federation = found_federation(self._site, grid, [strategy], self._site.homes, self._ledger)
+        self._founded.append(federation)
         rounds = self._last_round()
         self._pace.expected = rounds + self._guess(strategy)
         lookout = self._watch(federation, name, self._judge(self._requests))
@@ -202,6 +209,7 @@ class Conductor:
         home = self._site.homes / "learn"
         # Learning serves nothing: the branches do.
         federation = found_federation(self._site, grid, strategies.values(), home, Ledger())
+        self._founded.append(federation)
         self._pace.expected = first + sum(
             last - first + self._guess(s) for s in strategies.values()
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -276,33 +276,46 @@ class Course:
                 share=share,
                 idle_s=self.idle_s,
             )
-            kept = self._kept(books.folder, seed)
-            known = kept.load()
-            if kept.is_complete:  # before an interruption
-                for outcome in known:
-                    books.enter(outcome)
-                continue
-            # Answers and measures are worked out again: they need all parties.
-            kinds = (Party, Failure, Refused)
-            made: list[Outcome] = [one for one in known if isinstance(one, kinds)]
-            for outcome in made:
-                books.enter(outcome)
-            for outcome in self._outcomes(conductor, grid, seed, made):
-                self._enter(outcome, made, books, kept)
-            parties = [one for one in made if isinstance(one, Party)]
-            served = self._served(books, seed)
-            for answer in answers(found, served, parties, config.device):
-                self._enter(answer, made, books, kept)
-            if found.tasks:
-                whole = [party for party in parties if party.arrays]
-                for measured in measure(
-                    grid, config, found, served, whole, say=books.measuring, stop=stop
-                ):
-                    self._enter(measured, made, books, kept)
-            kept.complete()
+            with closing(conductor):
+                self._carry_out(grid, books, conductor, seed, stop)
         books.close()
         if self.kind == COMPARE:
             shutil.rmtree(books.folder.checkpoints, ignore_errors=True)
+
+    def _carry_out(
+        self,
+        grid: Grid,
+        books: Books,
+        conductor: Conductor,
+        seed: int,
+        stop: Callable[[], bool],
+    ) -> None:
+        """Run one seed, and enter what it leaves into the books."""
+        config, found = self.config.model_copy(update={"seed": seed}), self.tasks[seed]
+        kept = self._kept(books.folder, seed)
+        known = kept.load()
+        if kept.is_complete:  # before an interruption
+            for outcome in known:
+                books.enter(outcome)
+            return
+        # Answers and measures are worked out again: they need all parties.
+        kinds = (Party, Failure, Refused)
+        made: list[Outcome] = [one for one in known if isinstance(one, kinds)]
+        for outcome in made:
+            books.enter(outcome)
+        for outcome in self._outcomes(conductor, grid, seed, made):
+            self._enter(outcome, made, books, kept)
+        parties = [one for one in made if isinstance(one, Party)]
+        served = self._served(books, seed)
+        for answer in answers(found, served, parties, config.device):
+            self._enter(answer, made, books, kept)
+        if found.tasks:
+            whole = [party for party in parties if party.arrays]
+            for measured in measure(
+                grid, config, found, served, whole, say=books.measuring, stop=stop
+            ):
+                self._enter(measured, made, books, kept)
+        kept.complete()
 
     def _kept(self, folder: RunFolder, seed: int) -> Outcomes:
         """Return what a comparison keeps of a seed; a run has its moments instead."""

@@ -6,8 +6,10 @@ only, its workers restart when they die, and an interrupt ends the run cleanly.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import sqlite3
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,7 +33,8 @@ from experiments.runs.intent import Intent, fingerprint
 from experiments.runs.progress import Observer
 from experiments.runs.status import FINISHED
 from experiments.runs.stopping import Stop, StoppedError
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, FedUnlearnError, StorageError
+from unlearning.records.files import free_bytes
 from unlearning.records.ledger import Ledger
 
 __all__ = ["compare", "conduct", "on_ray", "ray_starts", "resume", "run"]
@@ -189,7 +192,23 @@ def _carried_out(course: Course, opened: AbstractContextManager[Books], out: Pat
     except StoppedError as error:
         error.go_on = f"fedunlearn resume {out}"
         raise
+    except FedUnlearnError:
+        raise
+    except (OSError, sqlite3.OperationalError) as error:
+        raise _no_disk(error, out) from error
     return out
+
+
+def _no_disk(error: OSError | sqlite3.OperationalError, out: Path) -> FedUnlearnError:
+    """Return in one line that the disk does not take what is written, and how the run goes on."""
+    fault = error if isinstance(error, OSError) else OSError(errno.EIO, str(error))
+    path = fault.filename if isinstance(fault.filename, str) else str(out)
+    found = StorageError(fault, path, None, None)
+    found.remedy = (
+        f"{free_bytes(out)} bytes are free there; remove the cause, then `fedunlearn resume {out}` "
+        "goes on"
+    )
+    return found
 
 
 def _called(course: Course, command: str | None) -> Course:

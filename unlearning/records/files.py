@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+from unlearning.errors import StorageError
+
+__all__ = ["free_bytes", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -24,9 +27,24 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     Raises
     ------
-    OSError
+    StorageError
         If it cannot be written; the old content is then still there.
     """
+    try:
+        _replace(path, data, durable=durable)
+    except OSError as error:
+        raise StorageError(error, str(path), len(data), free_bytes(path.parent)) from error
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return how many bytes a folder's disk has left for us; None: nobody knows."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _replace(path: Path, data: bytes, *, durable: bool) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:

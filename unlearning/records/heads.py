@@ -158,6 +158,8 @@ class Heads:
         if self._seal is None:
             wanted = is_new and not self.key.exists()
             self._seal = Seal.make(self.key) if wanted else Seal.read(self.key)
+            if is_new and not self.public.exists():  # the disk was full between the two
+                self._seal.write_public(self.public)
         return self._seal
 
     def renew(self) -> tuple[str, str]:

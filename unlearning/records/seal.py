@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import rfc8785
@@ -115,6 +116,8 @@ class Seal:
         except FileExistsError:
             return cls.read(path)
         except OSError as error:
+            with suppress(OSError):
+                path.unlink()  # a half of it would be taken for the key
             raise LedgerError(f"{path} cannot be written: {error.strerror}") from error
         made = cls(key)
         made.write_public(path.with_suffix(".pub"))
