@@ -97,7 +97,7 @@ class NoT(UnlearningStrategy):
     quickly undone; with ReLU it is not. In a model that keeps normalisation statistics, which no
     longer fit behind a negated layer, a first round takes them again from the retained data.
 
-    On digits a random reset of as many weights, trained on at the same rate, comes as near to
+    On digits a random reset of as many weights, trained on at the same rate, comes nearer to
     retraining (``experiments/results/tuning.md``).
 
     Negating twice is the identity: a second request must not undo the first. An array that stands
