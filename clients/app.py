@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
 from numpy.typing import NDArray
 
 from clients.participant import Participant
@@ -30,6 +29,10 @@ _NPY = "numpy.ndarray"  # Flower's name of the format
 
 _LATER_S = 0.05  # until the next look at whether an import is over
 _GRACE, _GRACE_S = 0.1, 2.0  # of a limit: what interrupted work gets to clear up
+
+# As Flower has them, where they are private.
+Answering = Callable[[Message, Context], Message]
+Mod = Callable[[Message, Context, Answering], Message]
 
 MakeParticipant = Callable[[Context, dict[str, Scalar]], Participant]
 

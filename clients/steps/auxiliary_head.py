@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, number, optimiser
+from clients.training import batches, loss_of, number, optimiser
 from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
@@ -58,7 +58,7 @@ def auxiliary_head(
     for batch in batches(data, {**settings, "max_steps": 0}, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
         logits = functional.linear(batch.features, *second)
-        torch.autograd.backward(functional.cross_entropy(logits, batch.labels))
+        torch.autograd.backward(loss_of(model)(logits, batch.labels))
         sgd.step()
         processed += len(batch)
     with torch.no_grad():

@@ -24,7 +24,7 @@ from torch.nn import functional
 from clients.derivatives import mean_loss
 from clients.state import parameters_of
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, number, optimiser, trained
+from clients.training import batches, loss_of, number, optimiser, trained
 from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
@@ -155,18 +155,26 @@ class _Work:
 
     def _leaving(self, places: torch.Tensor) -> torch.Tensor:
         x, y = self.forget.features[places], self.forget.labels[places]
-        losses = functional.cross_entropy(self.model(x), y, reduction="none")
+        losses = self._each(self.model(x), y)
         beta, gamma = number(self.settings, "beta"), number(self.settings, "gamma")
         if self.kind == "npo":
-            start = functional.cross_entropy(self.said["f"][places], y, reduction="none")
+            start = self._each(self.said["f"][places], y)
             return preference(losses, start, beta).mean()
         if self.kind == "sim-npo":
             return preference(losses, 0.0, beta, gamma).mean()
         return losses.mean() if self.kind == "salun" else -gamma * losses.mean()
 
+    def _each(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of every example; a model's own loss is asked for one at a time."""
+        own = loss_of(self.model)
+        if own is functional.cross_entropy:
+            return functional.cross_entropy(logits, labels, reduction="none")
+        pairs = zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)
+        return torch.stack([own(said, label) for said, label in pairs])
+
     def _kept(self, places: torch.Tensor) -> torch.Tensor:
         logits = self.model(self.retain.features[places])
-        loss = functional.cross_entropy(logits, self.retain.labels[places])
+        loss = loss_of(self.model)(logits, self.retain.labels[places])
         alpha = number(self.settings, "alpha")
         if self.kind == "scrub":
             near = divergence(self.said["r"][places], logits)
@@ -204,7 +212,7 @@ class _Work:
         for start in range(0, len(self.forget), _CHUNK):
             x = self.forget.features[start : start + _CHUNK]
             y = self.forget.labels[start : start + _CHUNK]
-            torch.autograd.backward(functional.cross_entropy(self.model(x), y, reduction="sum"))
+            torch.autograd.backward(self._each(self.model(x), y).sum())
         self.processed += len(self.forget)
         found = {
             name: torch.zeros_like(w) if w.grad is None else w.grad.clone()

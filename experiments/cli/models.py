@@ -44,12 +44,12 @@ def import_history(
     A file per round: the model at its start as global/NAME, and per client update/CLIENT/NAME and
     examples/CLIENT. final.npz may hold the model after the last round, as global/NAME.
     """
-    from safetensors.numpy import save_file
-
+    from unlearning.packing import pack
+    from unlearning.records.files import write_atomically
     from unlearning.records.importing import import_rounds
 
     arrays = import_rounds(source, target / "history")
-    save_file(arrays, target / "model.safetensors")
+    write_atomically(target / "model.safetensors", pack(arrays))
     typer.echo("[start]")
     typer.echo(f'model = "{target / "model.safetensors"}"')
     typer.echo(f'history = "{target / "history"}"')

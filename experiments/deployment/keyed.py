@@ -16,11 +16,10 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 # Private in Flower 1.41: Grid's signatures name it.
-from flwr.supercore.run import Run
-
 from experiments.deployment.keys import normal_form
 from experiments.deployment.members import MEMBER, Members
 from experiments.deployment.wishes import Wish, parse
+from experiments.federation.grids import Run
 from unlearning.errors import RequestError
 from unlearning.protocol import part
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message
-from flwr.clientapp.typing import ClientAppCallable
 
+from clients.app import Answering
 from unlearning.protocol import part
 from unlearning.records.files import write_atomically
 
@@ -17,7 +17,7 @@ _MAIL = "mail"
 _MOST_BYTES = 1 << 20
 
 
-def carry(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+def carry(message: Message, context: Context, call_next: Answering) -> Message:
     """Keep what the server tells, answer, and send what lies in the outbox along; a Flower mod."""
     home = context.node_config.get("home")
     if not home or not (Path(str(home)) / "outbox").parent.is_dir():

@@ -33,6 +33,8 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "quit",
             "forget-loss",
             "subspace",
+            "auxiliary-head",
+            "feature-sensitivity",
         ),
     ),
     "3.1": (
@@ -57,8 +59,6 @@ FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "dampening",
             "fused",
             "pruning-client",
-            "auxiliary-head",
-            "feature-sensitivity",
             "head-drop",
             "task-subtraction",
             "task-osd",

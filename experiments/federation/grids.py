@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["LocalGrid"]
+__all__ = ["LocalGrid", "Run"]
 
 _FIRST_NODE = 1000
 _CLIENT_RAISED = 2  # Flower's error code

@@ -23,7 +23,8 @@ from clients.steps.precondition import precondition
 from clients.steps.rehearse import rehearse
 from clients.steps.train import train
 from clients.training import lone_examples, loss_of
-from strategies.local_model.no_t import layers_to_negate, negate
+from strategies.local_model.no_t import layers_to_negate
+from strategies.negation import negate
 from strategies.wire import BadReplyError, read_reply, to_record
 from tests.support.toy import ToyGrid
 from unlearning import arrays as named

@@ -13,6 +13,8 @@ from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import LAST_LOCAL
 from strategies.local_model.subspace import Subspace
 from strategies.structure.class_pruning import ClassPruning
+from strategies.structure.dampening import Dampening
+from strategies.structure.parameter_estimation import ParameterEstimation
 from tests.support.structure import toy_with
 from tests.support.toy import DeepToyModel, ToyFederation, ToyModel
 
@@ -30,7 +32,9 @@ def everyone() -> Iterator[object]:
 def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
     """Return the strategy with its defaults, but fewer rounds."""
     known = registry.options(cls).items()
-    return cls(**{name: 2 for name, n in known if name.endswith("_rounds") and n > 2})
+    few = {name: 2 for name, n in known if name.endswith("_rounds") and n > 2}
+    # In a toy federation nobody moves a weight twice as far as all do on average.
+    return cls(**few, **({"threshold": 0.95} if cls is Dampening else {}))
 
 
 def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> ToyFederation:
@@ -45,4 +49,4 @@ def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> Toy
 
 def network_for(cls: type[UnlearningStrategy]) -> type[ToyModel]:
     """Return a network on which a strategy can do its work."""
-    return DeepToyModel if cls in (ClassPruning, Subspace) else ToyModel
+    return DeepToyModel if cls in (ClassPruning, ParameterEstimation, Subspace) else ToyModel

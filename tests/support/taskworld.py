@@ -14,7 +14,7 @@ from clients.participant import Participant
 from clients.steps import Shard
 from experiments.config.loading import Config, from_mapping
 from experiments.federation.grids import LocalGrid
-from experiments.federation.participants import _of_node, client_app
+from experiments.federation.participants import client_app, of_node
 from experiments.federation.task import Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
@@ -35,7 +35,7 @@ def clients_without(column: int, owners: Collection[int]) -> ClientApp:
     """Return clients of which some do not have the labels of one task, and never had them."""
 
     def participant(context: Context, settings: dict[str, Scalar]) -> Participant:
-        found = _of_node(context, settings)
+        found = of_node(context, settings)
         if found.client not in owners:
             return found
         train = found.holdings.train

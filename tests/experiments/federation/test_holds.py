@@ -188,6 +188,7 @@ def test_a_hostile_client_moves_a_guarded_recovery_less(toy, tmp_path, how):
     for name, guard in (("off", None), (how, robust)):
         twin = toy.branch(tmp_path / name)
         twin.federation.robust = guard
+        twin.federation.length_factor = 0.0  # this defence is looked at alone
         twin.faults[3] = far
         twin.federation.ledger.receive(SAMPLES)
         found = twin.run(FineTune(), arrays, rounds=0)

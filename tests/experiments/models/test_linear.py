@@ -115,14 +115,16 @@ def serving() -> list[str]:
 def test_every_strategy_takes_the_models_own_loss(
     tmp_path: Path, only_hinge: None, name: str
 ) -> None:
-    strategy = strategies()[name]()
+    # On so small a model the defaults of these select nothing.
+    own = {"subspace": {"energy": 0.5}, "dampening": {"threshold": 0.95}}
+    own["parameter-estimation"] = {"share": 0.5}
+    strategy = strategies()[name](**own.get(name, {}))
     federation = ToyFederation(tmp_path, keepsakes=strategy.keepsakes())
     arrays = federation.learn(3)
     after = federation.unlearn(strategy, request("client"), arrays)
     assert named.is_finite(after)
     moves = named.digest(after) != named.digest(arrays)
-    # Client 1 has moved no weight twice as far as all did on average: nothing to dampen.
-    assert moves == (name not in ("fine-tune", "dampening"))
+    assert moves == (name != "fine-tune")
 
 
 @pytest.mark.parametrize("name", ["linear", "linear-svm"])
