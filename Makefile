@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## Run the main experiment on embedded data and say whe
 
 test: $(VENV)/.tools ## Run the fast tests, then the slow ones, on all cores
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "slow and not nightly"
 
 lint: $(VENV)/.tools ## Check style and types
 	$(BIN)/ruff check .

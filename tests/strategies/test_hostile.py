@@ -120,6 +120,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("cls", "model"), list(everyone()))
 def test_no_malformed_reply_reaches_a_model_or_ends_a_run(
     cls: type[UnlearningStrategy],

@@ -20,6 +20,7 @@ NEEDS_FLOWER = pytest.mark.skipif(
 
 @NEEDS_FLOWER
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.xdist_group("deployment")
 def test_everything_works_from_keys_to_receipts(tmp_path):

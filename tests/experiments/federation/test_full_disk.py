@@ -139,6 +139,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_is_full_or_broken_at_every_write(

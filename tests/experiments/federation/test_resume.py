@@ -122,7 +122,9 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
         ("fed-eraser", 5),
         ("retrain", 2),
         *[
-            pytest.param(name, 25, marks=[pytest.mark.slow, pytest.mark.timeout(900)])
+            pytest.param(
+                name, 25, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]
+            )
             for name in ("fed-eraser", "gradient-ascent", "fed-recover", "no-t", "retrain")
         ],
     ],

@@ -68,6 +68,7 @@ def test_a_random_reset_puts_the_share_back(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_writes_options_that_a_config_can_take(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="tuning needs Optuna: pip install 'fedunlearn[tune]'")
     import tomli_w

@@ -200,7 +200,11 @@ class Stable:
 
 
 @pytest.mark.parametrize(
-    "number", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "number",
+    [
+        5,
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
     tmp_path, monkeypatch, number
@@ -211,7 +215,11 @@ def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
 
 
 @pytest.mark.parametrize(
-    "number", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "number",
+    [
+        5,
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_the_answer_is_the_training_of_the_data_that_are_left(
     tmp_path, monkeypatch, number

@@ -82,7 +82,11 @@ def test_senseless_options_are_refused(options) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [6, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "number",
+    [
+        6,
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_path, number) -> None:
     for one, other in answers_of_random_sequences(HeavyBall, tmp_path, number):

@@ -130,7 +130,11 @@ def test_a_shard_without_members_is_not_trained_and_has_no_say(tmp_path) -> None
 
 
 @pytest.mark.parametrize(
-    "number", [4, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "number",
+    [
+        4,
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_path, number) -> None:
     for one, other in answers_of_random_sequences(Sharded, tmp_path, number):
@@ -138,7 +142,11 @@ def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "number", [3, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "number",
+    [
+        3,
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_the_answer_is_the_training_of_those_who_are_left(tmp_path, number) -> None:
     """The reference never saw the leavers: they are forgotten before the first round."""
