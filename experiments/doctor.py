@@ -123,17 +123,17 @@ def _packages() -> Check:
 def _names() -> Check:
     """Look for others that took the plain names of the packages."""
     here = Path(__file__).resolve().parents[1]
-    for name in NAMES:
-        found = places(name)
-        strange = [place for place in found if place.parent != here]
-        if found and found[0].parent != here:
+    known = {name: places(name) for name in NAMES}
+    for name, found in known.items():  # what hides ours is told before what ours hides
+        if found and found[0].resolve().parent != here:
             return Check(
                 "names",
                 f"{found[0]} hides this package's {name}",
                 "bad",
                 "start from another folder, or rename or uninstall it",
             )
-        if strange:
+    for name, found in known.items():
+        if strange := [place for place in found if place.resolve().parent != here]:
             return Check(
                 "names",
                 f"{strange[0]} is called {name}, too, and is hidden by this package's",
