@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,12 +27,12 @@ made.initial()
 
 # A whole comparison, clients and server in one process: training, judging, drawing.
 _COMPARE = f"""
-import sys
+import sys, tempfile
 from fedunlearn import main
 changes = ("engine.grid=local", "rounds=2", "recovery_rounds=1", "train.local_epochs=1",
     "train.momentum=0.9")
 sys.argv = ["fedunlearn", "--quiet", "compare", {str(_CONFIG)!r}, "--strategies", "fed-eraser",
-    "--out", "run", *(f"--set={{change}}" for change in changes)]
+    "--out", tempfile.mkdtemp(dir="."), *(f"--set={{change}}" for change in changes)]
 try:
     main()
 except SystemExit as left:
@@ -47,21 +48,23 @@ print(json.dumps(sorted(sys.modules)))
 @pytest.mark.parametrize(
     ("does", "most"),
     [
-        # In an environment made from nothing, pandas and scipy.stats were seen in a worker once;
-        # what brings them there was not found yet.
-        pytest.param(_WORKER, 1_900, id="worker", marks=pytest.mark.xfail(strict=False)),
+        pytest.param(_WORKER, 1_900, id="worker"),
         pytest.param(_COMPARE, 2_450, id="compare"),
     ],
 )
 def test_a_network_imports_nothing_heavy(tmp_path: Path, does: str, most: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(_HERE)!r})\n{does}{_TOLD}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    # The server works the partition out, with flwr-datasets, and keeps it; workers read it back.
+    # So the first of two processes, which meets an empty cache, may import what it likes.
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(_HERE)!r}]\n{does}{_TOLD}"],
+            cwd=tmp_path,
+            env=os.environ | {"FEDUNLEARN_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
     modules = set(json.loads(done.stdout.splitlines()[-1]))
     assert not modules.intersection(HEAVY)
     assert len(modules) <= most
