@@ -12,7 +12,12 @@ import numpy as np
 from clients.remembered import Remembered
 from clients.steps import Local, Outcome
 from unlearning.arrays import Arrays
-from unlearning.models.forest_counts import counts_of_forgotten, counts_of_open, is_sparse
+from unlearning.models.forest_counts import (
+    counts_of_change,
+    counts_of_forgotten,
+    counts_of_open,
+    is_sparse,
+)
 from unlearning.models.tree_sums import Standing, Table
 from unlearning.models.trees import Plan
 from unlearning.protocol import Settings
@@ -28,13 +33,19 @@ def forest_counts(
     """Return class counts of the retained examples at open nodes, as ``total`` and ``left``.
 
     Settings: those of the forest; ``of`` = ``"forget"``: of the forget set, at all nodes that its
-    examples pass, named by ``rows``.
+    examples pass, named by ``rows``; ``of`` = ``"change"``: by how much the retained examples,
+    which are the forget set without some values, count less than these there.
     """
     arrays: Arrays
     if settings.get("of") == "forget":
         shard = local.forget
         gone = counts_of_forgotten(settings, local.arrays, *shard.table())
         arrays = {"total": gone.total, "left": gone.left.astype(np.int32), "rows": gone.rows}
+    elif settings.get("of") == "change":
+        shard = local.retain
+        rows = shard.table()
+        moved = counts_of_change(settings, local.arrays, local.forget.table()[0], *rows)
+        arrays = {"total": moved.total, "left": moved.left.astype(np.int32), "rows": moved.rows}
     else:
         shard = local.retain
         x, labels = shard.table()

@@ -1,8 +1,9 @@
 """Random sequences of deletions from small federations, each held against learning again.
 
-``python -m experiments.benchmarks.sequences [--count 1000] [METHOD ...]`` draws, sequence by
-sequence, clients and examples of random sizes, features and labels (some alike, some clients with a
-single label), and two to five requests of random scopes. After the last one the state is compared
+``python -m experiments.benchmarks.sequences [--count 1000] [--features] [METHOD ...]`` draws,
+sequence by sequence, clients and examples of random sizes, features and labels (some alike, some
+clients with a single label), and two to five requests of random scopes; with ``--features`` most of
+them ask for values of examples, of some clients or of all. After the last one the state is compared
 with what a federation learns that never held what was named. Trees and clusters must agree bit for
 bit; sums and machines, of which something was taken out, to ``1e-6`` of the largest entry.
 """
@@ -30,6 +31,7 @@ from unlearning.request import Request, Scope
 
 __all__ = ["METHODS", "differ", "main"]
 
+_COLUMNS = 3
 _HOW = ("downdates", "inverse", "alpha", "history")  # how a state came about: not what it says
 
 # Name -> strategy, model, rounds of learning, largest relative difference that rounding explains.
@@ -49,7 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], int, float]] = {
 }
 
 
-def differ(method: str, number: int) -> float:
+def differ(method: str, number: int, *, features: bool = False) -> float:
     """Return by how much a random sequence's state differs from learning again, relatively.
 
     Parameters
@@ -58,6 +60,8 @@ def differ(method: str, number: int) -> float:
         One of ``METHODS``.
     number : int
         Which sequence; the same number draws the same one.
+    features : bool
+        Whether most requests ask for values of examples.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def differ(method: str, number: int) -> float:
         federation, grid = founded(config, made, ledger, home / "here")
         arrays = started(UnlearningStrategy(), federation, grid, rounds)
         sizes = dict(made.facts().clients)
-        for request in _requests(generator, sizes, made.num_classes):
+        for request in _requests(generator, sizes, made.num_classes, features):
             answering = joined(strategy, config, federation)
             arrays = fulfil(request, answering, arrays, federation.history, ledger)
         other, grid = founded(config, made, ledger, home / "again")
@@ -100,6 +104,7 @@ def main(arguments: Iterable[str]) -> int:
     )
     parser.add_argument("methods", nargs="*", metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--count", type=int, default=1000, help="sequences per method")
+    parser.add_argument("--features", action="store_true", help="ask for values of examples")
     parser.add_argument("--first", type=int, default=0, help="number of the first sequence")
     chosen = parser.parse_args(list(arguments))
     if unknown := sorted(set(chosen.methods) - METHODS.keys()):
@@ -109,7 +114,8 @@ def main(arguments: Iterable[str]) -> int:
     print("| --- | --- | --- | --- |", flush=True)
     wrong = 0
     for method in chosen.methods or METHODS:
-        found = [differ(method, n) for n in range(chosen.first, chosen.first + chosen.count)]
+        numbers = range(chosen.first, chosen.first + chosen.count)
+        found = [differ(method, n, features=chosen.features) for n in numbers]
         bad = [chosen.first + n for n, d in enumerate(found) if d > METHODS[method][3]]
         wrong += len(bad)
         named = f" (numbers {', '.join(map(str, bad[:5]))})" if bad else ""
@@ -122,7 +128,7 @@ def _drawn(generator: np.random.Generator, home: Path) -> Path:
     clients = int(generator.integers(3, 6))
     sizes = generator.integers(3, 9, clients)
     owners = np.repeat(np.arange(clients), sizes)
-    x = generator.random((len(owners), 3)).astype(np.float32)
+    x = generator.random((len(owners), _COLUMNS)).astype(np.float32)
     x[generator.random(len(x)) < 0.1] = x[0]  # some alike
     y = generator.integers(0, 3, len(x))
     y[:3] = np.arange(3)
@@ -133,12 +139,17 @@ def _drawn(generator: np.random.Generator, home: Path) -> Path:
 
 
 def _requests(
-    generator: np.random.Generator, sizes: Mapping[int, int], num_classes: int
+    generator: np.random.Generator, sizes: Mapping[int, int], num_classes: int, features: bool
 ) -> Iterable[Request]:
     """Yield two to five requests; at least two clients stay members."""
     gone: set[int] = set()
     for _ in range(int(generator.integers(2, 6))):
         client = int(generator.choice(sorted(sizes.keys() - gone)))
+        if features and generator.random() < 0.7:
+            some = generator.choice(_COLUMNS, int(generator.integers(1, _COLUMNS)), replace=False)
+            owners = (client,) if generator.random() < 0.6 else ()
+            yield Request(Scope.FEATURE, clients=owners, features=tuple(map(int, some)))
+            continue
         kind = generator.random()
         if kind < 0.2 and len(sizes) - len(gone) > 2:
             gone.add(client)

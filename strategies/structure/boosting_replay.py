@@ -42,7 +42,7 @@ class BoostingReplay(UnlearningStrategy):
     of the nodes decided in that round.
     """
 
-    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS, Scope.FEATURE})
     guarantee = Guarantee.EXACT
     models = frozenset({Boosting.name})
 

@@ -29,7 +29,9 @@ class ForestDeletion(UnlearningStrategy):
 
     Splits on these paths are decided again among the same candidates. Where another one is best,
     the remaining clients regrow the subtree, a level per round. The result is the forest grown
-    without the data, node for node, in whatever order requests come.
+    without the data, node for node, in whatever order requests come. Where values of examples are
+    forgotten, the owners count their rows as they were and as they are now: old ones are
+    subtracted, new ones added, and leaves that became too large to be leaves grow again.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ class ForestDeletion(UnlearningStrategy):
     Counts of single owners reach the server; it knew the counts of each client while it grew.
     """
 
-    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS, Scope.FEATURE})
     guarantee = Guarantee.EXACT
     asks_forgotten = True
     models = frozenset({Forest.name})
@@ -53,10 +55,12 @@ class ForestDeletion(UnlearningStrategy):
         self._owners: frozenset[int] = frozenset()
         self._history = History()
         self._rounds = 0
+        self._of = "forget"
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Plan one round of counting and as many of growing as the forest is deep."""
         forest, self._history = self._forest, history
+        self._of = "change" if request.scope is Scope.FEATURE else "forget"
         self._owners = frozenset(request.owners(arrays["clients"].tolist()))
         self._rounds = forest.plan.depth + 1
         if not forest.is_complete(arrays):
@@ -71,7 +75,7 @@ class ForestDeletion(UnlearningStrategy):
         if server_round == 1 and self._owners:
             instruction = Instruction(
                 step="forest_counts",
-                settings={**self._forest.settings(), "of": "forget"},
+                settings={**self._forest.settings(), "of": self._of},
                 arrays=structure(self._arrays),
                 answers="free",
             )
@@ -86,7 +90,7 @@ class ForestDeletion(UnlearningStrategy):
             found = list(replies)
             if self.unanswered:
                 return self._forest.initial()
-            after = remove(self._forest, arrays, found)
+            after = remove(self._forest, arrays, found, stay=self._of == "change")
         elif self._forest.is_complete(arrays):
             after = arrays
         else:

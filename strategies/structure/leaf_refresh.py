@@ -25,7 +25,7 @@ from unlearning.models.tree_sums import Sums
 from unlearning.models.trees import LEAF
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
-from unlearning.request import Guarantee, Request
+from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["LeafRefresh"]
 
@@ -54,6 +54,7 @@ class LeafRefresh(BoostingReplay):
         such a split is in vain and not counted.
     """
 
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     guarantee = Guarantee.APPROXIMATE
 
     def __init__(self, *, tolerance: float | None = None) -> None:

@@ -28,7 +28,7 @@ class LocalForestRemoval(UnlearningStrategy):
     Leavers are not needed. A client that stays grows its trees again, in one round.
     """
 
-    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
+    scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS, Scope.FEATURE})
     guarantee = Guarantee.EXACT
     models = frozenset({LocalForests.name})
 

@@ -243,7 +243,7 @@ def _among(old: Array, fresh: Array, is_new: NDArray[np.bool_]) -> Array:
     return whole
 
 
-def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
+def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Arrays:
     """Return the forest without some examples; nodes below a split that changed are open.
 
     Parameters
@@ -255,6 +255,9 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
     gone : iterable of Reply
         From each owner ``counts_of_forgotten`` as ``rows``, ``total``, ``left``, and how many
         examples they are.
+    stay : bool
+        The counts are by how much those of rows that were replaced fell; no example goes, and
+        leaves that may not be leaves any more are open.
 
     Raises
     ------
@@ -274,7 +277,8 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
         place = _stretches(begins[rows], sizes[rows])
         left[place] -= reply.arrays["left"].reshape(-1, forest.num_classes).astype(np.int32)
         touched.append(rows)
-        examples[reply.client] = examples.get(reply.client, 0) - reply.num_examples
+        if not stay:
+            examples[reply.client] = examples.get(reply.client, 0) - reply.num_examples
         if counts[rows].min(initial=0) < 0 or left[place].min(initial=0) < 0:
             examples[reply.client] = -1
     if min(examples.values(), default=0) < 0:
@@ -283,6 +287,12 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply]) -> Arrays:
             "it was grown, so grow it again"
         )
     rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *touched]))
+    if stay:
+        leaves = rows[~is_inner[rows]]
+        grows = leaves[~forest._closed(arrays["path"][leaves], counts[leaves])]
+        feature = arrays["feature"].copy()
+        feature[grows] = OPEN
+        arrays = {**arrays, "feature": feature}
     rows = rows[is_inner[rows]]
     after = _repaired(forest, arrays, counts, left, rows, begins, sizes)
     return {**after, **_rests_on(examples)}

@@ -18,7 +18,7 @@ from unlearning.models.tree_sums import Classes, Standing, Table, passed, reachi
 from unlearning.models.trees import OPEN, Links, Plan
 from unlearning.protocol import Settings
 
-__all__ = ["Counts", "counts_of_forgotten", "counts_of_open", "is_sparse"]
+__all__ = ["Counts", "counts_of_change", "counts_of_forgotten", "counts_of_open", "is_sparse"]
 
 Integers = NDArray[np.int64]
 
@@ -98,3 +98,38 @@ def counts_of_forgotten(
     tried = plan.tried(nodes["tree"][inner], nodes["path"][inner])
     found = summed(table, tried, number.take(at), what)
     return Counts(rows, total, plan.shaped(found.left))
+
+
+def counts_of_change(
+    settings: Settings, nodes: Mapping[str, Array], before: Array, after: Array, labels: Array
+) -> Counts:
+    """Return by how much the counts at every node fall where rows are replaced; it may be below 0.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those of the forest.
+    nodes : mapping
+        A complete forest.
+    before, after : array, (n, d)
+        The rows that go and those that come, in the same order.
+    labels : array, (n,)
+        Their classes, which stay.
+    """
+    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
+    gone, come = (counts_of_forgotten(settings, nodes, x, labels) for x in (before, after))
+    inner = np.asarray(nodes["feature"]) >= 0
+    sizes = np.zeros(len(inner), dtype=np.int64)
+    both = np.union1d(gone.rows, come.rows)
+    total = np.zeros((len(both), num_classes), dtype=np.int64)
+    held = both[inner[both]]
+    sizes[held] = np.diff(plan.tried(nodes["tree"][held], nodes["path"][held]).begins)
+    begins = np.cumsum(sizes) - sizes
+    left = np.zeros((int(sizes.sum()), num_classes), dtype=np.int64)
+    for found, sign in ((gone, 1), (come, -1)):
+        total[np.searchsorted(both, found.rows)] += sign * found.total
+        own = found.rows[inner[found.rows]]
+        shift = np.cumsum(sizes[own]) - sizes[own]
+        place = np.repeat(begins[own] - shift, sizes[own]) + np.arange(int(sizes[own].sum()))
+        left[place] += sign * found.left.reshape(-1, num_classes)
+    return Counts(both, total, plan.shaped(left))
