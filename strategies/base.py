@@ -8,35 +8,24 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
-from strategies import discovery, fitness, serving
-from strategies.exchange import (
-    LEARN,
-    RECOVER,
-    UNLEARN,
-    Exchange,
-    check_model,
-    evaluation_messages,
-    mean_measures,
-    missing,
-)
+from strategies import answering, discovery, fitness, serving, session
+from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, in_range, one_of
 from strategies.roster import Roster
+from strategies.rounds import Rounds, recorded
 from strategies.shares import Span
-from strategies.stopping import has_recovered, mean_over
 from strategies.wire import to_arrays, to_record
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
-from unlearning.cost import Cost
-from unlearning.errors import ConfigError, FederationError, RoundError
+from unlearning.errors import ConfigError, FederationError
 from unlearning.models import heads
 from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Instruction, Reply, Settings
@@ -44,9 +33,6 @@ from unlearning.records.history import COLUMNS, History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["EVERY_MODEL", "UnlearningStrategy", "in_range", "one_of"]
-
-
-log = logging.getLogger("fedunlearn")
 
 
 class UnlearningStrategy(FedAvg):
@@ -90,10 +76,7 @@ class UnlearningStrategy(FedAvg):
         self.federation = Federation()
         self.request: Request | None = None
         self.rewritten: History | None = None
-        self._arrays: Arrays = {}
-        self._phase_begun = 0.0
-        self._exchange: Exchange | None = None  # the round that is under way
-        self._losses: Mapping[int, tuple[float, int]] = {}  # of the last exchange, by client
+        self._under_way = Rounds(type(self).__name__)
 
     # The hooks of an algorithm --------------------------------------------------------------
 
@@ -178,21 +161,16 @@ class UnlearningStrategy(FedAvg):
 
         ``kept`` is called with the model before the round counts as recorded.
         """
-        with history.record(server_round, arrays) as entry:
-
-            def noted() -> Iterator[Reply]:
-                for reply in replies:
-                    if reply.update is not None:
-                        entry.add(reply.client, reply.examples, reply.update)
-                    else:
-                        entry.note(reply.client, reply.num_examples)
-                    yield reply
-
-            current = self.learn(server_round, arrays, noted())
-            self._check_model(current, arrays, f"the model of round {server_round}")
-            if kept is not None:
-                kept(current)
-            return current
+        return recorded(
+            history,
+            server_round,
+            arrays,
+            replies,
+            self.learn,
+            who=type(self).__name__,
+            like=arrays if self.federation.model is None else None,
+            kept=kept,
+        )
 
     def rewrite(self, history: History, *, before: int) -> History:
         """Return a fork of ``history`` with the rounds before ``before``, to record a clean one.
@@ -298,39 +276,7 @@ class UnlearningStrategy(FedAvg):
         HistoryError
             If what the strategy needs was not recorded.
         """
-        federation, roster = self.federation, self._roster
-        held = serving.unanswered(federation)
-        if not serving.leave(federation, roster, request, history, held):
-            return arrays
-        if not roster.clients:
-            federation.edited = federation.completed
-            return history.initial
-        self.request, self.rewritten = request, None
-        self.federation.before = mean_over(federation.losses, roster.clients)
-        roster.helping = request.leavers if self.asks_forgotten else frozenset()
-        begun = federation.clock()
-        try:
-            current, rounds = self.prepare(request, history, arrays)
-            self._losses = {}
-            for server_round in range(1, rounds + 1):
-                if (self.learns_again and self._has_recovered()) or federation.is_spent:
-                    break
-                before, current = current, self._unlearning_round(server_round, current, held)
-                if current is not before:  # else nobody was asked and nothing was done
-                    federation.observe("unlearn", server_round, current)
-            self._check_model(current, arrays, "the unlearned model")
-            if federation.model is not None and self.rewritten is None:
-                serving.keep_participants(self.rewrite(history, before=1), request, history)
-        except BaseException:
-            self.discard()
-            raise
-        finally:
-            roster.helping = frozenset()
-            federation.spend("unlearn", Cost(wall_s=federation.clock() - begun))
-            self.request = None
-            self._losses = {}
-        federation.edited = federation.completed
-        return current
+        return answering.unlearn(self, self._under_way, self._roster, request, history, arrays)
 
     def dismiss(self, request: Request) -> dict[str, object]:
         """Have the owners delete for good; return who acknowledged, who did not, and how much."""
@@ -358,103 +304,43 @@ class UnlearningStrategy(FedAvg):
         rounds follow.
         """
         federation = self.federation
-        if federation.roster is None or federation.roster.grid is not grid:
-            expected = len(list(grid.get_node_ids()))
-            federation.roster = Roster.discover(
-                grid,
-                max(1, expected),
-                federation.client_config,
-                quorum=federation.min_replies,
-                timeout_s=timeout,
-                stop=federation.stop,
-            )
-        timeout = federation.timeout_s = min(federation.timeout_s, timeout)
-        federation.forgotten, federation.failed = federation.ledger.forgotten(), frozenset()
-        federation.roster.forget(federation.forgotten.clients)
-        if not federation.completed:
-            federation.history.start(to_arrays(initial_arrays))
-        federation.goal, federation.owed = federation.completed + num_rounds, 0
-        self._losses = dict(federation.losses) if federation.edited < federation.completed else {}
+        roster = session.begin(
+            federation, grid, lambda: to_arrays(initial_arrays), num_rounds, timeout
+        )
+        fresh = federation.edited < federation.completed
+        self._under_way.losses = dict(federation.losses) if fresh else {}
         flower = super().start
-        common = (timeout, train_config, evaluate_config, evaluate_fn)
-        result = flower(federation.roster, initial_arrays, num_rounds, *common)
-        arrays = result.arrays if num_rounds else initial_arrays
-        while serving.due(federation):
-            before = {request.id for request in federation.ledger.waiting()}
-            federation.owed = federation.recovery_rounds
-            arrays = to_record(self._serve_due(to_arrays(arrays)))
-            federation.owed = 0
-            if before <= {request.id for request in federation.ledger.waiting()}:
-                break  # what is left is held or failed: the model in force stays as it is
-            if federation.recovery_rounds and federation.roster.clients:
-                rounds = federation.recovery_rounds
-                federation.goal = federation.completed + rounds
-                result = flower(federation.roster, arrays, rounds, *common)
-                arrays = result.arrays
-        result.arrays = arrays
+        common = (federation.timeout_s, train_config, evaluate_config, evaluate_fn)
+        result = flower(roster, initial_arrays, num_rounds, *common)
+
+        def learn(arrays: Arrays, rounds: int) -> Arrays:
+            nonlocal result
+            result = flower(roster, to_record(arrays), rounds, *common)
+            return to_arrays(result.arrays)
+
+        arrays = to_arrays(result.arrays if num_rounds else initial_arrays)
+        result.arrays = to_record(session.serve_rest(federation, arrays, self._serve_due, learn))
         return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Serve what is open, then return the messages of the next learning round."""
-        federation = self.federation
-        self._arrays = self._serve_due(to_arrays(arrays))
-        self._phase_begun, self._exchange = federation.clock(), None
-        if self._is_at_rest():
-            return []
-        number = federation.completed + 1
-        phase = RECOVER if federation.forgotten.requests else LEARN
-        asked = dict(self.teach(number))
-        if not asked:
-            raise FederationError("no client is left to learn from; add clients or end the run")
-        return self._open_exchange(asked, self._arrays, number, phase).messages()
+        self._under_way.arrays = self._serve_due(to_arrays(arrays))
+        return self._under_way.learn(self.federation, self._roster, self.teach, self.keepsakes())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check replies one by one, record them, and return the next model."""
-        federation = self.federation
-        exchange = self._exchange
-        if exchange is None:  # recovered; what is left of the budget is not spent
-            return to_record(self._arrays), None
-        number, phase = exchange.number, exchange.phase
-        read = exchange.read(replies)
-        if federation.robust is not None and phase == LEARN:
-            read = federation.robust.watch(number, read)
-
-        def kept(current: Arrays) -> None:
-            """Write down where a killed run goes on, before the round counts as recorded."""
-            spent = Cost(wall_s=federation.clock() - self._phase_begun)
-            with federation.aside():
-                known = federation.costs.get(phase, Cost())
-                later = {
-                    "completed": number,
-                    "losses": dict(exchange.losses),
-                    "costs": {**federation.costs, phase: known + spent},
-                    "rounds": number,
-                    "phase": phase,
-                }
-                federation.save(federation.moment(current, **later))
-
-        def learn(number: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
-            return self.recorded(federation.history, number, arrays, replies, kept)
-
-        try:
-            current = exchange.combine(learn, read, robust=phase == RECOVER)
-        except RoundError as error:
-            log.warning("round %d is asked again: %s", number, error)
-            current = self._arrays
-        federation.completed, federation.losses = number, exchange.losses
-        federation.spend(phase, Cost(wall_s=federation.clock() - self._phase_begun))
-        federation.observe(phase, number, current)
+        current = self._under_way.learned(self.federation, replies, self.recorded)
         return to_record(current), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the remaining clients about a split of their data, where the federation wants it."""
-        if not self.federation.evaluate_split or self._exchange is None:
+        if not self.federation.evaluate_split or self._under_way.asks_nobody:
             return []
         return evaluation_messages(self.federation, self._roster, arrays)
 
@@ -474,54 +360,13 @@ class UnlearningStrategy(FedAvg):
             )
         return self.federation.roster
 
-    def _check_model(self, current: Arrays, before: Arrays, what: str) -> None:
-        like = before if self.federation.model is None else None
-        check_model(current, like, what, type(self).__name__)
-
-    def _has_recovered(self) -> bool:
-        loss = mean_over(self._losses, self._losses.keys())
-        return has_recovered(loss, self.federation.before, self.federation.tolerance)
-
-    def _is_at_rest(self) -> bool:
-        """Return whether recovery is over and no request is to come."""
-        over = self._has_recovered() or self.federation.is_spent
-        return over and not serving.outstanding(self.federation)
+    @property
+    def _arrays(self) -> Arrays:
+        """The model that the round under way begins with."""
+        return self._under_way.arrays
 
     def _serve_due(self, arrays: Arrays) -> Arrays:
         return serving.serve_due(self, self.federation, self._roster, arrays)
-
-    def _open_exchange(
-        self,
-        asked: Mapping[int, Instruction],
-        arrays: Arrays,
-        number: int,
-        phase: str,
-        held: frozenset[str] = frozenset(),
-    ) -> Exchange:
-        """Return the exchange with the clients that are asked; it is the one under way."""
-        exchange = Exchange(
-            self.federation,
-            self._roster,
-            asked,
-            arrays,
-            number,
-            phase,
-            who=type(self).__name__,
-            keepsakes=self.keepsakes(),
-            request=self.request,
-            held=held,
-        )
-        self._exchange, self._losses = exchange, exchange.losses
-        return exchange
-
-    def _unlearning_round(self, server_round: int, arrays: Arrays, held: frozenset[str]) -> Arrays:
-        self._arrays = arrays
-        asked = dict(self.instruct(server_round))
-        if not asked:
-            return self.combine(server_round, arrays, iter(()))
-        exchange = self._open_exchange(asked, arrays, server_round, UNLEARN, held)
-        trains = all(found.step == "train" and found.arrays is None for found in asked.values())
-        return exchange.combine(self.combine, exchange.ask(), robust=trains)
 
 
 def _update(reply: Reply) -> Arrays:

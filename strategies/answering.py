@@ -1,0 +1,115 @@
+"""How a strategy is taken through one request: who leaves, its rounds, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Protocol
+
+from strategies import serving
+from strategies.exchange import check_model
+from strategies.federation import Federation
+from strategies.roster import Roster
+from strategies.rounds import Rounds
+from strategies.stopping import mean_over
+from unlearning.arrays import Arrays
+from unlearning.cost import Cost
+from unlearning.protocol import Instruction, Reply, Settings
+from unlearning.records.history import History
+from unlearning.request import Request
+
+__all__ = ["Answering", "unlearn"]
+
+
+class Answering(Protocol):
+    """What this needs of a strategy; its base says what each of these means."""
+
+    asks_forgotten: ClassVar[bool]
+    learns_again: ClassVar[bool]
+    federation: Federation
+    request: Request | None
+    rewritten: History | None
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        """Return where to start and how many rounds of clients follow."""
+
+    def instruct(self, server_round: int) -> Mapping[int, Instruction]:
+        """Return who works in a round, and how."""
+
+    def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Return the next model of a round."""
+
+    def keepsakes(self) -> Mapping[str, Settings]:
+        """Return what clients must have kept while they trained."""
+
+    def rewrite(self, history: History, *, before: int) -> History:
+        """Return a fork of the history that will replace it."""
+
+    def discard(self) -> None:
+        """Throw that fork away."""
+
+
+def unlearn(
+    strategy: Answering,
+    rounds: Rounds,
+    roster: Roster,
+    request: Request,
+    history: History,
+    arrays: Arrays,
+) -> Arrays:
+    """Return the model without what the request names; counts its cost under ``unlearn``.
+
+    A target that never took part changes nothing; where nobody is left, the answer is the
+    initial model, which nobody influenced.
+
+    Raises
+    ------
+    FederationError
+        If a round had too few valid replies or the result is not finite.
+    HistoryError
+        If what the strategy needs was not recorded.
+    """
+    federation = strategy.federation
+    held = serving.unanswered(federation)
+    if not serving.leave(federation, roster, request, history, held):
+        return arrays
+    if not roster.clients:
+        federation.edited = federation.completed
+        return history.initial
+    strategy.request, strategy.rewritten = request, None
+    federation.before = mean_over(federation.losses, roster.clients)
+    roster.helping = request.leavers if strategy.asks_forgotten else frozenset()
+    begun = federation.clock()
+    try:
+        current, number = strategy.prepare(request, history, arrays)
+        rounds.losses = {}
+        for server_round in range(1, number + 1):
+            recovered = strategy.learns_again and rounds.has_recovered(federation)
+            if recovered or federation.is_spent:
+                break
+            before, rounds.arrays = current, current
+            current = rounds.unlearn(
+                federation,
+                roster,
+                server_round,
+                strategy.instruct,
+                strategy.combine,
+                keepsakes=strategy.keepsakes(),
+                request=request,
+                held=held,
+            )
+            if current is not before:  # else nobody was asked and nothing was done
+                federation.observe("unlearn", server_round, current)
+        like = arrays if federation.model is None else None
+        check_model(current, like, "the unlearned model", type(strategy).__name__)
+        if federation.model is not None and strategy.rewritten is None:
+            serving.keep_participants(strategy.rewrite(history, before=1), request, history)
+    except BaseException:
+        strategy.discard()
+        raise
+    finally:
+        roster.helping = frozenset()
+        federation.spend("unlearn", Cost(wall_s=federation.clock() - begun))
+        strategy.request = None
+        rounds.losses = {}
+    federation.edited = federation.completed
+    return current
