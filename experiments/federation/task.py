@@ -11,11 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from clients.multitask import NONE, MultiTask
+from clients.multitask import NONE
 from experiments.config.schema import Config
 from experiments.data import datasets as data
 from experiments.data import markers
@@ -26,6 +25,8 @@ from experiments.federation.examples import (
     PlantedNoise,
     TriggeredExamples,
 )
+from experiments.federation.planting import planted
+from experiments.federation.predicting import Predictor
 from experiments.federation.scenario import Scenario
 from experiments.federation.sources import declared, shared_out
 from experiments.models import networks as models
@@ -51,9 +52,6 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-_TRAIN, _HELD_OUT = 0, 1  # last part of the address of a marker's randomness
-_CHUNK = 1024  # examples per forward pass
 
 
 @lru_cache(maxsize=4)
@@ -125,8 +123,10 @@ class Task:
                 f"model.trunk is for models that are no network, {scenario.model.name!r} is "
                 "one; leave it out, or take ridge, logistic, svm or k-means"
             )
-        self._workbench = None if self.array_model else self.fresh_model(scenario.seed)
-        self._marked = self._plant()
+        model = self.array_model or self.fresh_model(scenario.seed)
+        columns = sum(self.tasks.values()) or self.num_classes
+        self._predictor = Predictor(model, columns, self.seen)
+        self._marked = planted(scenario, self._partition, self._rows, self.num_classes, self.tasks)
         self._labels = {client: self.client(client).train_y for client in self.clients}
         known = chosen.rows or [0] * len(self.clients)  # sites say how many when they join
         self._told = dict(zip(chosen.members or self.clients, known, strict=True))
@@ -158,9 +158,6 @@ class Task:
 
     def client(self, client: int) -> ClientData:
         """Return one client's data, marker planted; a fresh copy.
-
-        Its held-out data carry the marker too: members and non-members have to come from the same
-        source, or an attack tells marked from clean instead of seen from unseen.
 
         Raises
         ------
@@ -393,23 +390,7 @@ class Task:
         FederationError
             If the arrays do not fit the model.
         """
-        if self._workbench is None:
-            return self._predict_arrays(arrays, x)
-        place = models.device(device)
-        model = models.load(self._workbench, arrays).to(place).eval()
-        parts = [np.empty((0, sum(self.tasks.values()) or self.num_classes), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(x), _CHUNK):
-                chunk = torch.from_numpy(np.ascontiguousarray(x[start : start + _CHUNK])).to(place)
-                parts.append(_softmax(model, chunk).cpu().numpy())
-        model.cpu()
-        return np.concatenate(parts)
-
-    def _predict_arrays(self, arrays: Mapping[str, Array], x: Floats) -> Floats:
-        if self.array_model is None or not len(x):
-            return np.empty((0, self.num_classes), np.float32)
-        seen = self.seen(x).reshape(len(x), -1)
-        return self.array_model.predict(arrays, seen).astype(np.float32)
+        return self._predictor.probabilities(arrays, x, device)
 
     def losses(
         self, arrays: Mapping[str, Array], examples: Examples, device: str = "cpu"
@@ -439,42 +420,6 @@ class Task:
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])
 
-    def _plant(self) -> dict[int, tuple[markers.Marked, markers.Marked]]:
-        """Return the marked client's training and held-out data."""
-        marker = self.scenario.marker
-        if marker is None:
-            return {}
-        if self.tasks:
-            raise ConfigError(
-                f"[marker] changes the labels of one task, and this model learns several "
-                f"({', '.join(self.tasks)}); leave [marker] out, or learn one task with another "
-                "model.name"
-            )
-        client = marker.client
-        if client not in self._partition.train:
-            raise ConfigError(
-                f"marker.client = {client} does not exist; the clients are 0 to "
-                f"{len(self.clients) - 1}"
-            )
-        train, held_out = (
-            markers.plant(
-                *self._rows(part[client]),
-                marker,
-                self.num_classes,
-                [self.scenario.data_seed, client, address],
-            )
-            for part, address in (
-                (self._partition.train, _TRAIN),
-                (self._partition.held_out, _HELD_OUT),
-            )
-        )
-        if not len(train.positions):
-            raise ConfigError(
-                f"marker.fraction = {marker.fraction} marks none of the {len(train.y)} examples of "
-                f"client {client}; raise it or choose another client or label"
-            )
-        return {client: (train, held_out)}
-
     def _training(
         self, chosen: Mapping[int, NDArray[np.bool_]], blank: Forgotten | None = None
     ) -> Examples:
@@ -487,13 +432,6 @@ class Task:
                 x.reshape(len(x), -1)[:, sorted(gone)] = 0
                 parts.append(Examples(x[wanted], y[wanted]))
         return self.joined(parts)
-
-
-def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model(x)
-    if not isinstance(model, MultiTask):
-        return logits.softmax(1)
-    return torch.cat([part.softmax(1) for part in model.split(logits).values()], dim=1)
 
 
 def _at(omission: Omission, count: int) -> NDArray[np.bool_]:

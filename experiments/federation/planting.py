@@ -1,0 +1,78 @@
+"""Evidence planted in one client's data before learning: where, and whether it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.data import markers
+from experiments.data.partition import Partition
+from experiments.federation.examples import Examples
+from experiments.federation.scenario import Scenario
+from unlearning.errors import ConfigError
+
+__all__ = ["planted"]
+
+Integers = NDArray[np.int64]
+
+_TRAIN, _HELD_OUT = 0, 1  # last part of the address of a marker's randomness
+
+
+def planted(
+    scenario: Scenario,
+    shares: Partition,
+    rows: Callable[[Integers], Examples],
+    num_classes: int,
+    tasks: Collection[str],
+) -> dict[int, tuple[markers.Marked, markers.Marked]]:
+    """Return the marked client's training and held-out data; empty without a marker.
+
+    Held-out data carry it too: members and non-members have to come from the same source, or an
+    attack tells marked from clean instead of seen from unseen.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Its marker, and the root of its randomness.
+    shares : Partition
+        Who holds which rows.
+    rows : callable
+        ``rows(positions)`` are the clean examples at these positions.
+    num_classes : int
+        Labels of the data set.
+    tasks : collection of str
+        The tasks that are learned, if there are several.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such client, several tasks, or nothing that would be marked.
+    """
+    marker = scenario.marker
+    if marker is None:
+        return {}
+    if tasks:
+        raise ConfigError(
+            f"[marker] changes the labels of one task, and this model learns several "
+            f"({', '.join(tasks)}); leave [marker] out, or learn one task with another "
+            "model.name"
+        )
+    client = marker.client
+    if client not in shares.train:
+        raise ConfigError(
+            f"marker.client = {client} does not exist; the clients are 0 to {len(shares.train) - 1}"
+        )
+    train, held_out = (
+        markers.plant(
+            *rows(part[client]), marker, num_classes, [scenario.data_seed, client, address]
+        )
+        for part, address in ((shares.train, _TRAIN), (shares.held_out, _HELD_OUT))
+    )
+    if not len(train.positions):
+        raise ConfigError(
+            f"marker.fraction = {marker.fraction} marks none of the {len(train.y)} examples of "
+            f"client {client}; raise it or choose another client or label"
+        )
+    return {client: (train, held_out)}

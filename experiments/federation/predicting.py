@@ -1,0 +1,70 @@
+"""What a model of a task says about examples: probabilities, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from clients.multitask import MultiTask
+from experiments.models import networks
+from unlearning.arrays import Array
+from unlearning.models.array_model import ArrayModel
+
+__all__ = ["Predictor"]
+
+Floats = NDArray[np.float32]
+
+_CHUNK = 1024  # examples per forward pass
+
+
+class Predictor:
+    """Evaluates the models of one task.
+
+    Parameters
+    ----------
+    model : nn.Module or ArrayModel
+        A network whose values are replaced at every call, or what is learned instead of one.
+    columns : int
+        How many probabilities belong to an example: classes, those of all tasks together.
+    seen : callable
+        ``seen(x)`` is what an array model is given of examples.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | ArrayModel,
+        columns: int,
+        seen: Callable[[Floats], NDArray[np.floating[Any]]],
+    ) -> None:
+        self._model, self._columns, self._seen = model, columns, seen
+
+    def probabilities(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
+        """Return softmax probabilities, shape (n, columns); n may be 0.
+
+        Those of several tasks stand side by side, each adding up to 1.
+        """
+        none = np.empty((0, self._columns), np.float32)
+        if not isinstance(self._model, nn.Module):
+            flat = self._seen(x).reshape(len(x), -1) if len(x) else None
+            return none if flat is None else self._model.predict(arrays, flat).astype(np.float32)
+        place = networks.device(device)
+        model = networks.load(self._model, arrays).to(place).eval()
+        parts = [none]
+        with torch.inference_mode():
+            for start in range(0, len(x), _CHUNK):
+                chunk = torch.from_numpy(np.ascontiguousarray(x[start : start + _CHUNK])).to(place)
+                parts.append(_softmax(model, chunk).cpu().numpy())
+        model.cpu()
+        return np.concatenate(parts)
+
+
+def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(x)
+    if not isinstance(model, MultiTask):
+        return logits.softmax(1)
+    return torch.cat([part.softmax(1) for part in model.split(logits).values()], dim=1)
