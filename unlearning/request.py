@@ -128,6 +128,8 @@ class Request:
         Who asked, for the ledger.
     id : str
         Unique; the same id twice is one request.
+    records : tuple of str
+        The records' own ids by which ``samples`` were looked up, for ledger and receipt.
 
     Raises
     ------
@@ -159,10 +161,11 @@ class Request:
     at_round: int | None = None
     asked_by: str = "operator"
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    records: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Bring the fields into one order and refuse combinations without a meaning."""
-        for name in ("clients", "classes", "tasks", "features"):
+        for name in ("clients", "classes", "tasks", "features", "records"):
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         samples = {int(k): tuple(sorted(set(v))) for k, v in sorted(self.samples.items())}
         object.__setattr__(self, "samples", samples)
@@ -182,6 +185,8 @@ class Request:
                 f"a request of scope {self.scope.value!r} names {sorted(given) or 'nothing'}; "
                 f"it needs {wanted}, each not empty"
             )
+        if self.records and not samples:
+            raise RequestError("records are looked up as samples of their owners; none are named")
         if empty := [client for client, chosen in samples.items() if not chosen]:
             raise RequestError(f"no sample is named for client {empty[0]}; name at least one")
 
@@ -216,7 +221,8 @@ class Request:
         if self.scope is Scope.CLIENT:
             return "client " + ", ".join(map(str, self.clients))
         if self.scope is Scope.SAMPLE and self.samples:
-            return "; ".join(f"{len(v)} sample(s) of client {k}" for k, v in self.samples.items())
+            some = "; ".join(f"{len(v)} sample(s) of client {k}" for k, v in self.samples.items())
+            return f"{_listed(self.records)} ({some})" if self.records else some
         if self.scope is Scope.FEATURE:
             where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
             return "feature " + ", ".join(map(str, self.features)) + where
@@ -238,6 +244,7 @@ class Request:
             "at_round": self.at_round,
             "asked_by": self.asked_by,
             "id": self.id,
+            **({"records": list(self.records)} if self.records else {}),
         }
 
     @staticmethod
@@ -263,7 +270,16 @@ class Request:
             at_round=None if at_round is None else int(str(at_round)),
             asked_by=str(value.get("asked_by", "operator")),
             id=str(value["id"]),
+            records=tuple(str(item) for item in items("records")),
         )
+
+
+_NAMED = 5  # records that are named one by one
+
+
+def _listed(records: tuple[str, ...]) -> str:
+    rest = f" and {len(records) - _NAMED} more" if len(records) > _NAMED else ""
+    return "record " + ", ".join(records[:_NAMED]) + rest
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def evaluate(prepared: Prepared) -> Findings:
     config = prepared.config
     plan = Plan(config, prepared.names, prepared.size, prepared.key)
     made = task(Scenario.of(config))
-    requests = config.domain_requests(made.marked_samples)
+    requests = made.scheduled(config)
     traces = plan.find(TraceStore())
     gallery = Gallery(plan, traces, Tracer(made, requests, config.train, config.device).probes)
     names = {alias_of(name): name for name in prepared.names}

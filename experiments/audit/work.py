@@ -48,7 +48,7 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
     """
     store, seeded = TraceStore(root), config.model_copy(update={"seed": job.seed})
     made = task(Scenario.of(seeded))
-    requests = seeded.domain_requests(made.marked_samples)
+    requests = made.scheduled(seeded)
     tracer = Tracer(made, requests, config.train, config.device)
     grid, keys = LocalGrid(client_app, len(made.clients)), dict(job.models)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.answers import print_json
-from experiments.cli.options import Json, Run, numbers
+from experiments.cli.options import Json, Run, numbers, words
 
 __all__ = ["claim", "release", "request"]
 
@@ -26,6 +26,14 @@ def request(
             metavar="4,8,15",
             help="Positions in the training set of a client: one list for each --client, in the "
             "same order.",
+        ),
+    ] = None,
+    records: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--records",
+            metavar="ID,...",
+            help="Samples by the data's own ids, at --client if given; repeatable.",
         ),
     ] = None,
     classes: Annotated[
@@ -69,6 +77,7 @@ def request(
     """Ask a run to forget a client, samples, classes, a task or features, while it goes on."""
     from experiments.runs.admission import admit, compose, read_claim
     from experiments.runs.folder import RunFolder
+    from experiments.runs.record_ids import RecordIds
 
     folder = RunFolder.open(run)
     if signed is not None:
@@ -88,6 +97,8 @@ def request(
         classes=[number for text in classes or () for number in numbers(text, "--class")],
         tasks=tasks or (),
         features=[number for text in features or () for number in numbers(text, "--feature")],
+        records=[one for text in records or () for one in words(text, "--records")],
+        known=lambda: RecordIds.read(folder.records),
         at_round=at_round,
         asked_by=asked_by,
         **({"id": request_id} if request_id else {}),

@@ -9,7 +9,7 @@ import typer
 
 from experiments.cli.answers import FAILED, print_json
 from experiments.cli.federations import Show, shower
-from experiments.cli.options import Json, numbers
+from experiments.cli.options import Json, numbers, words
 
 __all__ = ["site"]
 
@@ -97,6 +97,10 @@ def ask(
     rows: Annotated[
         str | None, typer.Option(metavar="4,8", help="Rows of the site's file to forget.")
     ] = None,
+    records: Annotated[
+        str | None,
+        typer.Option(metavar="ID,...", help="Rows by their own ids (column id), kept at the site."),
+    ] = None,
     leave: Annotated[bool, typer.Option("--leave", help="Forget this whole site.")] = False,
     out: Annotated[
         Path | None,
@@ -111,12 +115,13 @@ def ask(
     from experiments.deployment.kit import Kit
     from unlearning.errors import ConfigError
 
-    if sum([samples is not None, rows is not None, leave]) != 1:
-        raise ConfigError("give one of --samples, --rows and --leave")
+    if sum([samples is not None, rows is not None, records is not None, leave]) != 1:
+        raise ConfigError("give one of --samples, --rows, --records and --leave")
     path, wish = Kit.open(folder).ask(
         None if samples is None else numbers(samples, "--samples"),
         None if rows is None else numbers(rows, "--rows"),
         out,
+        None if records is None else words(records, "--records"),
     )
     if as_json:
         print_json({"file": str(path), **wish["body"]})

@@ -16,6 +16,7 @@ __all__ = [
     "Names",
     "OpenTable",
     "Positive",
+    "Records",
     "Samples",
     "Share",
     "Table",
@@ -28,6 +29,13 @@ def listed(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return tuple(value) if isinstance(value, list) else value
+
+
+def _texts(value: object) -> object:
+    """Return whole numbers among texts as texts."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(str(part) if type(part) is int else part for part in value)
 
 
 def _integers(value: object) -> object:
@@ -66,6 +74,7 @@ Samples = Annotated[
     PlainSerializer(lambda value: value, return_type=Any),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Records = Annotated[tuple[str, ...], BeforeValidator(_texts), BeforeValidator(listed)]
 LearningRate = Annotated[float, Field(gt=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Decay = Annotated[float, Field(ge=0)]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -20,6 +20,7 @@ from experiments.config.fields import (
     Names,
     OpenTable,
     Positive,
+    Records,
     Samples,
     Share,
     Table,
@@ -47,6 +48,8 @@ __all__ = [
     "TrunkConfig",
     "alias_of",
 ]
+
+FindRecords = Callable[[Sequence[str], Sequence[int]], Mapping[int, tuple[int, ...]]]
 
 # Between two words of a class name: before a capital that follows a small letter or begins a word.
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -183,6 +186,9 @@ class RequestConfig(Table):
     samples: Samples = Field(
         default=(), description="a list of positions, a table of client to list, or 'marked'"
     )
+    records: Records = Field(
+        default=(), description="a list of the records' own ids (the data's column id)"
+    )
     classes: Ids = Field(default=(), description="a list of labels")
     tasks: Names = Field(default=(), description="a list of task names")
     features: Ids = Field(
@@ -195,7 +201,11 @@ class RequestConfig(Table):
     id: str | None = Field(default=None, description="a name that no other request bears")
 
     def to_request(
-        self, default_id: str, rounds: int, marked: Mapping[int, Sequence[int]]
+        self,
+        default_id: str,
+        rounds: int,
+        marked: Mapping[int, Sequence[int]],
+        find: FindRecords | None = None,
     ) -> Request:
         """Return the request in the words of the domain.
 
@@ -207,6 +217,9 @@ class RequestConfig(Table):
             When to serve it if the table does not say.
         marked : mapping of int to sequence of int
             What ``samples = "marked"`` stands for: client id to positions.
+        find : callable or None
+            ``find(records, clients)`` returns the positions of records, by client; None: they are
+            not looked up, only the shape of the request is checked.
 
         Raises
         ------
@@ -216,6 +229,9 @@ class RequestConfig(Table):
         clients, samples = self.clients, dict[int, tuple[int, ...]]()
         if self.samples == "marked":
             clients, samples = (), {client: tuple(found) for client, found in marked.items()}
+        elif self.records:
+            samples = {0: (0,)} if find is None else dict(find(self.records, clients))
+            clients = ()
         elif isinstance(self.samples, dict):
             samples = self.samples
         elif self.samples:
@@ -232,6 +248,7 @@ class RequestConfig(Table):
             at_round=rounds if self.at_round is None else self.at_round,
             asked_by=self.asked_by,
             id=self.id or default_id,
+            records=self.records,
         )
 
 
@@ -425,6 +442,11 @@ class Config(Table):
                 raise ValueError(
                     f"{key}.samples = 'marked' needs a [marker]; add one or name samples"
                 )
+            if entry.records and (entry.samples or entry.scope != "sample"):
+                raise ValueError(
+                    f"{key}.records names samples by their own ids: give scope = 'sample', and no "
+                    "samples beside them"
+                )
             if isinstance(entry.samples, tuple) and entry.samples and len(entry.clients) != 1:
                 raise ValueError(
                     f"{key}.samples is a list but {key}.clients = {list(entry.clients)}; name the "
@@ -475,16 +497,21 @@ class Config(Table):
         special = [self.options[name] for name in tables if alias_of(name) == alias]
         return {**plain, **{key: value for table in special for key, value in table.items()}}
 
-    def domain_requests(self, marked: Mapping[int, Sequence[int]]) -> tuple[Request, ...]:
+    def domain_requests(
+        self, marked: Mapping[int, Sequence[int]], find: FindRecords | None = None
+    ) -> tuple[Request, ...]:
         """Return the scheduled requests in the words of the domain.
 
         Parameters
         ----------
         marked : mapping of int to sequence of int
             Client id to the positions that its marker planted.
+        find : callable or None
+            Looks records up by their own ids; see :meth:`RequestConfig.to_request`.
         """
+        last = 0 if self.start.model else self.rounds
         return tuple(
-            entry.to_request(_default_id(place), 0 if self.start.model else self.rounds, marked)
+            entry.to_request(_default_id(place), last, marked, find)
             for place, entry in enumerate(self.requests)
         )
 

@@ -37,6 +37,9 @@ class Dataset:
     train_tasks, test_tasks : array of int64, shape (n, number of tasks), or None
         Labels for every task, -1 where an example has none. ``train_y`` and ``test_y`` are what
         the data are shared out by, and what a model for one task learns.
+    ids : array of str, shape (n,), or None
+        The training examples' own ids, by which they can be asked to be forgotten; one id may name
+        several examples, those of one person for example.
     """
 
     train_x: Floats
@@ -49,6 +52,7 @@ class Dataset:
     tasks: tuple[tuple[str, int], ...] = ()
     train_tasks: Integers | None = None
     test_tasks: Integers | None = None
+    ids: NDArray[np.str_] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -76,7 +80,12 @@ def stratified(labels: Integers, count: int) -> Integers:
     return np.sort(np.argsort(rank, kind="stable")[:count])
 
 
-def split(x: NDArray[Any], y: NDArray[Any], owner: NDArray[Any] | None = None) -> Dataset:
+def split(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    owner: NDArray[Any] | None = None,
+    ids: NDArray[np.str_] | None = None,
+) -> Dataset:
     """Return a data set with a fixed fifth of each class as test set."""
     labels = labels_of(y)
     test = np.zeros(len(labels), dtype=bool)
@@ -88,6 +97,7 @@ def split(x: NDArray[Any], y: NDArray[Any], owner: NDArray[Any] | None = None) -
         labels[test],
         num_classes=int(labels.max(initial=-1)) + 1,
         owner=None if owner is None else owner[~test].astype(np.int64),
+        ids=None if ids is None else ids[~test],
     )
 
 
@@ -174,6 +184,11 @@ def checked(dataset: Dataset) -> Dataset:
         raise ConfigError(
             f"{where}: {len(dataset.owner)} owners for {len(dataset.train_y)} training examples; "
             "give one each"
+        )
+    if dataset.ids is not None and len(dataset.ids) != len(dataset.train_y):
+        raise ConfigError(
+            f"{where}: {len(dataset.ids)} ids for {len(dataset.train_y)} training examples; give "
+            "one each"
         )
     _check_tasks(dataset, where)
     return dataset

@@ -46,7 +46,8 @@ def load(
     ----------
     name : str
         One of :func:`names`; ``npz:PATH`` with arrays ``x``, ``y`` and, if there are any,
-        ``x_test``, ``y_test`` and ``client`` (the owner of each row of ``x``); or
+        ``x_test``, ``y_test``, ``client`` (the owner of each row of ``x``) and ``id`` (the row's
+        own id); or
         ``module:function``, a function without arguments, or with ``root``, that returns a
         :class:`Dataset`.
     root : str or None
@@ -94,6 +95,7 @@ def _fewer(dataset: Dataset, kept: Integers) -> Dataset:
         train_y=dataset.train_y[kept],
         owner=None if dataset.owner is None else dataset.owner[kept],
         train_tasks=None if dataset.train_tasks is None else dataset.train_tasks[kept],
+        ids=None if dataset.ids is None else dataset.ids[kept],
     )
 
 

@@ -22,9 +22,9 @@ from experiments.config.loading import import_object
 from experiments.data.dataset import Dataset, Integers, labels_of, scaled, split
 from unlearning.errors import ConfigError, unknown
 
-__all__ = ["examples", "from_file", "from_function", "labels", "plain_arrays"]
+__all__ = ["examples", "from_file", "from_function", "labels", "plain_arrays", "record_ids"]
 
-_ARRAYS = ("x", "y", "x_test", "y_test", "client")
+_ARRAYS = ("x", "y", "x_test", "y_test", "client", "id")
 _HOW = "write it with numpy.savez(path, x=..., y=...)"
 _FACTOR = 100  # bytes are 255 times what they are as floats; no two halves of one set differ so
 
@@ -35,8 +35,8 @@ def from_file(path: Path) -> Dataset:
     Parameters
     ----------
     path : Path
-        Arrays ``x``, ``y`` and, if there are any, ``x_test``, ``y_test`` and ``client``, the owner
-        of each row of ``x``.
+        Arrays ``x``, ``y`` and, if there are any, ``x_test``, ``y_test``, ``client``, the owner
+        of each row of ``x``, and ``id``, the row's own id.
 
     Raises
     ------
@@ -63,16 +63,19 @@ def from_file(path: Path) -> Dataset:
     x = examples(arrays["x"], f"{where}, array 'x'")
     y = labels(arrays["y"], f"{where}, array 'y'")
     owner = _owners(arrays["client"], f"{where}, array 'client'") if "client" in arrays else None
-    if len(x) != len(y) or (owner is not None and len(owner) != len(y)):
-        counts = {key: len(arrays[key]) for key in ("x", "y", "client") if key in arrays}
+    ids = record_ids(arrays["id"], f"{where}, array 'id'") if "id" in arrays else None
+    if any(found is not None and len(found) != len(y) for found in (x, owner, ids)):
+        counts = {key: len(arrays[key]) for key in ("x", "y", "client", "id") if key in arrays}
         raise ConfigError(f"{where} has arrays of lengths {counts}; make them equal")
     if not given:
-        return split(x, y, owner)
+        return split(x, y, owner, ids)
     test_x = examples(arrays["x_test"], f"{where}, array 'x_test'")
     test_y = labels(arrays["y_test"], f"{where}, array 'y_test'")
     _check_scales(x, test_x, where, ("x", "x_test"))
     num_classes = int(max(y.max(initial=-1), test_y.max(initial=-1))) + 1
-    return Dataset(scaled(x), y, scaled(test_x), test_y, num_classes=num_classes, owner=owner)
+    return Dataset(
+        scaled(x), y, scaled(test_x), test_y, num_classes=num_classes, owner=owner, ids=ids
+    )
 
 
 def plain_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
@@ -149,6 +152,8 @@ def _converted(found: Dataset, where: str) -> Dataset:
         changes[name] = labels(getattr(found, name), f"{where}, {name}")
     if found.owner is not None:
         changes["owner"] = _owners(found.owner, f"{where}, owner")
+    if found.ids is not None:
+        changes["ids"] = record_ids(found.ids, f"{where}, ids")
     if found.tasks:
         changes["tasks"] = _tasks(found.tasks, where)
         for name in ("train_tasks", "test_tasks"):
@@ -203,6 +208,31 @@ def labels(value: Any, what: str) -> Integers:
         return labels_of(found)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from error
+
+
+def record_ids(value: Any, what: str) -> NDArray[np.str_]:
+    """Return the own id of every row as text.
+
+    Raises
+    ------
+    ConfigError
+        If they are neither texts nor whole numbers, not one per row, or one is empty.
+    """
+    found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim != 1:
+        raise ConfigError(f"{what} has shape {found.shape}; give one id per row, (n,)")
+    if found.dtype.kind == "O" and all(isinstance(one, (str, int)) for one in found):
+        found = found.astype(str)
+    if found.dtype.kind == "S":
+        found = np.char.decode(found, "utf-8", "replace")
+    if found.dtype.kind not in "Uiu":
+        raise ConfigError(f"{what} holds {_kind(found)}; give texts or whole numbers")
+    texts = found.astype(np.str_)
+    if len(empty := np.flatnonzero(np.char.strip(texts) == "")):
+        raise ConfigError(f"{what}: row {empty[0]} has an empty id; give every row one")
+    return texts
 
 
 def _owners(value: Any, what: str) -> Integers:

@@ -30,6 +30,7 @@ REMOTE = "remote"  # data.name of a federation whose sites have data of their ow
 _PIN = "joined.json"
 EPOCH = "epoch.json"  # counts a site's replacements of its data
 _PICTURES = (".png",)
+_ID = "id"  # the column of a table that holds the rows' own ids
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class SiteData:
         Examples.
     y : array of int64, shape (n,)
         Labels.
+    ids : array of str, shape (n,), or None
+        The rows' own ids. They never leave the site.
     """
 
     x: Floats
     y: Integers
+    ids: NDArray[np.str_] | None = None
 
     @property
     def digest(self) -> str:
@@ -92,9 +96,11 @@ def read_site(
     Parameters
     ----------
     source : str
-        An ``.npz`` with ``x`` and ``y``; a ``.csv`` with a header; a folder ``CLASS/*.png`` whose
-        classes are numbered in the order of their names; or ``module:function``, which returns
-        ``(x, y)``.
+        An ``.npz`` with ``x``, ``y`` and perhaps ``id``; a ``.csv`` with a header, whose column
+        ``id``, if there is one, holds the rows' own ids and is no input; a folder ``CLASS/*.png``
+        whose classes are numbered in the order of their names, and whose ids are the files' names
+        with their class, ``CLASS/NAME.png``; or ``module:function``, which returns ``(x, y)`` or
+        ``(x, y, ids)``.
     shape : tuple of int, optional
         Of one example.
     classes : int, optional
@@ -188,12 +194,14 @@ def _arrays(path: Path, where: str) -> SiteData:
         raise ConfigError(
             f"{where} has no array {min(missing)!r}; write it with numpy.savez(path, x=..., y=...)"
         )
-    return _made(found["x"], found["y"], where)
+    return _made(found["x"], found["y"], found.get("id"), where)
 
 
-def _made(x: Any, y: Any, where: str) -> SiteData:
+def _made(x: Any, y: Any, ids: Any, where: str) -> SiteData:
     return SiteData(
-        scaled(own.examples(x, f"{where}, array 'x'")), own.labels(y, f"{where}, array 'y'")
+        scaled(own.examples(x, f"{where}, array 'x'")),
+        own.labels(y, f"{where}, array 'y'"),
+        None if ids is None else own.record_ids(ids, f"{where}, array 'id'"),
     )
 
 
@@ -202,14 +210,16 @@ def _function(source: str, where: str) -> SiteData:
 
     function = import_object(source, "data set")
     try:
-        x, y = function()
+        x, y, *rest = function()
+        (ids,) = rest or (None,)
     except ConfigError:
         raise
     except Exception as error:  # whatever a site's own function raises
         raise ConfigError(
-            f"{where} failed or did not return (x, y) ({type(error).__name__}: {error}); correct it"
+            f"{where} failed or did not return (x, y) or (x, y, ids) ({type(error).__name__}: "
+            f"{error}); correct it"
         ) from error
-    return _made(x, y, where)
+    return _made(x, y, ids, where)
 
 
 def _table(path: Path, label: str | None, where: str) -> SiteData:
@@ -225,7 +235,8 @@ def _table(path: Path, label: str | None, where: str) -> SiteData:
             "name one of them with --label"
         )
     at = head.index(label)
-    x, y = [], []
+    by = head.index(_ID) if _ID in head and label != _ID else None
+    x, y, ids = [], [], []
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(head):
             raise ConfigError(
@@ -233,12 +244,15 @@ def _table(path: Path, label: str | None, where: str) -> SiteData:
             )
         try:
             y.append(int(line[at]))
-            x.append([float(value) for place, value in enumerate(line) if place != at])
+            x.append([float(v) for place, v in enumerate(line) if place not in (at, by)])
         except ValueError as error:
             raise ConfigError(
                 f"{where}, line {number}: {error}; give numbers, and whole numbers from 0 as labels"
             ) from error
-    return SiteData(np.array(x, np.float32).reshape(len(x), -1), np.array(y, np.int64))
+        if by is not None:
+            ids.append(line[by].strip())
+    known = own.record_ids(np.array(ids, np.str_), f"{where}, column {_ID!r}") if ids else None
+    return SiteData(np.array(x, np.float32).reshape(len(x), -1), np.array(y, np.int64), known)
 
 
 def _folder(path: Path, shape: tuple[int, ...] | None, where: str) -> SiteData:
@@ -266,7 +280,9 @@ def _folder(path: Path, shape: tuple[int, ...] | None, where: str) -> SiteData:
                 f"{where}: {name} has shape {pictures[-1].shape}, {files[0][0]} has "
                 f"{pictures[0].shape}; give all pictures one size"
             )
-    return SiteData(scaled(np.stack(pictures)), np.array([label for _, label in files], np.int64))
+    ids = np.array([str(Path(name).relative_to(path)) for name, _ in files], np.str_)
+    y = np.array([label for _, label in files], np.int64)
+    return SiteData(scaled(np.stack(pictures)), y, ids)
 
 
 def _is_picture(name: str) -> bool:
@@ -276,6 +292,8 @@ def _is_picture(name: str) -> bool:
 def _check(found: SiteData, shape: tuple[int, ...] | None, classes: int | None, where: str) -> None:
     if len(found.x) != len(found.y):
         raise ConfigError(f"{where}: {len(found.x)} examples and {len(found.y)} labels")
+    if found.ids is not None and len(found.ids) != len(found.y):
+        raise ConfigError(f"{where}: {len(found.ids)} ids and {len(found.y)} labels")
     if len(found.y) < 2:
         raise ConfigError(f"{where} has {len(found.y)} rows; give two or more")
     if shape is not None and found.x.shape[1:] != shape:

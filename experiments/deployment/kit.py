@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from experiments.data.sites import EPOCH, Pin, pinned, read_site, split_rows
@@ -240,7 +241,11 @@ class Kit:
         return processes.stop(self.pid_file, at_once=at_once)
 
     def ask(
-        self, samples: Sequence[int] | None, rows: Sequence[int] | None, out: Path | None
+        self,
+        samples: Sequence[int] | None,
+        rows: Sequence[int] | None,
+        out: Path | None,
+        records: Sequence[str] | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """Sign a wish and leave it in the outbox, or write it to a file to be brought by hand.
 
@@ -249,16 +254,20 @@ class Kit:
         samples : sequence of int or None
             Positions in the training set.
         rows : sequence of int or None
-            Rows of the site's own file instead; neither: to leave.
+            Rows of the site's own file instead; none of these: to leave.
         out : Path or None
             Default: the outbox, from which the next reply takes it.
+        records : sequence of str or None
+            Rows by their own ids; the server is told positions alone.
 
         Raises
         ------
         ConfigError
-            If a row is held out, or unknown.
+            If a row or a record is held out, or unknown.
         """
         chosen = samples
+        if records is not None:
+            rows = self._rows(records)
         if rows is not None:
             chosen = self._positions(rows)
         wish = wishes.compose(
@@ -271,6 +280,37 @@ class Kit:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(wish, indent=1).encode())
         return path, wish
+
+    def _rows(self, records: Sequence[str]) -> list[int]:
+        """Return the rows that bear these ids; one id may be that of several."""
+        source = str(self.settings.get("data", ""))
+        if not source:
+            raise ConfigError("this site has no data yet; name them with `site start --data`")
+        found = read_site(source, label=self.settings.get("label"))
+        known = self.pin
+        if known is not None and known.digest != found.digest:
+            raise ConfigError(f"{source} is not what this site joined with; put it back")
+        if found.ids is None:
+            raise ConfigError(
+                f"{source} has no ids: give it an array or a column id, or ask with --rows"
+            )
+        rows: list[int] = []
+        for record in records:
+            if not len(places := np.flatnonzero(found.ids == record)):
+                raise ConfigError(f"unknown record {record!r}: no row of {source} has this id")
+            rows += places.tolist()
+        return self._trained(rows, f"record {', '.join(records)}")
+
+    def _trained(self, rows: list[int], what: str) -> list[int]:
+        """Return those of ``rows`` that are trained on; ConfigError if none is."""
+        known = self.pin
+        if known is None:
+            return rows
+        train, _ = split_rows(known.rows, known.seed, self.client, known.held_out)
+        kept = [row for row in rows if row in train]
+        if not kept:
+            raise ConfigError(f"{what} is held out: it was never trained on")
+        return kept
 
     def _positions(self, rows: Sequence[int]) -> list[int]:
         known = self.pin

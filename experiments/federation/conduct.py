@@ -109,7 +109,7 @@ class Conductor:
         self._site = Site(config, task, folder, stop)
         self._config, self._task, self._glances = config, task, glances
         self._ledger = ledger
-        self._requests = config.domain_requests(task.marked_samples)
+        self._requests = task.scheduled(config)
         self._pace = Pace(tell, config.seed, share)
 
     def close(self) -> None:
@@ -201,6 +201,7 @@ class Conductor:
             Aliases of those whose answers are there already, from before an interruption.
         """
         self._receive()
+        self._ledger = self._ledger.drawn(self._requests, seed=self._config.seed)
         given = starting_model(self._config, self._task)
         first = min(request.at_round or self._config.rounds for request in self._requests)
         last = self._last_round()

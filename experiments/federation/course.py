@@ -209,6 +209,8 @@ class Course:
                 scopes=tuple(sorted(cls.scopes)) if cls else (),
             )
         )
+        if self.kind == RUN and (ids := self.tasks[self.seeds[0]].record_ids()) is not None:
+            ids.write(folder.records)
         return folder
 
     def begin(self, out: Path) -> AbstractContextManager[Books]:

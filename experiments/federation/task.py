@@ -6,7 +6,7 @@ builds the same task, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +33,7 @@ from experiments.models import networks as models
 from experiments.models.trunk import Trunk
 from experiments.runs import admission
 from experiments.runs.folder import FederationFacts
+from experiments.runs.record_ids import RecordIds
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import ConfigError, RequestError
 from unlearning.models.array_model import ArrayModel
@@ -234,9 +235,45 @@ class Task:
         RequestError
             If one names what is not there, or nothing would be left to train on.
         """
-        found = config.domain_requests(self.marked_samples)
+        found = self.scheduled(config)
         self.check(*found)
         return found
+
+    def scheduled(self, config: Config) -> tuple[Request, ...]:
+        """Return the scheduled requests of ``config``, in positions."""
+        return config.domain_requests(self.marked_samples, self.find_records)
+
+    def record_ids(self) -> RecordIds | None:
+        """Return the records' own ids; None: the data have none, or the sites keep them."""
+        if (ids := self._data.ids) is None:
+            return None
+        shares = self._partition
+        kept_back = (ids[rows].tolist() for rows in shares.held_out.values())
+        return RecordIds.of(
+            {client: ids[rows].tolist() for client, rows in shares.train.items()},
+            [one for part in kept_back for one in part],
+        )
+
+    def find_records(
+        self, records: Sequence[str], clients: Sequence[int] = ()
+    ) -> Mapping[int, tuple[int, ...]]:
+        """Return the positions of records by their own ids, by client.
+
+        Raises
+        ------
+        RequestError
+            If one is unknown, or the data have no ids.
+        """
+        if (known := self.record_ids()) is None:
+            raise RequestError(
+                "records are named by their ids, and "
+                + (
+                    "the sites keep theirs: a site asks with `fedunlearn site ask --records`"
+                    if self.remote
+                    else f"data set {self.scenario.data.name!r} has none; name clients and samples"
+                )
+            )
+        return known.find(records, clients)
 
     def check(self, *requests: Request) -> None:
         """Refuse requests, served one after the other, that make no sense for this task.

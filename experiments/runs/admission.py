@@ -7,11 +7,12 @@ moment.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
+from experiments.runs.record_ids import RecordIds
 from unlearning.errors import RequestError, UnsupportedRequestError, unknown
 from unlearning.records.commitment import Claim, Commitment, Opening
 from unlearning.records.files import write_atomically
@@ -27,6 +28,8 @@ def compose(
     classes: Sequence[int] = (),
     tasks: Sequence[str] = (),
     features: Sequence[int] = (),
+    records: Sequence[str] = (),
+    known: Callable[[], RecordIds] | None = None,
     **rest: Any,
 ) -> Request:
     """Return the request that options of a command line mean; its scope follows from them.
@@ -40,23 +43,31 @@ def compose(
         One for each of ``clients``, in the same order: positions of that client's samples.
     classes, tasks, features : sequence
         What is forgotten, at ``clients`` if any are named, everywhere otherwise.
+    records : sequence of str
+        Samples by their own ids, at ``clients`` if any are named.
+    known : callable or None
+        Gives the ids of the run; needed with ``records``.
     **rest
         Further fields of :class:`~unlearning.request.Request`.
 
     Raises
     ------
     RequestError
-        If nothing is named, or the options do not go together.
+        If nothing is named, the options do not go together, or a record is unknown.
     """
     if samples and len(samples) != len(clients):
         raise RequestError(
             f"{len(clients)} client(s) but {len(samples)} list(s) of samples; give one --samples "
             "for each --client, in the same order"
         )
-    if len([given for given in (samples, classes, tasks, features) if given]) > 1:
+    if len([given for given in (samples, records, classes, tasks, features) if given]) > 1:
         raise RequestError(
-            "samples, classes, tasks and features are separate requests; ask for one at a time"
+            "samples, records, classes, tasks and features are separate requests; ask for one at "
+            "a time"
         )
+    if records and known is not None:
+        found = known().find(records, clients)
+        return Request(Scope.SAMPLE, samples=found, records=tuple(records), **rest)
     if features:
         return Request(Scope.FEATURE, clients=tuple(clients), features=tuple(features), **rest)
     if tasks:
@@ -71,7 +82,9 @@ def compose(
         return Request(scope, clients=tuple(clients), classes=tuple(classes), **rest)
     if clients:
         return Request(Scope.CLIENT, clients=tuple(clients), **rest)
-    raise RequestError("nothing to forget is named; give --client, --class, --task or --feature")
+    raise RequestError(
+        "nothing to forget is named; give --client, --records, --class, --task or --feature"
+    )
 
 
 def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **facts: object) -> bool:

@@ -132,6 +132,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.toml"
         self.federation = self.path / "federation.json"
+        self.records = self.path / "records.json"
         self.status = self.path / "status.json"
         self.ledger = self.path / "ledger.sqlite"
         self.key = self.path / "ledger.key"

@@ -10,7 +10,7 @@ file and a forged addition show too. No data and no arrays are kept here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -101,13 +101,30 @@ class Ledger:
     ) -> None:
         self._path = None if path is None else Path(path)
         self._branch, self._due_days = branch, due_days
+        self._drawn: Mapping[str, Request] = {}
         self._book = Book(self._path, anchor, readonly)
 
     def on_branch(self, branch: str) -> Ledger:
         """Return a view of the same ledger that writes to another branch and judges by it."""
         view = Ledger.__new__(Ledger)
         view._path, view._branch, view._book = self._path, branch, self._book
-        view._due_days = self._due_days
+        view._due_days, view._drawn = self._due_days, self._drawn
+        return view
+
+    def drawn(self, requests: Iterable[Request], **facts: object) -> Ledger:
+        """Return a view in which these requests stand for those received under their ids.
+
+        Where every seed shares the data out anew, one scheduled request names other positions at
+        each. What is named in place of what was received is noted, once, with ``facts``.
+        """
+        known = {request.id: request for request in self.requests()}
+        view = self.on_branch(self._branch)
+        view._drawn = {one.id: one for one in requests if known.get(one.id) != one}
+        noted = [event.facts for event in self.events("") if event.event == "drawn"]
+        for request in view._drawn.values():
+            said = {**facts, "request": request.to_json()}
+            if said not in noted:
+                self.note("drawn", **said)
         return view
 
     @property
@@ -300,9 +317,10 @@ class Ledger:
 
     def requests(self) -> list[Request]:
         """Return all requests, in the order received."""
-        return [
+        found = [
             Request.from_json(_event(row).facts) for row in self._book.rows("event = 'received'")
         ]
+        return [self._drawn.get(request.id, request) for request in found]
 
     def state(self, request_id: str) -> str:
         """Return the state of a request on this branch; :mod:`unlearning.records.states`.

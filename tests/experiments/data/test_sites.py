@@ -53,6 +53,37 @@ def test_arrays_and_functions_give_the_same_data(tmp_path):
     assert from_file.digest == read_site(f"{__name__}:as_function", (3,), 2).digest
 
 
+def as_function_with_ids():
+    return *given(), ["a", "b", "c", "d", "e", "f"]
+
+
+def test_ids_are_read_beside_the_data_and_are_no_input(tmp_path):
+    (tmp_path / "a.csv").write_text("id,a,ill,b\nann,1,0,2\nbob,3,1,4\n")
+    found = read_site(str(tmp_path / "a.csv"), (2,), 2, "ill")
+    assert found.x.tolist() == [[1, 2], [3, 4]]
+    assert found.ids.tolist() == ["ann", "bob"]
+    x, y = given()
+    np.savez(tmp_path / "a.npz", x=x, y=y, id=np.arange(6) + 100)
+    assert read_site(str(tmp_path / "a.npz")).ids.tolist() == [f"10{i}" for i in range(6)]
+    assert read_site(f"{__name__}:as_function_with_ids").ids.tolist() == [*"abcdef"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (np.array(["a"] * 5), "5 ids and 6 labels"),
+        (np.array([0.5] * 6), "give texts or whole numbers"),
+        (np.array(["a"] * 5 + [" "]), "row 5 has an empty id"),
+        (np.array([["a", "b"]] * 6), "give one id per row"),
+    ],
+)
+def test_odd_ids_are_refused(tmp_path, ids, said):
+    x, y = given()
+    np.savez(tmp_path / "a.npz", x=x, y=y, id=ids)
+    with pytest.raises(ConfigError, match=said):
+        read_site(str(tmp_path / "a.npz"))
+
+
 def test_pictures_are_read_from_folders_by_class(tmp_path):
     from torchvision.transforms.functional import to_pil_image
 
@@ -66,6 +97,7 @@ def test_pictures_are_read_from_folders_by_class(tmp_path):
     assert found.x.shape == (4, 1, 4, 5)
     assert found.y.tolist() == [0, 0, 1, 1]
     assert found.x[:, 0, 0, 0].tolist() == [0, 0, 1, 1]
+    assert found.ids.tolist() == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
     (tmp_path / "cat" / "0.png").write_bytes(b"no picture")
     with pytest.raises(ConfigError, match=r"cat/0\.png is no picture"):
         read_site(str(tmp_path), (1, 4, 5), 2)

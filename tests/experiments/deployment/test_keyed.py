@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from clients.app import make_client_app
@@ -131,6 +132,32 @@ def test_rows_of_the_file_become_positions(deployed, tmp_path):
             held_out.append(row)
     assert rows == list(range(known.rows - len(held_out)))
     assert held_out
+
+
+def test_records_are_looked_up_at_the_site(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    kit, path = kits[0], kits[0].settings["data"]
+    with pytest.raises(FedUnlearnError, match="has no ids"):
+        kit.ask(None, None, None, ["r1"])
+    found = dict(np.load(path))
+    np.savez(path, **found, id=[f"r{row}" for row in range(len(found["y"]))])
+    conduct(server, grid, config, tmp_path / "run")
+    row = next(i for i in range(len(found["y"])) if _may(kit, [i], tmp_path))
+    by_row = kit.ask(None, [row], tmp_path / "a.json")[1]["body"]
+    by_id = kit.ask(None, None, tmp_path / "b.json", [f"r{row}"])[1]["body"]
+    assert by_id["samples"] == by_row["samples"]
+    assert f"r{row}" not in json.dumps(by_id)  # the server is told positions alone
+    held_out = next(i for i in range(len(found["y"])) if not _may(kit, [i], tmp_path))
+    for record, said in (("zoe", "unknown record 'zoe'"), (f"r{held_out}", "is held out")):
+        with pytest.raises(FedUnlearnError, match=said):
+            kit.ask(None, None, tmp_path / "c.json", [record])
+
+
+def _may(kit, rows, folder):
+    try:
+        return bool(kit.ask(None, rows, folder / "probe.json"))
+    except FedUnlearnError:
+        return False
 
 
 def test_a_new_epoch_takes_new_data_and_a_leaver_has_none(deployed, tmp_path):
