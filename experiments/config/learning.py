@@ -1,0 +1,150 @@
+"""The tables that say what is learned: data, model, training, and the evidence planted in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from experiments.config.fields import (
+    Count,
+    Decay,
+    Ids,
+    LearningRate,
+    Momentum,
+    OpenTable,
+    Positive,
+    Share,
+    Table,
+)
+
+__all__ = [
+    "DataConfig",
+    "MarkerConfig",
+    "ModelConfig",
+    "RecoveryConfig",
+    "TrainConfig",
+    "TrunkConfig",
+]
+
+
+class DataConfig(OpenTable):
+    """Which data, and how the clients share it; further keys are the partitioner's parameters."""
+
+    name: str = Field(default="digits", description="a data set, npz:PATH or module:function")
+    root: str | None = Field(default=None, description="the folder that holds the data set's files")
+    download: bool = Field(default=False, description="whether missing files may be fetched")
+    clients: Positive | None = Field(default=None, description="the number of clients")
+    partitioner: str = Field(default="iid", description="a partitioner of flwr-datasets")
+    held_out: float = Field(
+        default=0.2, ge=0, lt=1, description="the share of each client's examples never trained on"
+    )
+    public: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="the share of the training examples that the server gets, without labels",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        default=None,
+        description="fixes who holds what and where the marker lies; the config's seed if left out",
+    )
+    limit: Positive | None = Field(default=None, description="use only so many training examples")
+    test_limit: Positive | None = Field(default=None, description="use only so many test examples")
+    tasks_per_client: Positive | None = Field(
+        default=None, description="how many of the data set's tasks a client holds, all if left out"
+    )
+    shape: Ids = Field(default=(), description="remote data: the shape of one example")
+    classes: Positive | None = Field(default=None, description="remote data: the number of labels")
+    members: Ids = Field(
+        default=(), description="remote data: the ids of the clients, 0 to clients - 1 if left out"
+    )
+    rows: Ids = Field(
+        default=(), description="remote data: training examples of the members, as far as known"
+    )
+    test: str | None = Field(
+        default=None, description="remote data: an .npz with x and y that the server tests with"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ten_clients(cls, raw: Any) -> Any:
+        # A natural id brings its own number of clients; every other partitioner needs one.
+        if isinstance(raw, Mapping) and "natural-id" not in str(raw.get("partitioner", "")):
+            return {"clients": 10, **raw}
+        return raw
+
+
+class TrunkConfig(OpenTable):
+    """A frozen network whose last hidden layer is what a model sees; further keys: its parameters.
+
+    It must have been made without the data that may have to be forgotten.
+    """
+
+    name: str = Field(default="cnn", description="a network or module:function")
+    file: str | None = Field(
+        default=None, description="a safetensors file of it, trained on other data; none: random"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of its random values")
+
+
+class ModelConfig(OpenTable):
+    """Which model; further keys are its parameters."""
+
+    name: str = Field(default="mlp", description="a model or module:function")
+    trunk: TrunkConfig | None = Field(
+        default=None, description="a frozen network in front of a model that is none"
+    )
+
+
+class TrainConfig(Table):
+    """How a client trains in a learning round."""
+
+    local_epochs: Positive = Field(default=1, description="passes over the client's data per round")
+    batch_size: Positive = Field(default=32, description="examples per step")
+    learning_rate: LearningRate = Field(default=0.1, description="the step size of SGD")
+    rate_decay: Share = Field(
+        default=1.0, description="what the step size is multiplied by after every round"
+    )
+    momentum: Momentum = Field(default=0.0, description="the momentum of SGD")
+    weight_decay: Decay = Field(default=0.0, description="the L2 penalty of SGD")
+    max_steps: Count = Field(default=0, description="the most steps per round, 0 for no limit")
+    stable_steps: Count = Field(
+        default=0,
+        description="steps per round, each on examples drawn anew by keys; 0 for passes",
+    )
+    fraction: Share = Field(default=1.0, description="the share of clients that train in a round")
+
+
+class RecoveryConfig(Table):
+    """What differs from ``[train]`` in recovery rounds."""
+
+    local_epochs: Positive | None = Field(default=None, description="passes over the client's data")
+    batch_size: Positive | None = Field(default=None, description="examples per step")
+    learning_rate: LearningRate | None = Field(default=None, description="the step size of SGD")
+    rate_decay: Share | None = Field(
+        default=None, description="what the step size is multiplied by after every round"
+    )
+    momentum: Momentum | None = Field(default=None, description="the momentum of SGD")
+    weight_decay: Decay | None = Field(default=None, description="the L2 penalty of SGD")
+    max_steps: Count | None = Field(
+        default=None, description="the most steps per round, 0 for no limit"
+    )
+    fraction: Share | None = Field(default=None, description="the share of clients that train")
+
+
+class MarkerConfig(Table):
+    """Evidence planted in one client's data before learning, to see whether it is forgotten."""
+
+    kind: Literal["backdoor", "label-flip", "noise"] = Field(
+        default="backdoor", description="backdoor, label-flip or noise"
+    )
+    client: Count = Field(description="the client whose data is marked")
+    fraction: Share = Field(default=0.8, description="the share of its examples that is marked")
+    label: Count = Field(default=0, description="the label that the backdoor leads to")
+    size: Positive = Field(default=3, description="the width of the trigger in pixels or columns")
+    value: float = Field(default=2.0, description="the value of the trigger; white is 1")
+    sigma: float = Field(
+        default=1.0, gt=0, description="the standard deviation of the noise; white is 1"
+    )
