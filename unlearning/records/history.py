@@ -18,6 +18,7 @@ from unlearning.arrays import Arrays, digest
 from unlearning.errors import HistoryError
 from unlearning.records import rewriting
 from unlearning.records.blobs import decode, encode
+from unlearning.records.copying import copy_to
 from unlearning.records.past import COLUMNS, DTYPES, Kept, Past
 from unlearning.records.recording import RoundEntry
 from unlearning.records.rewriting import Purged
@@ -285,7 +286,7 @@ class History(Past):
             If ``root`` is not empty or cannot be written.
         """
         return History._around(
-            self.store.copy_to(None if root is None else Path(root), durable=durable)
+            copy_to(self.store, None if root is None else Path(root), durable=durable)
         )
 
     def adopt(self, other: History, request: Request | None = None) -> None:

@@ -9,9 +9,7 @@ file and a forged addition show too. No data and no arrays are kept here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +17,8 @@ from types import TracebackType
 from unlearning.errors import LedgerError, unknown
 from unlearning.records import states
 from unlearning.records.book import GENESIS, Book, Row, canonical, hash_of, now
+from unlearning.records.docket import Docket
+from unlearning.records.event import Event
 from unlearning.records.heads import Head
 from unlearning.records.merkle import proof
 from unlearning.records.proving import check_chain, check_heads
@@ -31,38 +31,6 @@ __all__ = ["ANSWER", "BATCH", "DUE_DAYS", "EVENTS", "GENESIS", "Event", "Ledger"
 DUE_DAYS = 30  # one month, Art. 12(3) GDPR
 
 ANSWER, BATCH = "answer", "batch"  # what a hold keeps back: an answer, or a request, from serving
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the ledger.
-
-    Parameters
-    ----------
-    seq : int
-        Counted from 1, without gaps; the order of events, whatever the clocks say.
-    utc : str
-        ISO 8601 time of writing.
-    request_id : str
-        The request it is about.
-    branch : str
-        The branch of a comparison; empty: the federation itself.
-    event : str
-        One of ``EVENTS``.
-    facts : mapping
-        Plain JSON values; of ``received``, the request itself.
-    previous, hash : str
-        Hex SHA-256 of the event before (``GENESIS`` for the first) and of this one.
-    """
-
-    seq: int
-    utc: str
-    request_id: str
-    branch: str
-    event: str
-    facts: Mapping[str, object]
-    previous: str
-    hash: str
 
 
 class Ledger:
@@ -247,7 +215,7 @@ class Ledger:
             if not rows:
                 known = [request.id for request in self.requests()]
                 raise LedgerError(unknown("request", request_id, known))
-            past = [str(row[4]) for row in rows if self._counts(row)]
+            past = [str(row[4]) for row in rows if self._docket.counts(row)]
             where = f" on branch {self._branch!r}" if self._branch else ""
             states.check(event, past, f"request {request_id}{where}")
             return self._append(request_id, self._branch, event, text)
@@ -279,15 +247,15 @@ class Ledger:
         row = (*fields, hash_of(fields))
         self._book.db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._book.sign()
-        return _event(row)
+        return Event.of(row)
 
     # --- reading -------------------------------------------------------------------------------
 
     def events(self, request_id: str | None = None) -> list[Event]:
         """Return the events of all branches (of one request), in order."""
         if request_id is None:
-            return [_event(row) for row in self._book.rows()]
-        return [_event(row) for row in self._book.rows("request_id = ?", (request_id,))]
+            return [Event.of(row) for row in self._book.rows()]
+        return [Event.of(row) for row in self._book.rows("request_id = ?", (request_id,))]
 
     def rows_of(self, request_id: str) -> list[Row]:
         """Return the events of a request as they are hashed: all fields, in order.
@@ -318,7 +286,7 @@ class Ledger:
     def requests(self) -> list[Request]:
         """Return all requests, in the order received."""
         found = [
-            Request.from_json(_event(row).facts) for row in self._book.rows("event = 'received'")
+            Request.from_json(Event.of(row).facts) for row in self._book.rows("event = 'received'")
         ]
         return [self._drawn.get(request.id, request) for request in found]
 
@@ -330,40 +298,33 @@ class Ledger:
         LedgerError
             If the request is unknown.
         """
-        known = self._states()
+        known = self._docket.states()
         if request_id not in known:
             raise LedgerError(unknown("request", request_id, known))
         return known[request_id]
 
-    def _states(self) -> dict[str, str]:
-        events: dict[str, list[str]] = {}
-        for row in self._book.rows("request_id != '' AND branch IN ('', ?)", (self._branch,)):
-            if self._counts(row):
-                events.setdefault(str(row[2]), []).append(str(row[4]))
-        return {name: states.state_after(past) for name, past in events.items()}
-
-    def _counts(self, row: Row) -> bool:
-        """Return whether an event concerns this branch: its own, or one for all branches."""
-        return row[3] == self._branch or (row[3] == "" and row[4] in states.FOR_ALL)
+    @property
+    def _docket(self) -> Docket:
+        return Docket(self._book, self._branch)
 
     def waiting(self) -> list[Request]:
         """Return the requests that are still to be served on this branch, in order received.
 
         One whose model is made already waits for its owners alone; :meth:`pending` has it.
         """
-        known = self._states()
+        known = self._docket.states()
         done = (*states.FINAL, "unlearned", "deletion-pending")
         return [request for request in self.requests() if known[request.id] not in done]
 
     def pending(self) -> list[Request]:
         """Return the requests whose model is made and whose deletion is not confirmed by all."""
-        known = self._states()
+        known = self._docket.states()
         made = ("unlearned", "deletion-pending")
         return [request for request in self.requests() if known[request.id] in made]
 
     def answered(self) -> list[Request]:
         """Return the requests whose model is made and kept, in the order received."""
-        known = self._states()
+        known = self._docket.states()
         made = ("fulfilled", "deletion-pending")
         return [request for request in self.requests() if known[request.id] in made]
 
@@ -377,7 +338,7 @@ class Ledger:
         """
         events = self.events(request_id)
         if not events:
-            raise LedgerError(unknown("request", request_id, self._states()))
+            raise LedgerError(unknown("request", request_id, self._docket.states()))
         said = [str(event.facts["due"]) for event in events if "due" in event.facts]
         if said:
             return datetime.fromisoformat(said[-1])
@@ -385,7 +346,7 @@ class Ledger:
 
     def overdue(self, at: datetime | None = None) -> list[Request]:
         """Return the requests that are open after their due date, in order received."""
-        moment, known = at or now(), self._states()
+        moment, known = at or now(), self._docket.states()
         return [
             request
             for request in self.requests()
@@ -409,26 +370,18 @@ class Ledger:
 
     def held(self) -> dict[str, Event]:
         """Return the requests that are held on this branch, by id: the event that says why."""
-        rows = self._book.rows("event = 'held' AND branch = ?", (self._branch,))
-        last, known = {str(row[2]): row for row in rows}, self._states()
-        return {name: _event(row) for name, row in last.items() if known[name] == "held"}
+        return self._docket.held()
 
     def is_released(self, request_id: str) -> bool:
         """Return whether the operator has let a held request go, and it was not held again."""
-        rows = self._book.rows("request_id = ? AND branch = ?", (request_id, self._branch))
-        return [row[4] for row in rows if row[4] in ("held", "released")][-1:] == ["released"]
+        return self._docket.is_released(request_id)
 
     def forgotten(self) -> Forgotten:
         """Return what may never be trained on again: all requests started on this branch.
 
         A request that failed later counts too, and one that is held.
         """
-        started: set[object] = set()
-        for row in self._book.rows("branch = ?", (self._branch,)):
-            if row[4] in ("started", "held"):
-                started.add(row[2])
-            elif row[4] == "restarted":
-                started.discard(row[2])
+        started = self._docket.started()
         return Forgotten(tuple(request for request in self.requests() if request.id in started))
 
     # --- proof ---------------------------------------------------------------------------------
@@ -489,11 +442,3 @@ class Ledger:
     ) -> None:
         """Close the file."""
         self.close()
-
-
-def _event(row: Row) -> Event:
-    seq, utc, request_id, branch, event, facts, previous, own = row
-    return Event(
-        int(str(seq)), str(utc), str(request_id), str(branch), str(event),
-        json.loads(str(facts)), str(previous), str(own),
-    )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, HistoryError, unknown
+from unlearning.records.blob import Blob
 from unlearning.records.blobs import decode
-from unlearning.records.store import INDEX, Blob, Store
+from unlearning.records.store import INDEX, Store
 from unlearning.request import Request
 from unlearning.weighing import TRUNK, Examples, part_of
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from unlearning.arrays import Arrays, norm, parameters, subtract
 from unlearning.errors import HistoryError
+from unlearning.records.blob import Blob
 from unlearning.records.blobs import decode, encode
-from unlearning.records.store import Blob, Store
+from unlearning.records.store import Store
 from unlearning.weighing import Examples, Mean, part_of
 
 __all__ = ["RoundEntry", "accumulated"]

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
+from unlearning.records.blob import Blob
 from unlearning.records.blobs import decode, encode
+from unlearning.records.copying import copy_tables
 from unlearning.records.past import Past
 from unlearning.records.recording import accumulated
-from unlearning.records.store import Blob
 from unlearning.request import Request
 
 __all__ = ["Purged", "adopt", "purge", "truncate"]
@@ -90,7 +91,7 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
         with past.store.commit(batch, rewritten=True):
             past.store.forget(past.store.select())
             past.store.insert(rows)
-            past.store.copy_tables(other.store)
+            copy_tables(past.store, other.store)
             past.store.configure({"incomplete": sorted(other.incomplete)})
             if request is not None:
                 _mark(past, request)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from unlearning.errors import HistoryError
+from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.database import connect, create, transaction, version_of
 from unlearning.records.ring import Ring, key_id_of
@@ -44,64 +44,6 @@ _SCHEMA = (
     "CREATE INDEX blobs_by_kind ON blobs (kind, round, client)",
     *SCHEMA,
 )
-
-
-@dataclass(frozen=True)
-class Blob:
-    """A row of the index: one file, what it holds and what its bytes must be.
-
-    Parameters
-    ----------
-    path : str
-        ``batch/name``, with forward slashes.
-    kind : str
-        ``initial``, ``global``, ``update``, ``contribution`` or ``state``.
-    server_round : int
-        The round it belongs to; 0 for the initial model and the state of a strategy; for a
-        contribution the last round in it.
-    client : int or None
-        Whose it is.
-    sha256 : str
-        Hex digest of the bytes.
-    size : int
-        In bytes.
-    key : str or None
-        Which key of the ring locks it; None: it is not encrypted.
-    """
-
-    path: str
-    kind: str
-    server_round: int
-    client: int | None
-    sha256: str
-    size: int
-    key: str | None = None
-
-    @property
-    def about(self) -> str:
-        """What is bound to its bytes where they are encrypted."""
-        return about(self.kind, self.server_round, self.client)
-
-    @property
-    def name(self) -> str:
-        """The name inside a batch that holds one round."""
-        return {
-            "initial": "initial.safetensors",
-            "global": "global.safetensors",
-            "update": f"client-{self.client or 0:05d}.safetensors",
-            "contribution": f"contribution-{self.client or 0:05d}.safetensors",
-            "state": "state.safetensors",
-        }[self.kind]
-
-    @property
-    def moved_name(self) -> str:
-        """The name inside a batch that holds a whole history."""
-        return f"round-{self.server_round:05d}/{self.name}"
-
-
-def about(kind: str, server_round: int, client: int | None) -> str:
-    """Return what is bound to encrypted bytes: they open as this and as nothing else."""
-    return f"{kind}|{server_round}|{'' if client is None else client}"
 
 
 def _close(*connections: sqlite3.Connection | None) -> None:
@@ -210,7 +152,7 @@ class Store:
                 f"{self.place(INDEX)} has format {version}, this version reads 1 to {_VERSION}; "
                 "choose an empty folder"
             )
-        self._version = version
+        self.version = version
         if self.writable:
             self._check_unchanged()  # before anything that the index does not name is swept
             self.sweep()
@@ -284,7 +226,7 @@ class Store:
         """
         self.check_writable()
         with transaction(self.db, self.place(INDEX), HistoryError):
-            version = _VERSION if is_new else self._version
+            version = _VERSION if is_new else self.version
             if not is_new:
                 self._check_unchanged()
             for older in range(version, _VERSION):  # reading alone changes nothing
@@ -295,7 +237,7 @@ class Store:
             elif added is not None:
                 self.sealing.add(added)
             self.sealing.close()
-        self._version = _VERSION
+        self.version = _VERSION
 
     def _check_unchanged(self) -> None:
         """Refuse to go on with rows that are not those this store has written.
@@ -424,22 +366,10 @@ class Store:
             [(key, json.dumps(value)) for key, value in settings.items()],
         )
 
-    def copy_tables(self, other: Store) -> None:
-        """Replace rounds and participants by those of another store (inside a transaction)."""
-        for table, columns in (("rounds", 2), ("participants", 7)):
-            self.db.execute(f"DELETE FROM {table}")
-            self.db.executemany(
-                f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",
-                [
-                    row + (None,) * (columns - len(row))  # an older format has fewer
-                    for row in other.db.execute(f"SELECT * FROM {table}")
-                ],
-            )
-
     @property
     def has_parts(self) -> bool:
         """Whether the format knows how many examples each part of a model rests on."""
-        return self._version > 1
+        return self.version > 1
 
     def orphans(self) -> list[str]:
         """Return what lies in the store without being named by the index."""
@@ -488,59 +418,6 @@ class Store:
     def vacuum(self) -> None:
         """Rewrite the index, so that no deleted value is left in it."""
         self.db.execute("VACUUM")
-
-    def copy_to(self, root: Path | None, *, durable: bool = True) -> Store:
-        """Return an independent copy in ``root``, which appears whole or not at all.
-
-        Raises
-        ------
-        HistoryError
-            If ``root`` exists and is not empty, or cannot be written.
-        """
-        if root is None:
-            twin = Store(None)
-            self.db.backup(twin.db)
-            twin._version = self._version
-            twin.ring = self.ring
-            self._copy_blobs(twin.blobs)
-            return twin
-        if root.exists() and any(root.iterdir()):
-            raise HistoryError(f"{root} is not empty; choose another folder for the copy")
-        building = root.with_name(f"{root.name}.tmp")
-        shutil.rmtree(building, ignore_errors=True)
-        try:
-            building.mkdir(parents=True)
-            self._copy_blobs(in_folder(building, durable=durable))
-            index = connect(building / INDEX)
-            try:
-                index.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-                self.db.backup(index)
-                copied = Sealing(index, str(root / INDEX), root.name, self.sealing.key)
-                if copied.is_there:
-                    with transaction(index, str(building / INDEX), HistoryError):
-                        copied.close()
-            finally:
-                index.close()
-            if root.exists():
-                root.rmdir()
-            building.replace(root)
-        except OSError as error:
-            shutil.rmtree(building, ignore_errors=True)
-            raise HistoryError(
-                f"cannot copy the history to {root}: {error.strerror}; choose another folder"
-            ) from error
-        twin = Store(root, durable=durable, key=self.sealing.key)
-        twin.ring = self.ring
-        return twin
-
-    def _copy_blobs(self, target: Blobs) -> None:
-        batches: set[str] = set()
-        for blob in self.select():
-            batch, _, name = blob.path.partition("/")
-            target.take(batch, name, self.blobs, blob.path)
-            batches.add(batch)
-        for batch in sorted(batches):
-            target.publish(batch)
 
     def close(self) -> None:
         """Close the index and let other processes write."""
