@@ -18,7 +18,7 @@ from unlearning.records.merkle import root_of
 from unlearning.records.states import FINAL
 from unlearning.request import Guarantee, Request
 
-__all__ = ["Guard", "Inspection", "Unlearner", "finish", "fulfil"]
+__all__ = ["Guard", "Inspection", "Unlearner", "confirm", "finish", "fulfil"]
 
 Files = Mapping[str, tuple[str, int]]
 Measure = Callable[[Arrays, Arrays], Mapping[str, float | None]]
@@ -200,15 +200,6 @@ def finish(request: Request, strategy: Unlearner, ledger: Ledger, **facts: objec
     **facts : object
         Of the deletion at the server.
     """
-    past = [event for event in ledger.events(request.id) if event.branch == ledger.branch]
-    made = {
-        name: value
-        for event in past
-        if event.event in ("unlearned", "deletion-pending")
-        for name, value in event.facts.items()
-        if name not in ("rewritten", "reason")
-    }
-    before = made.pop("deletion", {})
     try:
         deletion = dict(strategy.dismiss(request))
     except InterruptedError:
@@ -218,6 +209,34 @@ def finish(request: Request, strategy: Unlearner, ledger: Ledger, **facts: objec
             request.id, "deletion-pending", **facts, reason=f"{type(error).__name__}: {error}"
         )
         return
+    confirm(request, deletion, ledger, **facts)
+
+
+def confirm(
+    request: Request, deletion: Mapping[str, object], ledger: Ledger, **facts: object
+) -> None:
+    """Note who has confirmed a deletion; when all have, the request is fulfilled.
+
+    Parameters
+    ----------
+    request : Request
+        Its model is made.
+    deletion : mapping
+        Who ``acknowledged`` and who stayed ``unacknowledged``, and how many ``examples`` they hold.
+    ledger : Ledger
+        Says ``fulfilled`` afterwards, or ``deletion-pending`` where somebody new has confirmed.
+    **facts : object
+        Of the deletion at the server.
+    """
+    past = [event for event in ledger.events(request.id) if event.branch == ledger.branch]
+    made = {
+        name: value
+        for event in past
+        if event.event in ("unlearned", "deletion-pending")
+        for name, value in event.facts.items()
+        if name not in ("rewritten", "reason")
+    }
+    before = made.pop("deletion", {})
     pending = deletion.get("unacknowledged")
     if not pending:
         ledger.add(request.id, "fulfilled", **{**made, **facts}, deletion=deletion)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from experiments.deployment.debts import check_nothing_open, ledgers, remember
 from experiments.deployment.keyed import KeyedGrid
 from experiments.deployment.members import LEFT, MEMBER
 from experiments.deployment.server import Server
@@ -21,6 +22,7 @@ from unlearning.request import Request
 
 __all__ = [
     "bind",
+    "catch_up",
     "close_memberships",
     "enter",
     "learned",
@@ -33,9 +35,10 @@ _NOTE = "deployment.json"
 
 
 def bind(folder: RunFolder, server: Server) -> None:
-    """Note in a run folder which federation it is of."""
+    """Note in a run folder which federation it is of, and in the federation where the run is."""
     value = {"federation": server.id, "folder": str(server.folder)}
     write_atomically(folder.path / _NOTE, json.dumps(value, indent=1).encode())
+    remember(server, folder.path)
 
 
 def server_of(folder: RunFolder) -> Server:
@@ -107,7 +110,7 @@ def close_memberships(server: Server, ledger: Ledger) -> list[int]:
     """Enter as left whoever was forgotten altogether; return whom."""
     gone, members = [], server.members
     for request in ledger.requests():
-        if ledger.state(request.id) not in ("fulfilled", "deletion-pending"):
+        if ledger.state(request.id) not in ("fulfilled", "deletion-pending", "unlearned"):
             continue
         for client in request.clients:
             member = members.of_client(client)
@@ -115,6 +118,19 @@ def close_memberships(server: Server, ledger: Ledger) -> list[int]:
                 members.change(client, state=LEFT)
                 gone.append(client)
     return gone
+
+
+def catch_up(server: Server, run: Path) -> None:
+    """Before a new run: enter who was forgotten in earlier ones, whatever became of these.
+
+    Raises
+    ------
+    RequestError
+        If a request of an earlier run is not served yet.
+    """
+    check_nothing_open(server, run)
+    for _, ledger in ledgers(server, run):
+        close_memberships(server, ledger)  # of a run that was killed before it did so
 
 
 def post_receipts(server: Server, folder: RunFolder, grid: KeyedGrid, told: set[str]) -> None:

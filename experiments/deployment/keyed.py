@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 # Private in Flower 1.41: Grid's signatures name it.
+from experiments.deployment.debts import Collector
 from experiments.deployment.keys import normal_form
 from experiments.deployment.members import MEMBER, Members
 from experiments.deployment.wishes import Wish, parse
@@ -27,6 +29,7 @@ __all__ = ["MAIL", "KeyedGrid"]
 
 MAIL = "mail"  # the record of both directions; its entries are numbered texts of JSON
 _MOST_LETTERS = 8  # of one reply
+_LOOK_S = 2.0  # between two looks for sites that owe a deletion
 
 log = logging.getLogger("fedunlearn")
 
@@ -42,6 +45,8 @@ class KeyedGrid(Grid):
         Returns the roster as it is now.
     receive : callable
         ``receive(wish, client) -> verdict``; None: not yet, the site sends it again. Never raises.
+    debts : Collector or None
+        Deletions of earlier runs that sites have not confirmed; None: there are none.
     """
 
     def __init__(
@@ -49,11 +54,14 @@ class KeyedGrid(Grid):
         grid: Grid,
         members: Callable[[], Members],
         receive: Callable[[Wish, int], dict[str, object] | None],
+        debts: Collector | None = None,
     ) -> None:
         self._grid, self._members, self._receive = grid, members, receive
+        self._debts = debts
         self._clients: dict[int, int] = {}  # node -> client
         self._outgoing: dict[int, list[str]] = {}  # client -> letters
         self._lock = threading.Lock()
+        self._looked = 0.0
 
     def identify(self, node: int) -> int | None:
         """Return the client whose key a node has; None: no member."""
@@ -67,11 +75,12 @@ class KeyedGrid(Grid):
             self._outgoing.setdefault(client, []).append(json.dumps(letter, default=str))
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are there and whose keys are those of members."""
+        """Return the nodes that are there, whose keys are members' and who owe no deletion."""
         return self._look()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages, each with what there is to tell its site."""
+        self._look_for_debtors()
         return self._grid.push_messages([self._with_mail(message) for message in messages])
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -108,15 +117,26 @@ class KeyedGrid(Grid):
     def _look(self) -> list[int]:
         """Return the members' nodes that are there, and learn whose each is."""
         members, found = self._members(), []
+        self._looked = time.monotonic()
         for node in self._grid.get_nodes():
             member = members.of_key(normal_form(node.public_key))
             if member is None:
                 self._clients.pop(node.node_id, None)
                 continue
             self._clients[node.node_id] = member.client
+            if self._debts is not None and self._debts.is_owed_by(member.client):
+                self._debts.ask(self._grid, node.node_id, member.client)
+                if self._debts.is_owed_by(member.client):
+                    continue  # it takes part once it has deleted what an earlier run forgot
             if member.state == MEMBER:
                 found.append(node.node_id)
         return found
+
+    def _look_for_debtors(self) -> None:
+        """Ask sites that came back in the middle of a run for what they owe."""
+        owed = self._debts is not None and self._debts.is_any_owed
+        if owed and time.monotonic() - self._looked > _LOOK_S:
+            self._look()
 
     def _with_mail(self, message: Message) -> Message:
         client = self._clients.get(message.metadata.dst_node_id)

@@ -13,8 +13,10 @@ from flwr.serverapp import Grid
 
 from experiments.config.loading import Config, load, to_toml
 from experiments.data.sites import REMOTE
+from experiments.deployment.debts import Collector
 from experiments.deployment.desk import (
     bind,
+    catch_up,
     close_memberships,
     learned,
     post_receipts,
@@ -26,8 +28,9 @@ from experiments.federation.course import Course
 from experiments.runs.folder import RunFolder
 from experiments.runs.intent import Intent
 from unlearning.errors import ConfigError, FederationError, FedUnlearnError
+from unlearning.protocol import Scalar, Wire
 
-__all__ = ["run", "serve", "with_members"]
+__all__ = ["keyed_grid", "run", "serve", "with_members"]
 
 log = logging.getLogger("fedunlearn")
 
@@ -74,6 +77,7 @@ def run(
     folder = out.expanduser().absolute()
     settings = server.folder / "app" / "config.toml"
     if not resume:
+        catch_up(server, folder)
         settings.write_text(to_toml(with_members(config, server)))
     options = {
         "federation": str(server.folder),
@@ -180,7 +184,7 @@ def _serve(grid: Grid, server: Server, options: Mapping[str, object]) -> None:
     opened = course.reopen(RunFolder.open(out)) if options.get("resume") else course.begin(out)
     with opened as books:
         bind(books.folder, server)
-        keyed = KeyedGrid(grid, lambda: server.members, receiver(server, books.folder))
+        keyed = keyed_grid(grid, server, course, books.folder)
         over = threading.Event()
         posting = threading.Thread(
             target=_post, args=(server, books.folder, keyed, over), daemon=True
@@ -194,6 +198,18 @@ def _serve(grid: Grid, server: Server, options: Mapping[str, object]) -> None:
         learned(server, books.folder)
         close_memberships(server, books.ledger)
     log.info("report: %s", books.folder.report)
+
+
+def keyed_grid(grid: Grid, server: Server, course: Course, folder: RunFolder) -> KeyedGrid:
+    """Return the grid of a run whose nodes are known by their keys, and owe no deletion."""
+    (seed,) = course.seeds
+    facts: dict[str, Scalar] = {
+        Wire.SCENARIO: course.tasks[seed].scenario.for_sites().to_json(),
+        Wire.DEVICE: course.config.device,
+        Wire.TIMEOUT: course.config.engine.timeout_s,
+    }
+    owed = Collector(server, folder.path, facts)
+    return KeyedGrid(grid, lambda: server.members, receiver(server, folder), owed)
 
 
 def _post(server: Server, folder: RunFolder, grid: KeyedGrid, over: threading.Event) -> None:
