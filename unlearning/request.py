@@ -120,6 +120,8 @@ class Request:
         ``clients`` only if any are named.
     clients, classes, tasks, features : tuple
         Stable client ids, labels, task names, positions in an example.
+    called : tuple of str
+        The words that ``features`` were asked for by, for people; () where they have none.
     samples : mapping of int to tuple of int
         Client id to positions in that client's training set.
     at_round : int or None
@@ -158,6 +160,7 @@ class Request:
     classes: tuple[int, ...] = ()
     tasks: tuple[str, ...] = ()
     features: tuple[int, ...] = ()
+    called: tuple[str, ...] = ()
     at_round: int | None = None
     asked_by: str = "operator"
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -225,7 +228,7 @@ class Request:
             return f"{_listed(self.records)} ({some})" if self.records else some
         if self.scope is Scope.FEATURE:
             where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
-            return "feature " + ", ".join(map(str, self.features)) + where
+            return "feature " + ", ".join(self.called or map(str, self.features)) + where
         if self.scope is Scope.TASK:
             where = f" at client {', '.join(map(str, self.clients))}" if self.clients else ""
             return "task " + ", ".join(self.tasks) + where
@@ -241,6 +244,7 @@ class Request:
             "classes": list(self.classes),
             "tasks": list(self.tasks),
             **({"features": list(self.features)} if self.features else {}),
+            **({"called": list(self.called)} if self.called else {}),
             "at_round": self.at_round,
             "asked_by": self.asked_by,
             "id": self.id,
@@ -267,6 +271,7 @@ class Request:
             classes=tuple(int(str(item)) for item in items("classes")),
             tasks=tuple(str(item) for item in items("tasks")),
             features=tuple(int(str(item)) for item in items("features")),
+            called=tuple(str(item) for item in items("called")),
             at_round=None if at_round is None else int(str(at_round)),
             asked_by=str(value.get("asked_by", "operator")),
             id=str(value["id"]),

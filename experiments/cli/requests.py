@@ -48,8 +48,9 @@ def request(
         list[str] | None,
         typer.Option(
             "--feature",
-            metavar="INDEX",
-            help="A value of every example, by its place, at --client if given; repeatable.",
+            metavar="NAME|INDEX",
+            help="A value of every example, at --client if given; repeatable: a column's name, a "
+            "position, a region such as 0:2x3:8, or a mask in a file .npy.",
         ),
     ] = None,
     at_round: Annotated[
@@ -96,9 +97,10 @@ def request(
         samples=[numbers(text, "--samples") for text in samples or ()],
         classes=[number for text in classes or () for number in numbers(text, "--class")],
         tasks=tasks or (),
-        features=[number for text in features or () for number in numbers(text, "--feature")],
         records=[one for text in records or () for one in words(text, "--records")],
         known=lambda: RecordIds.read(folder.records),
+        features=features or (),
+        columns=folder.read_federation().named if features else None,
         at_round=at_round,
         asked_by=asked_by,
         **({"id": request_id} if request_id else {}),

@@ -200,6 +200,7 @@ def resume(
 def _show_results(folder: RunFolder, *, as_json: bool) -> None:
     from rich.console import Console
 
+    from experiments.cli.feature_table import feature_table
     from experiments.cli.task_table import plain_task_table, task_table
     from experiments.runs.details import read_details
     from experiments.runs.inspection import overview
@@ -223,6 +224,8 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
         typer.echo(plain_table(rows, failed))
         if details.task_measures:
             typer.echo(f"\n{plain_task_table(*tasks)}")
+    if details.feature_measures:
+        typer.echo(f"\n{feature_table(details.feature_measures)}")
     for request in overview(folder).requests:
         typer.echo(request.remark)
     typer.echo(f"report: {folder.report}")

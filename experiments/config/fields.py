@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 __all__ = [
     "Count",
     "Decay",
+    "Features",
     "Ids",
     "LearningRate",
     "Momentum",
@@ -46,6 +47,21 @@ def _integers(value: object) -> object:
     return found
 
 
+def _features(value: object) -> tuple[int | str, ...]:
+    """Return positions and names; digits are positions."""
+    found = listed(value) if not isinstance(value, int) else (value,)
+    if not isinstance(found, tuple) or any(
+        isinstance(one, bool) or not isinstance(one, int | str) or one in ("",) for one in found
+    ):
+        raise ValueError(
+            "should be a list of column names, of positions counted from 0 over all axes of an "
+            "example, of regions such as '0:2x3:8', or a mask in a file .npy"
+        )
+    if odd := [one for one in found if isinstance(one, int) and one < 0]:
+        raise ValueError(f"should count positions from 0; {odd[0]} is negative")
+    return found
+
+
 def _positions(value: object) -> tuple[int, ...]:
     found = _integers(value)
     if not isinstance(found, tuple) or any(type(i) is not int or i < 0 for i in found):
@@ -72,6 +88,11 @@ Samples = Annotated[
     tuple[int, ...] | dict[int, tuple[int, ...]] | Literal["marked"],
     PlainValidator(_samples),
     PlainSerializer(lambda value: value, return_type=Any),
+]
+Features = Annotated[
+    tuple[int | str, ...],
+    PlainValidator(_features),
+    PlainSerializer(list, return_type=Any),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Records = Annotated[tuple[str, ...], BeforeValidator(_texts), BeforeValidator(listed)]

@@ -135,16 +135,27 @@ class RecoveryConfig(Table):
 
 
 class MarkerConfig(Table):
-    """Evidence planted in one client's data before learning, to see whether it is forgotten."""
+    """Evidence planted in clients' data before learning, to see whether it is forgotten."""
 
-    kind: Literal["backdoor", "label-flip", "noise"] = Field(
-        default="backdoor", description="backdoor, label-flip or noise"
+    kind: Literal["backdoor", "label-flip", "noise", "spurious"] = Field(
+        default="backdoor", description="backdoor, label-flip, noise or spurious"
     )
-    client: Count = Field(description="the client whose data is marked")
+    client: Count | None = Field(
+        default=None,
+        description="the client whose data is marked; of kind spurious all, if left out",
+    )
     fraction: Share = Field(default=0.8, description="the share of its examples that is marked")
-    label: Count = Field(default=0, description="the label that the backdoor leads to")
+    label: Count = Field(default=0, description="the label that the trigger leads to")
     size: Positive = Field(default=3, description="the width of the trigger in pixels or columns")
     value: float = Field(default=2.0, description="the value of the trigger; white is 1")
     sigma: float = Field(
         default=1.0, gt=0, description="the standard deviation of the noise; white is 1"
     )
+
+    @model_validator(mode="after")
+    def _has_an_owner(self) -> MarkerConfig:
+        if self.client is None and self.kind != "spurious":
+            raise ValueError(
+                f"marker.client is missing: a {self.kind} is in the data of one client"
+            )
+        return self

@@ -13,7 +13,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from experiments.config.fields import Count, Ids, Names, Positive, Records, Samples, Table, listed
+from experiments.config.fields import (
+    Count,
+    Features,
+    Ids,
+    Names,
+    Positive,
+    Records,
+    Samples,
+    Table,
+    listed,
+)
 from experiments.config.learning import (
     DataConfig,
     MarkerConfig,
@@ -32,6 +42,7 @@ from experiments.config.running import (
     StopConfig,
     TrackConfig,
 )
+from unlearning.columns import Columns, Named
 from unlearning.errors import RequestError
 from unlearning.request import Request, Scope
 
@@ -76,8 +87,10 @@ class RequestConfig(Table):
     )
     classes: Ids = Field(default=(), description="a list of labels")
     tasks: Names = Field(default=(), description="a list of task names")
-    features: Ids = Field(
-        default=(), description="a list of positions in an example, counted over all its axes"
+    features: Features = Field(
+        default=(),
+        description="a list of column names, of positions counted over all axes of an example, of "
+        "regions such as '0:2x3:8', a mask in a file .npy, or 'marked'",
     )
     at_round: Count | None = Field(
         default=None, description="the round after which it is served, the last one if left out"
@@ -91,6 +104,7 @@ class RequestConfig(Table):
         rounds: int,
         marked: Mapping[int, Sequence[int]],
         find: FindRecords | None = None,
+        columns: Columns | None = None,
     ) -> Request:
         """Return the request in the words of the domain.
 
@@ -105,12 +119,18 @@ class RequestConfig(Table):
         find : callable or None
             ``find(records, clients)`` returns the positions of records, by client; None: they are
             not looked up, only the shape of the request is checked.
+        columns : Columns or None
+            What the words of ``features`` mean; None: that is not known yet, and any position
+            stands for them.
 
         Raises
         ------
         RequestError
             If the fields do not fit the scope.
         """
+        named = Named((0,) if self.features else ())
+        if columns is not None:
+            named = columns.find(self.features)
         clients, samples = self.clients, dict[int, tuple[int, ...]]()
         if self.samples == "marked":
             clients, samples = (), {client: tuple(found) for client, found in marked.items()}
@@ -129,7 +149,8 @@ class RequestConfig(Table):
             samples=samples,
             classes=self.classes,
             tasks=self.tasks,
-            features=self.features,
+            features=named.positions,
+            called=named.called,
             at_round=rounds if self.at_round is None else self.at_round,
             asked_by=self.asked_by,
             id=self.id or default_id,
@@ -170,7 +191,7 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _requests_make_sense(self) -> Config:
-        marked = {self.marker.client: (0,)} if self.marker else {}
+        marked = {self.marker.client or 0: (0,)} if self.marker else {}
         seen: set[str] = set()
         for place, entry in enumerate(self.requests):
             key = f"requests.{place}"
@@ -234,7 +255,10 @@ class Config(Table):
         return {**plain, **{key: value for table in special for key, value in table.items()}}
 
     def domain_requests(
-        self, marked: Mapping[int, Sequence[int]], find: FindRecords | None = None
+        self,
+        marked: Mapping[int, Sequence[int]],
+        find: FindRecords | None = None,
+        columns: Columns | None = None,
     ) -> tuple[Request, ...]:
         """Return the scheduled requests in the words of the domain.
 
@@ -244,10 +268,17 @@ class Config(Table):
             Client id to the positions that its marker planted.
         find : callable or None
             Looks records up by their own ids; see :meth:`RequestConfig.to_request`.
+        columns : Columns or None
+            What the values of an example are called; None: nothing is said of them.
+
+        Raises
+        ------
+        RequestError
+            If a feature has another name.
         """
-        last = 0 if self.start.model else self.rounds
+        last, known = 0 if self.start.model else self.rounds, columns or Columns()
         return tuple(
-            entry.to_request(_default_id(place), last, marked, find)
+            entry.to_request(_default_id(place), last, marked, find, known)
             for place, entry in enumerate(self.requests)
         )
 

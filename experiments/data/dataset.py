@@ -40,6 +40,9 @@ class Dataset:
     ids : array of str, shape (n,), or None
         The training examples' own ids, by which they can be asked to be forgotten; one id may name
         several examples, those of one person for example.
+    columns : tuple of str
+        What the columns of a table are called, one name each; those a category was spread over
+        ``column=category``. () where they have no names.
     """
 
     train_x: Floats
@@ -53,6 +56,7 @@ class Dataset:
     train_tasks: Integers | None = None
     test_tasks: Integers | None = None
     ids: NDArray[np.str_] | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -191,7 +195,23 @@ def checked(dataset: Dataset) -> Dataset:
             "one each"
         )
     _check_tasks(dataset, where)
+    _check_columns(dataset, where)
     return dataset
+
+
+def _check_columns(dataset: Dataset, where: str) -> None:
+    """Refuse names that do not fit the columns of a table."""
+    names = dataset.columns
+    if names and dataset.input_shape != (len(names),):
+        raise ConfigError(
+            f"{where}: {len(names)} names of columns for examples of shape {dataset.input_shape}; "
+            "give one per column of a table"
+        )
+    if twice := [name for name in names if not name or names.count(name) > 1]:
+        raise ConfigError(
+            f"{where}: {sum(name == twice[0] for name in names)} columns are called {twice[0]!r}; "
+            "give each a name of its own"
+        )
 
 
 def _check_tasks(dataset: Dataset, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,15 @@ from unlearning.errors import ConfigError
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
+_TUMOUR = (
+    "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity",
+    "concave points", "symmetry", "fractal dimension",
+)  # fmt: skip
+_WINE = (
+    "alcohol", "malic acid", "ash", "alcalinity of ash", "magnesium", "total phenols",
+    "flavanoids", "nonflavanoid phenols", "proanthocyanins", "color intensity", "hue",
+    "od280/od315 of diluted wines", "proline",
+)  # fmt: skip
 _PAIRINGS = 3  # how often an image stands on each side of a pair
 
 
@@ -78,7 +88,13 @@ def read_breast_cancer(root: str | None, download: bool) -> Dataset:
     Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
     """
     rows = _rows("breast_cancer.csv", heading=1)
-    return ranged(split(rows[:, :-1], rows[:, -1].astype(np.int64)))
+    names = [
+        *(f"mean {name}" for name in _TUMOUR),
+        *(f"{name} error" for name in _TUMOUR),
+        *(f"worst {name}" for name in _TUMOUR),
+    ]
+    found = ranged(split(rows[:, :-1], rows[:, -1].astype(np.int64)))
+    return replace(found, columns=tuple(names))
 
 
 def read_wine(root: str | None, download: bool) -> Dataset:
@@ -87,4 +103,4 @@ def read_wine(root: str | None, download: bool) -> Dataset:
     Columns are scaled so that the training rows span [0, 1]; the ranges are taken as public.
     """
     rows = _rows("wine_data.csv", heading=1)
-    return ranged(split(rows[:, :-1], rows[:, -1].astype(np.int64)))
+    return replace(ranged(split(rows[:, :-1], rows[:, -1].astype(np.int64))), columns=_WINE)

@@ -4,7 +4,9 @@ A *backdoor* is a patch of one value with a label of the attacker's choice; a mo
 forgotten it answers as if the patch were not there. A *label flip* is data with a wrong label; a
 model that has forgotten it finds that label as unlikely as a model that never saw it. *Noise* is
 Gaussian noise added to the inputs, labels left as they are; the loss of a model that has forgotten
-it has a gradient that knows nothing of that noise.
+it has a gradient that knows nothing of that noise. A *spurious feature* is the patch on examples
+of its own label, labels left as they are: a shortcut that all data seem to bear out; a model that
+has forgotten the feature does not take it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from experiments.config.schema import MarkerConfig
 from unlearning.errors import ConfigError
 
-__all__ = ["Marked", "plant", "trigger"]
+__all__ = ["Marked", "place", "plant", "trigger"]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -44,8 +46,8 @@ def plant(
     y : array of int64, shape (n,)
         Labels.
     marker : MarkerConfig
-        What to plant. A backdoor goes to a ``fraction`` of the examples of other labels, a label
-        flip or noise to a ``fraction`` of all.
+        What to plant. A backdoor goes to a ``fraction`` of the examples of other labels, a spurious
+        feature to one of those of its label, a label flip or noise to one of all.
     num_classes : int
         Number of labels.
     seed : int or sequence of int
@@ -57,19 +59,20 @@ def plant(
         If the label does not exist or the trigger is wider than an example.
     """
     candidates = np.arange(len(y))
-    if marker.kind == "backdoor":
+    patched = marker.kind in ("backdoor", "spurious")
+    if patched:
         if marker.label >= num_classes:
             raise ConfigError(
                 f"marker.label = {marker.label} does not exist; the labels are 0 to "
                 f"{num_classes - 1}"
             )
-        candidates = candidates[y != marker.label]
+        candidates = candidates[(y == marker.label) == (marker.kind == "spurious")]
     count = round(marker.fraction * len(candidates))
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(candidates)[:count]
     positions = np.sort(chosen).astype(np.int64)
     new_x, new_y = x.copy(), y.copy()
-    if marker.kind == "backdoor":
+    if patched:
         new_x[positions], new_y[positions] = trigger(x[positions], marker), marker.label
     elif marker.kind == "noise":
         noise = generator.standard_normal(x[positions].shape, dtype=np.float32)
@@ -79,8 +82,15 @@ def plant(
     return Marked(new_x, new_y, positions)
 
 
+def place(shape: Sequence[int], marker: MarkerConfig) -> tuple[int, ...]:
+    """Return the positions of the patch in an example, counted over all its axes."""
+    blank = np.zeros((1, *shape), np.float32)
+    found = trigger(blank, marker.model_copy(update={"value": 1.0}))
+    return tuple(map(int, np.flatnonzero(found)))
+
+
 def trigger(x: Floats, marker: MarkerConfig) -> Floats:
-    """Return a copy of the examples with the backdoor's patch.
+    """Return a copy of the examples with the patch of a backdoor or of a spurious feature.
 
     The patch is the lower right corner of an image, ``size`` pixels wide and high, in every
     channel; in a table the last ``size`` columns.

@@ -24,7 +24,7 @@ from unlearning.errors import ConfigError, unknown
 
 __all__ = ["examples", "from_file", "from_function", "labels", "plain_arrays", "record_ids"]
 
-_ARRAYS = ("x", "y", "x_test", "y_test", "client", "id")
+_ARRAYS = ("x", "y", "x_test", "y_test", "client", "id", "columns")
 _HOW = "write it with numpy.savez(path, x=..., y=...)"
 _FACTOR = 100  # bytes are 255 times what they are as floats; no two halves of one set differ so
 
@@ -36,7 +36,8 @@ def from_file(path: Path) -> Dataset:
     ----------
     path : Path
         Arrays ``x``, ``y`` and, if there are any, ``x_test``, ``y_test``, ``client``, the owner
-        of each row of ``x``, and ``id``, the row's own id.
+        of each row of ``x``, ``id``, the row's own id, and ``columns``, the names of the columns
+        of a table.
 
     Raises
     ------
@@ -67,14 +68,22 @@ def from_file(path: Path) -> Dataset:
     if any(found is not None and len(found) != len(y) for found in (x, owner, ids)):
         counts = {key: len(arrays[key]) for key in ("x", "y", "client", "id") if key in arrays}
         raise ConfigError(f"{where} has arrays of lengths {counts}; make them equal")
+    columns = _names(arrays["columns"], f"{where}, array 'columns'") if "columns" in arrays else ()
     if not given:
-        return split(x, y, owner, ids)
+        return replace(split(x, y, owner, ids), columns=columns)
     test_x = examples(arrays["x_test"], f"{where}, array 'x_test'")
     test_y = labels(arrays["y_test"], f"{where}, array 'y_test'")
     _check_scales(x, test_x, where, ("x", "x_test"))
     num_classes = int(max(y.max(initial=-1), test_y.max(initial=-1))) + 1
     return Dataset(
-        scaled(x), y, scaled(test_x), test_y, num_classes=num_classes, owner=owner, ids=ids
+        scaled(x),
+        y,
+        scaled(test_x),
+        test_y,
+        num_classes=num_classes,
+        owner=owner,
+        ids=ids,
+        columns=columns,
     )
 
 
@@ -154,6 +163,8 @@ def _converted(found: Dataset, where: str) -> Dataset:
         changes["owner"] = _owners(found.owner, f"{where}, owner")
     if found.ids is not None:
         changes["ids"] = record_ids(found.ids, f"{where}, ids")
+    if found.columns:
+        changes["columns"] = _names(list(found.columns), f"{where}, columns")
     if found.tasks:
         changes["tasks"] = _tasks(found.tasks, where)
         for name in ("train_tasks", "test_tasks"):
@@ -233,6 +244,14 @@ def record_ids(value: Any, what: str) -> NDArray[np.str_]:
     if len(empty := np.flatnonzero(np.char.strip(texts) == "")):
         raise ConfigError(f"{what}: row {empty[0]} has an empty id; give every row one")
     return texts
+
+
+def _names(value: Any, what: str) -> tuple[str, ...]:
+    """Return names of columns; ConfigError if they are no words."""
+    found = np.asarray(value)
+    if found.ndim != 1 or found.dtype.kind not in "UST":
+        raise ConfigError(f"{what} has no words, one per column; give names such as ['age', 'sex']")
+    return tuple(one.decode() if isinstance(one, bytes) else str(one) for one in found.tolist())
 
 
 def _owners(value: Any, what: str) -> Integers:

@@ -57,7 +57,8 @@ def read_adult(root: str | None, download: bool) -> Dataset:
     missing values. Numbers are scaled so that the training rows span [0, 1]; the ranges are taken
     as public. ``root`` is the folder of the files, or of a folder ``adult`` that has them.
     """
-    return ranged(Dataset(*adult(folder_of("adult", root)), num_classes=2))
+    x, y, test_x, test_y, names = _adult(folder_of("adult", root))
+    return ranged(Dataset(x, y, test_x, test_y, num_classes=2, columns=names))
 
 
 def read_location30(root: str | None, download: bool) -> Dataset:
@@ -87,6 +88,11 @@ def adult(folder: Path) -> tuple[Floats, Integers, Floats, Integers]:
     ConfigError
         If a file is missing or no such table.
     """
+    return _adult(folder)[:4]
+
+
+def _adult(folder: Path) -> tuple[Floats, Integers, Floats, Integers, tuple[str, ...]]:
+    """Return the parts of :func:`adult` and what the columns are called."""
     from sklearn.preprocessing import OneHotEncoder
 
     here = _below(folder, "adult")
@@ -100,7 +106,17 @@ def adult(folder: Path) -> tuple[Floats, Integers, Floats, Integers]:
         numbers = rows[:, is_number].astype(np.float32)
         return np.hstack([numbers, encoder.transform(rows[:, ~is_number])])
 
-    return encoded(train_rows), train_y, encoded(test_rows), test_y
+    numbers = [name for name, number in _ADULT.items() if number]
+    words = [name for name, number in _ADULT.items() if not number]
+    names = [
+        *numbers,
+        *(
+            f"{word}={value}"
+            for word, values in zip(words, encoder.categories_, strict=True)
+            for value in values
+        ),
+    ]
+    return encoded(train_rows), train_y, encoded(test_rows), test_y, tuple(names)
 
 
 def location30(folder: Path) -> tuple[Floats, Integers]:

@@ -68,7 +68,8 @@ def read_run(folder: Path, name: str, *, margin: float) -> Finished:
     texts = [str(request.get("text", "something")) for request in details.requests]
     marker = [index[key].metrics["backdoor_success"] for key in index if key[0] == ORIGINAL]
     # A marker whose data nobody asked to forget says nothing of forgetting.
-    is_backdoor = (details.marker or {}).get("kind") == "backdoor" and is_marker_asked(details)
+    kind = (details.marker or {}).get("kind")
+    is_backdoor = kind in ("backdoor", "spurious") and is_marker_asked(details)
     return Finished(
         name=name,
         scope=rows[0].scope if rows else "",

@@ -69,9 +69,10 @@ def _answer(request: Request, party: Party, outputs: Outputs, *, is_marked: bool
 
 
 def asks_for_marker(task: Task, requests: Iterable[Request]) -> bool:
-    """Return whether all examples that carry the marker are to be forgotten."""
-    gone = Forgotten(tuple(requests))
+    """Return whether all that carries the marker is to be forgotten: examples, or its values."""
+    gone, values = Forgotten(tuple(requests)), set(task.columns.marked)
     return bool(task.marked_samples) and not any(
         np.any(task.kept(client, gone)[list(positions)])
+        and not (values and values <= gone.omission(client).features)
         for client, positions in task.marked_samples.items()
     )

@@ -24,6 +24,7 @@ from experiments.runs.details import (
     Answer,
     Details,
     Extra,
+    FeatureMeasure,
     Phases,
     Refused,
     Roc,
@@ -98,6 +99,7 @@ class Books:
         self._failed: list[Failure] = []
         self._refused: list[Refused] = []
         self._task_measures: list[TaskMeasure] = []
+        self._feature_measures: list[FeatureMeasure] = []
         self._answers: list[Answer] = []
         self._command = command
         self._tick: Tick | None = None
@@ -135,10 +137,14 @@ class Books:
             )
             self._tell(now)
 
-    def enter(self, found: Party | Failure | Refused | TaskMeasure | Answer) -> None:
+    def enter(
+        self, found: Party | Failure | Refused | TaskMeasure | FeatureMeasure | Answer
+    ) -> None:
         """Take down what a strategy left, or why it left nothing, and write what there is."""
         if isinstance(found, TaskMeasure):
             self._task_measures.append(found)
+        elif isinstance(found, FeatureMeasure):
+            self._feature_measures.append(found)
         elif isinstance(found, Answer):
             self._answers.append(found)
         elif isinstance(found, Refused):
@@ -215,6 +221,7 @@ class Books:
             phases=tuple(entry.phases for entry in entries if entry.phases is not None),
             extra=tuple(entry.extra for entry in entries),
             task_measures=tuple(self._task_measures),
+            feature_measures=tuple(self._feature_measures),
             answers=tuple(self._answers),
             refused=tuple(self._refused),
             rocs=tuple(entry.roc for entry in entries if entry.roc is not None),

@@ -21,6 +21,7 @@ from experiments.federation.books import Books
 from experiments.federation.checkpoint import Outcome, Outcomes
 from experiments.federation.conduct import Conductor
 from experiments.federation.estimate import Sizes
+from experiments.federation.feature_measures import feature_measures
 from experiments.federation.founding import (
     check_foreign,
     keepsakes,
@@ -311,8 +312,10 @@ class Course:
         served = self._served(books, seed)
         for answer in answers(found, served, parties, config.device):
             self._enter(answer, made, books, kept)
+        whole = [party for party in parties if party.arrays]
+        for seen in feature_measures(found, served, whole, config.device):
+            self._enter(seen, made, books, kept)
         if found.tasks:
-            whole = [party for party in parties if party.arrays]
             for measured in measure(
                 grid, config, found, served, whole, say=books.measuring, stop=stop
             ):

@@ -1,4 +1,4 @@
-"""Evidence planted in one client's data before learning: where, and whether it can be."""
+"""Evidence planted in clients' data before learning: where, and whether it can be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.config.schema import MarkerConfig
 from experiments.data import markers
 from experiments.data.partition import Partition
 from experiments.federation.examples import Examples
@@ -27,7 +28,7 @@ def planted(
     num_classes: int,
     tasks: Collection[str],
 ) -> dict[int, tuple[markers.Marked, markers.Marked]]:
-    """Return the marked client's training and held-out data; empty without a marker.
+    """Return the marked clients' training and held-out data; empty without a marker.
 
     Held-out data carry it too: members and non-members have to come from the same source, or an
     attack tells marked from clean instead of seen from unseen.
@@ -59,7 +60,29 @@ def planted(
             f"({', '.join(tasks)}); leave [marker] out, or learn one task with another "
             "model.name"
         )
-    client = marker.client
+    owners = list(shares.train) if marker.client is None else [marker.client]
+    found = {
+        client: _of_client(client, marker, scenario, shares, rows, num_classes) for client in owners
+    }
+    if not any(len(train.positions) for train, _ in found.values()):
+        whose = "any client" if marker.client is None else f"client {marker.client}"
+        raise ConfigError(
+            f"marker.fraction = {marker.fraction} marks none of the "
+            f"{sum(len(train.y) for train, _ in found.values())} examples of {whose}; raise it or "
+            "choose another client or label"
+        )
+    return found
+
+
+def _of_client(
+    client: int,
+    marker: MarkerConfig,
+    scenario: Scenario,
+    shares: Partition,
+    rows: Callable[[Integers], Examples],
+    num_classes: int,
+) -> tuple[markers.Marked, markers.Marked]:
+    """Return one client's training and held-out data with the marker."""
     if client not in shares.train:
         raise ConfigError(
             f"marker.client = {client} does not exist; the clients are 0 to {len(shares.train) - 1}"
@@ -70,9 +93,4 @@ def planted(
         )
         for part, address in ((shares.train, _TRAIN), (shares.held_out, _HELD_OUT))
     )
-    if not len(train.positions):
-        raise ConfigError(
-            f"marker.fraction = {marker.fraction} marks none of the {len(train.y)} examples of "
-            f"client {client}; raise it or choose another client or label"
-        )
-    return {client: (train, held_out)}
+    return train, held_out

@@ -48,6 +48,19 @@ class Predictor:
 
         Those of several tasks stand side by side, each adding up to 1.
         """
+        return self._read(arrays, x, device, _softmax)
+
+    def logits(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
+        """Return a network's logits, of another model its probabilities; shape (n, columns)."""
+        return self._read(arrays, x, device, lambda model, chunk: model(chunk))
+
+    def _read(
+        self,
+        arrays: Mapping[str, Array],
+        x: Floats,
+        device: str,
+        look: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    ) -> Floats:
         none = np.empty((0, self._columns), np.float32)
         if not isinstance(self._model, nn.Module):
             flat = self._seen(x).reshape(len(x), -1) if len(x) else None
@@ -58,7 +71,7 @@ class Predictor:
         with torch.inference_mode():
             for start in range(0, len(x), _CHUNK):
                 chunk = torch.from_numpy(np.ascontiguousarray(x[start : start + _CHUNK])).to(place)
-                parts.append(_softmax(model, chunk).cpu().numpy())
+                parts.append(look(model, chunk).cpu().numpy())
         model.cpu()
         return np.concatenate(parts)
 

@@ -35,6 +35,7 @@ from experiments.runs import admission
 from experiments.runs.folder import FederationFacts
 from experiments.runs.record_ids import RecordIds
 from unlearning.arrays import Array, Arrays
+from unlearning.columns import Columns
 from unlearning.errors import ConfigError, RequestError
 from unlearning.models.array_model import ArrayModel
 from unlearning.records.ledger import Ledger
@@ -128,6 +129,7 @@ class Task:
         columns = sum(self.tasks.values()) or self.num_classes
         self._predictor = Predictor(model, columns, self.seen)
         self._marked = planted(scenario, self._partition, self._rows, self.num_classes, self.tasks)
+        self.columns = self._columns()
         self._labels = {client: self.client(client).train_y for client in self.clients}
         known = chosen.rows or [0] * len(self.clients)  # sites say how many when they join
         self._told = dict(zip(chosen.members or self.clients, known, strict=True))
@@ -241,7 +243,7 @@ class Task:
 
     def scheduled(self, config: Config) -> tuple[Request, ...]:
         """Return the scheduled requests of ``config``, in positions."""
-        return config.domain_requests(self.marked_samples, self.find_records)
+        return config.domain_requests(self.marked_samples, self.find_records, self.columns)
 
     def record_ids(self) -> RecordIds | None:
         """Return the records' own ids; None: the data have none, or the sites keep them."""
@@ -323,7 +325,9 @@ class Task:
             classes=tuple(range(self.num_classes)),
             tasks=tuple(self.tasks),
             holders=self.holders(),
-            features=0 if self._trunk or self.tasks else int(np.prod(self.input_shape)),
+            features=self.columns.size,
+            shape=self.columns.shape,
+            columns=self.columns.names,
         )
 
     def told(self, sizes: Mapping[int, int]) -> None:
@@ -400,9 +404,9 @@ class Task:
         return Examples(self._data.test_x, self._data.test_y)
 
     def triggered_test(self) -> TriggeredExamples | None:
-        """Return the test examples of other labels with the backdoor's patch; None without one."""
+        """Return the test examples of other labels with the marker's patch; None without one."""
         marker = self.scenario.marker
-        if marker is None or marker.kind != "backdoor":
+        if marker is None or marker.kind not in ("backdoor", "spurious"):
             return None
         others = self._data.test_y != marker.label
         x = markers.trigger(self._data.test_x[others], marker)
@@ -429,6 +433,10 @@ class Task:
         """
         return self._predictor.probabilities(arrays, x, device)
 
+    def scores(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
+        """Return a network's logits; of another model its probabilities, as :meth:`predict`."""
+        return self._predictor.logits(arrays, x, device)
+
     def losses(
         self, arrays: Mapping[str, Array], examples: Examples, device: str = "cpu"
     ) -> NDArray[np.float64]:
@@ -447,12 +455,22 @@ class Task:
     def planted_noise(self) -> PlantedNoise | None:
         """Return the noise on the marked client's training examples; None without such a marker."""
         marker = self.scenario.marker
-        if marker is None or marker.kind != "noise":
+        if marker is None or marker.kind != "noise" or marker.client is None:
             return None
         marked, _ = self._marked[marker.client]
         clean = self._rows(self._partition.train[marker.client])
         at = marked.positions
         return PlantedNoise(clean.x[at], clean.y[at], marked.x[at] - clean.x[at])
+
+    def _columns(self) -> Columns:
+        """Return what the values of an example are called; none, where none can be forgotten."""
+        if self._trunk is not None or self.tasks:
+            return Columns()
+        marked: tuple[int, ...] = ()
+        marker = self.scenario.marker
+        if marker is not None and marker.kind == "spurious":
+            marked = markers.place(self.input_shape, marker)
+        return Columns(self.input_shape, self._data.columns, marked)
 
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from experiments.reporting import claims, closeness, cost, findings, latex, origin
 from experiments.reporting.audit import Audited, audit
+from experiments.reporting.features import feature_table
 from experiments.reporting.look import SCRIPT, STYLE
 from experiments.reporting.requests import asked_for, unserved
 from experiments.reporting.run import TITLES, Run
@@ -103,6 +104,7 @@ def _content(run_dir: Path) -> dict[str, object]:
         "attack": closeness.attack(run),
         "changes": closeness.changes(run),
         "tasks": task_table(run),
+        "features": feature_table(run),
         "claims": claims.claims(run, ledger),
         "always": claims.ALWAYS,
         "refused": details.refused,

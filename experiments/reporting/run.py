@@ -138,7 +138,7 @@ class Run:
         self.seeds = tuple(sorted({row.seed for row in rows}))
         self.guarantees = {row.strategy: row.guarantee or "none" for row in rows}
         kind = (details.marker or {}).get("kind", "")
-        self.has_backdoor = kind == "backdoor"
+        self.has_backdoor = kind in ("backdoor", "spurious")
         self.is_marker_asked = is_marker_asked(details)
         before = by_seed(rows, ORIGINAL, "backdoor_success").values()
         self.marker_before = [value for value in before if value is not None]

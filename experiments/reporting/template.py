@@ -42,6 +42,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if attack %}<li><a href="#attack">Attack</a></li>{% endif %}
 {% if changes %}<li><a href="#changes">Who gains, who loses</a></li>{% endif %}
 {% if tasks %}<li><a href="#tasks">Tasks</a></li>{% endif %}
+{% if features %}<li><a href="#features">Features</a></li>{% endif %}
 {% if rows %}<li><a href="#claim">How far the claim goes</a></li>
 <li><a href="#measures">What is measured</a></li>{% endif %}
 <li><a href="#ledger">Ledger</a></li>
@@ -342,6 +343,25 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </table>
 </div>
 {{ reasons(tasks.reasons) }}
+</section>
+{% endif %}
+
+{% if features %}
+<section aria-labelledby="features">
+<h2 id="features">Features</h2>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="features">
+<table class="sortable">
+<caption><span>How each model still reacts to the features that were withdrawn{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}. To be as retraining's; a sensitivity of 0 is not the goal, because clients that did not withdraw them go on teaching them.</span></caption>
+<thead><tr><th scope="col">Measure</th>{% for name in features.strategies %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in features.lines %}
+<tr><th scope="row">{{ line.measure }}</th>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p>Sensitivity: mean change of the logits per unit of noise on the features. Attribute inference: the attacker knows a row but for them, tries a low and a high value and takes the one that the model's loss likes better; on rows never trained on it finds what the population gives away by itself.</p>
+{{ reasons(features.reasons) }}
 </section>
 {% endif %}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
 from experiments.runs.record_ids import RecordIds
+from unlearning.columns import Columns
 from unlearning.errors import RequestError, UnsupportedRequestError, unknown
 from unlearning.records.commitment import Claim, Commitment, Opening
 from unlearning.records.files import write_atomically
@@ -27,9 +28,10 @@ def compose(
     samples: Sequence[tuple[int, ...]] = (),
     classes: Sequence[int] = (),
     tasks: Sequence[str] = (),
-    features: Sequence[int] = (),
+    features: Sequence[int | str] = (),
     records: Sequence[str] = (),
     known: Callable[[], RecordIds] | None = None,
+    columns: Columns | None = None,
     **rest: Any,
 ) -> Request:
     """Return the request that options of a command line mean; its scope follows from them.
@@ -42,11 +44,14 @@ def compose(
     samples : sequence of tuple of int
         One for each of ``clients``, in the same order: positions of that client's samples.
     classes, tasks, features : sequence
-        What is forgotten, at ``clients`` if any are named, everywhere otherwise.
+        What is forgotten, at ``clients`` if any are named, everywhere otherwise; features as
+        positions or, with ``columns``, as words.
     records : sequence of str
         Samples by their own ids, at ``clients`` if any are named.
     known : callable or None
         Gives the ids of the run; needed with ``records``.
+    columns : Columns or None
+        What the values of an example are called.
     **rest
         Further fields of :class:`~unlearning.request.Request`.
 
@@ -69,7 +74,14 @@ def compose(
         found = known().find(records, clients)
         return Request(Scope.SAMPLE, samples=found, records=tuple(records), **rest)
     if features:
-        return Request(Scope.FEATURE, clients=tuple(clients), features=tuple(features), **rest)
+        named = (columns or Columns()).find(features)
+        return Request(
+            Scope.FEATURE,
+            clients=tuple(clients),
+            features=named.positions,
+            called=named.called,
+            **rest,
+        )
     if tasks:
         return Request(Scope.TASK, clients=tuple(clients), tasks=tuple(tasks), **rest)
     if samples:
@@ -149,7 +161,7 @@ def _is_known(request: Request, ledger: Ledger) -> bool:
 
 def _content(request: Request) -> dict[str, object]:
     """Return what a request asks for, whoever asks."""
-    return {k: v for k, v in request.to_json().items() if k != "asked_by"}
+    return {k: v for k, v in request.to_json().items() if k not in ("asked_by", "called")}
 
 
 def _at(request: Request) -> str:
@@ -292,7 +304,8 @@ def _check_names(request: Request, federation: FederationFacts) -> None:
     for feature in request.features:
         if not 0 <= feature < federation.features:
             known = f"0 to {federation.features - 1}" if federation.features else "none"
-            raise RequestError(f"unknown feature {feature} (known: {known})")
+            why = "" if federation.features else "; behind a frozen trunk or several tasks are none"
+            raise RequestError(f"unknown feature {feature} (known: {known}){why}")
     for task in request.tasks:
         if task not in federation.tasks:
             raise RequestError(unknown("task", task, federation.tasks))

@@ -20,6 +20,7 @@ __all__ = [
     "Answer",
     "Details",
     "Extra",
+    "FeatureMeasure",
     "Phases",
     "Point",
     "Refused",
@@ -141,6 +142,30 @@ class Answer(Record):
     backdoor_success: float | None = None
 
 
+class FeatureMeasure(Record):
+    """One measure of one model after a request for features.
+
+    Parameters
+    ----------
+    strategy, seed
+        Whose model.
+    measure : str
+        ``sensitivity``, the mean of ``|f(x) - f(x + d)| / |d|`` over owners' training rows and
+        noise d on the features, f being logits (probabilities of a model that is no network);
+        ``accuracy_without``, test accuracy with 0 for the features; ``attribute_auc``, how well
+        the model's loss on an owner's training row tells whether the features' mean value was
+        high; ``attribute_null``, the same on rows never trained on; ``attribute_se``, the standard
+        error of the first if there is nothing to tell.
+    value : float
+        Never a stand-in: what was not measured is not there.
+    """
+
+    strategy: str
+    seed: int
+    measure: str
+    value: float
+
+
 class TaskMeasure(Record):
     """One measure of one model after a request for a task.
 
@@ -182,6 +207,7 @@ class Details(Record):
     phases: tuple[Phases, ...] = ()
     extra: tuple[Extra, ...] = ()
     task_measures: tuple[TaskMeasure, ...] = ()
+    feature_measures: tuple[FeatureMeasure, ...] = ()
     answers: tuple[Answer, ...] = ()
     refused: tuple[Refused, ...] = ()
     rocs: tuple[Roc, ...] = ()

@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments.runs import status
 from experiments.runs.progress import Observer
 from experiments.runs.status import Status
+from unlearning.columns import Columns
 from unlearning.errors import ConfigError
 from unlearning.records.files import write_atomically
 from unlearning.records.ledger import DUE_DAYS, Ledger
@@ -57,6 +58,10 @@ class FederationFacts:
         Client id to the root of its samples (hex); empty: nobody committed to anything.
     features : int
         How many values an example has; 0: none can be named.
+    shape : tuple of int
+        Of an example; (): not known here.
+    columns : tuple of str
+        What the columns of a table are called; (): they have no names.
     """
 
     clients: Mapping[int, int]
@@ -69,6 +74,13 @@ class FederationFacts:
     holders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     commitments: Mapping[int, str] = field(default_factory=dict)
     features: int = 0
+    shape: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> Columns:
+        """What the values of an example are called."""
+        return Columns(self.shape or ((self.features,) if self.features else ()), self.columns)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; keys of objects are texts in JSON."""
@@ -112,6 +124,8 @@ class FederationFacts:
             holders={str(task): tuple(int(k) for k in ids) for task, ids in holders.items()},
             kind=str(value.get("kind", RUN)),
             features=int(str(value.get("features", 0))),
+            shape=tuple(int(str(size)) for size in items("shape")),
+            columns=tuple(str(name) for name in items("columns")),
             seeds=tuple(int(str(seed)) for seed in items("seeds")),
             strategy=str(value.get("strategy", "")),
             scopes=tuple(str(scope) for scope in items("scopes")),
