@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from experiments.config.schema import MarkerConfig
 from experiments.data import markers
 from experiments.data.partition import Partition
-from experiments.federation.examples import Examples
+from experiments.federation.examples import Examples, PlantedNoise, TriggeredExamples
 from experiments.federation.scenario import Scenario
 from unlearning.errors import ConfigError
 
-__all__ = ["planted"]
+__all__ = ["noise", "planted", "spurious", "triggered"]
 
 Integers = NDArray[np.int64]
 
@@ -94,3 +94,24 @@ def _of_client(
         for part, address in ((shares.train, _TRAIN), (shares.held_out, _HELD_OUT))
     )
     return train, held_out
+
+
+def triggered(marker: MarkerConfig | None, test: Examples) -> TriggeredExamples | None:
+    """Return test examples of other labels with the marker's patch; None without one."""
+    if marker is None or marker.kind not in ("backdoor", "spurious"):
+        return None
+    others = test.y != marker.label
+    return TriggeredExamples(markers.trigger(test.x[others], marker), test.y[others], marker.label)
+
+
+def noise(marked: markers.Marked, clean: Examples) -> PlantedNoise:
+    """Return the noise on a client's training examples, beside what they were before."""
+    at = marked.positions
+    return PlantedNoise(clean.x[at], clean.y[at], marked.x[at] - clean.x[at])
+
+
+def spurious(marker: MarkerConfig | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the positions that a spurious marker sets in every example; none without one."""
+    if marker is None or marker.kind != "spurious":
+        return ()
+    return markers.place(shape, marker)

@@ -17,28 +17,25 @@ from torch import nn
 from clients.multitask import NONE
 from experiments.config.schema import Config
 from experiments.data import datasets as data
-from experiments.data import markers
 from experiments.data.sites import REMOTE
+from experiments.federation import asking, planting
 from experiments.federation.examples import (
     ClientData,
     Examples,
     PlantedNoise,
     TriggeredExamples,
 )
-from experiments.federation.planting import planted
 from experiments.federation.predicting import Predictor
 from experiments.federation.scenario import Scenario
 from experiments.federation.sources import declared, shared_out
 from experiments.models import networks as models
 from experiments.models.trunk import Trunk
-from experiments.runs import admission
 from experiments.runs.folder import FederationFacts
 from experiments.runs.record_ids import RecordIds
 from unlearning.arrays import Array, Arrays
 from unlearning.columns import Columns
 from unlearning.errors import ConfigError, RequestError
 from unlearning.models.array_model import ArrayModel
-from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Omission, Request
 
 __all__ = [
@@ -112,7 +109,8 @@ class Task:
             )
         self.num_classes = self._data.num_classes
         self.input_shape = self._data.input_shape
-        self._trunk = self._frozen()
+        trunk = scenario.model.trunk
+        self._trunk = None if trunk is None else Trunk(trunk, self.input_shape, self.num_classes)
         self.array_model: ArrayModel | None = models.array_model(
             scenario.model.name,
             self.input_shape if self._trunk is None else (self._trunk.width,),
@@ -128,7 +126,9 @@ class Task:
         model = self.array_model or self.fresh_model(scenario.seed)
         columns = sum(self.tasks.values()) or self.num_classes
         self._predictor = Predictor(model, columns, self.seen)
-        self._marked = planted(scenario, self._partition, self._rows, self.num_classes, self.tasks)
+        self._marked = planting.planted(
+            scenario, self._partition, self._rows, self.num_classes, self.tasks
+        )
         self.columns = self._columns()
         self._labels = {client: self.client(client).train_y for client in self.clients}
         known = chosen.rows or [0] * len(self.clients)  # sites say how many when they join
@@ -267,14 +267,7 @@ class Task:
             If one is unknown, or the data have no ids.
         """
         if (known := self.record_ids()) is None:
-            raise RequestError(
-                "records are named by their ids, and "
-                + (
-                    "the sites keep theirs: a site asks with `fedunlearn site ask --records`"
-                    if self.remote
-                    else f"data set {self.scenario.data.name!r} has none; name clients and samples"
-                )
-            )
+            raise asking.without_ids(None if self.remote else self.scenario.data.name)
         return known.find(records, clients)
 
     def check(self, *requests: Request) -> None:
@@ -286,33 +279,23 @@ class Task:
             For an unknown client, sample, class or task; for one that forgets nothing, or nothing
             that is still there; if no client or no example would be left.
         """
-        ledger, gone = Ledger(), Forgotten()
-        for request in requests:
-            admission.check(request, self.facts(), ledger)
-            ledger.receive(request)
-            gone = gone | request
-            if self.remote:  # who holds what is not known here
-                continue
-            self._check_tasks(request, gone)
-            if not request.tasks and not len(self.forget_set(request).y):
-                raise RequestError(f"{request.describe()}: no client holds such an example")
-            if not any(self.kept(client, gone).any() for client in self.clients):
-                raise RequestError(
-                    f"{request.describe()} would leave no example to train on; ask for less"
-                )
+        asking.check(requests, self.facts(), None if self.remote else self)
 
-    def _check_tasks(self, request: Request, gone: Forgotten) -> None:
-        """Refuse what makes no sense where there are several tasks."""
-        if not self.tasks:
-            return
-        if not any(found.any() for found in self.pairs(Forgotten((request,))).values()):
-            raise RequestError(f"{request.describe()}: no client holds such an example")
-        held = {client: self.task_labels(client)[0] != NONE for client in self.clients}
-        after = self.pairs(gone)
-        if not any((held[client] & ~after[client]).any() for client in self.clients):
-            raise RequestError(
-                f"{request.describe()} would leave no example to train on; ask for less"
-            )
+    def holds(self, request: Request) -> bool:
+        """Return whether any client holds what a request names."""
+        alone = Forgotten((request,))
+        if self.tasks and not any(found.any() for found in self.pairs(alone).values()):
+            return False
+        return bool(request.tasks) or len(self.forget_set(request).y) > 0
+
+    def leaves(self, forgotten: Forgotten) -> bool:
+        """Return whether any example is left to train on."""
+        if self.tasks:
+            held = {client: self.task_labels(client)[0] != NONE for client in self.clients}
+            gone = self.pairs(forgotten)
+            if not any((held[client] & ~gone[client]).any() for client in self.clients):
+                return False
+        return any(self.kept(client, forgotten).any() for client in self.clients)
 
     def facts(self) -> FederationFacts:
         """Return who takes part and what can be forgotten."""
@@ -405,12 +388,7 @@ class Task:
 
     def triggered_test(self) -> TriggeredExamples | None:
         """Return the test examples of other labels with the marker's patch; None without one."""
-        marker = self.scenario.marker
-        if marker is None or marker.kind not in ("backdoor", "spurious"):
-            return None
-        others = self._data.test_y != marker.label
-        x = markers.trigger(self._data.test_x[others], marker)
-        return TriggeredExamples(x, self._data.test_y[others], marker.label)
+        return planting.triggered(self.scenario.marker, self.test_set())
 
     def predict(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
         """Return softmax probabilities of a model, shape (n, num_classes); n may be 0.
@@ -448,29 +426,20 @@ class Task:
         true = probabilities[np.arange(len(examples.y)), examples.y].astype(np.float64)
         return -np.log(np.maximum(true, np.finfo(np.float32).tiny))
 
-    def _frozen(self) -> Trunk | None:
-        chosen = self.scenario.model.trunk
-        return None if chosen is None else Trunk(chosen, self.input_shape, self.num_classes)
-
     def planted_noise(self) -> PlantedNoise | None:
         """Return the noise on the marked client's training examples; None without such a marker."""
         marker = self.scenario.marker
         if marker is None or marker.kind != "noise" or marker.client is None:
             return None
-        marked, _ = self._marked[marker.client]
         clean = self._rows(self._partition.train[marker.client])
-        at = marked.positions
-        return PlantedNoise(clean.x[at], clean.y[at], marked.x[at] - clean.x[at])
+        return planting.noise(self._marked[marker.client][0], clean)
 
     def _columns(self) -> Columns:
         """Return what the values of an example are called; none, where none can be forgotten."""
         if self._trunk is not None or self.tasks:
             return Columns()
-        marked: tuple[int, ...] = ()
-        marker = self.scenario.marker
-        if marker is not None and marker.kind == "spurious":
-            marked = markers.place(self.input_shape, marker)
-        return Columns(self.input_shape, self._data.columns, marked)
+        spurious = planting.spurious(self.scenario.marker, self.input_shape)
+        return Columns(self.input_shape, self._data.columns, spurious)
 
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])
