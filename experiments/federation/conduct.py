@@ -18,34 +18,26 @@ from flwr.serverapp import Grid
 from experiments.config.loading import Config, alias_of
 from experiments.federation.branching import close, expect_served, fork
 from experiments.federation.checkpoint import Saved
-from experiments.federation.founding import (
-    Site,
-    found_federation,
-    starting_history,
-    starting_model,
-)
+from experiments.federation.founding import Site, first_model, found_federation
 from experiments.federation.going_on import checkpoints, last_saved, take_up
 from experiments.federation.judge import Judge
 from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
 from experiments.federation.testimony import Testimony
-from experiments.federation.watching import Lookout, Pace
+from experiments.federation.watching import Lookout, Pace, first_request, guess, last_round
 from experiments.runs.details import PREPARE, Answer, Point
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Observer
-from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
+from experiments.runs.results import ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation, Moment, keep_nothing
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import (
-    ConfigError,
-)
+from unlearning.errors import ConfigError
 from unlearning.evaluation.scorecard import score
 from unlearning.protocol import Wire
-from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Guarantee, Request
 
@@ -64,6 +56,7 @@ class _Learned:
     arrays: Arrays
     judge: Judge
     last: int  # rounds in all, recovery included
+    is_given: bool  # trained elsewhere: nothing was learned here
 
 
 class Conductor:
@@ -132,8 +125,8 @@ class Conductor:
         name = alias_of(config.strategy)
         federation = found_federation(self._site, grid, [strategy], self._site.homes, self._ledger)
         self._founded.append(federation)
-        rounds = self._last_round()
-        self._pace.expected = rounds + self._guess(strategy)
+        rounds = last_round(config)
+        self._pace.expected = rounds + guess(strategy, config)
         lookout = self._watch(federation, name, self._judge(self._requests))
         seen = Testimony(self._task, config.device)
         kept = checkpoints(self._site, federation, self._site.homes)
@@ -149,7 +142,7 @@ class Conductor:
 
         federation.judge = judge
         if saved is None:
-            arrays = self._first(federation)
+            arrays = first_model(self._site, federation)
         else:
             seen.take_up(saved)
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
@@ -202,52 +195,24 @@ class Conductor:
         """
         self._receive()
         self._ledger = self._ledger.drawn(self._requests, seed=self._config.seed)
-        given = starting_model(self._config, self._task)
-        first = min(request.at_round or self._config.rounds for request in self._requests)
-        last = self._last_round()
-        if given is not None:  # nothing is learned before the requests, and nothing after recovery
-            first, last = 0, self._config.recovery_rounds
-        home = self._site.homes / "learn"
-        # Learning serves nothing: the branches do.
-        federation = found_federation(self._site, grid, strategies.values(), home, Ledger())
+        federation = found_federation(
+            self._site, grid, strategies.values(), self._site.homes / "learn", Ledger()
+        )  # learning serves nothing: the branches do
         self._founded.append(federation)
-        self._pace.expected = first + sum(
-            last - first + self._guess(s) for s in strategies.values()
-        )
         left = {name: s for name, s in strategies.items() if alias_of(name) not in done}
-        if not left and ORIGINAL in done:
-            close(self._site, self._ledger, self._requests, federation, list(strategies))
-            return
-        judge = self._judge(self._requests)
-        lookout = self._watch(federation, ORIGINAL, judge)
-        learner = UnlearningStrategy()
-        arrays, rounds = self._first(federation), first
-        if given is not None:
-            last += federation.completed  # of a history that was imported
-        kept = checkpoints(self._site, federation, home)
-        if (saved := last_saved(self._site, kept, federation)) is not None:
-            arrays, rounds = take_up(saved, federation, lookout, self._pace)
-
-        def save(moment: Moment) -> None:
-            kept.save(Saved(moment, tuple(lookout.points), self._pace.done))
-
-        federation.save = save
-        if given is None:
-            arrays = self._start(learner, grid, federation, arrays, rounds)
-        federation.save = keep_nothing
-        learned = _Learned(federation, arrays, judge, last)
-        scope = self._requests[0].scope
-        original = self._original(arrays, judge, federation, scope, tuple(lookout.points))
-        if onward:
-            later = self._branch(grid, ORIGINAL, learner, learned, Ledger())
-            original = replace(later, guarantee="none", costs=original.costs)
-        if ORIGINAL not in done:
-            yield original
-        for name, strategy in left.items():
-            if name == RETRAIN and given is not None:
-                yield self._from_scratch(grid, judge)
-            else:
-                yield self._answer(grid, name, strategy, learned)
+        if left or ORIGINAL not in done:
+            learned, original = self._learn(grid, federation, strategies.values())
+            if onward:
+                learner = UnlearningStrategy()
+                later = self._branch(grid, ORIGINAL, learner, learned, Ledger())
+                original = replace(later, guarantee="none", costs=original.costs)
+            if ORIGINAL not in done:
+                yield original
+            for name, strategy in left.items():
+                if name == RETRAIN and learned.is_given:
+                    yield self._from_scratch(grid, learned.judge)
+                else:
+                    yield self._answer(grid, name, strategy, learned)
         close(self._site, self._ledger, self._requests, federation, list(strategies))
 
     def without(self, grid: Grid, gone: Request) -> Arrays:
@@ -259,6 +224,36 @@ class Conductor:
         return self._without(grid, [gone], None)[0]
 
     # Inside ---------------------------------------------------------------------------------
+
+    def _learn(
+        self, grid: Grid, federation: Federation, strategies: Iterable[UnlearningStrategy]
+    ) -> tuple[_Learned, Party]:
+        """Learn up to the first request; return what all start from, and the original."""
+        config = self._config
+        is_given = config.start.model is not None
+        first, last = first_request(config), last_round(config)
+        if is_given:  # nothing is learned before the requests, and nothing after recovery
+            first, last = 0, config.recovery_rounds
+        self._pace.expected = first + sum(last - first + guess(s, config) for s in strategies)
+        judge = self._judge(self._requests)
+        lookout = self._watch(federation, ORIGINAL, judge)
+        arrays, rounds = first_model(self._site, federation), first
+        if is_given:
+            last += federation.completed  # of a history that was imported
+        kept = checkpoints(self._site, federation, self._site.homes / "learn")
+        if (saved := last_saved(self._site, kept, federation)) is not None:
+            arrays, rounds = take_up(saved, federation, lookout, self._pace)
+
+        def save(moment: Moment) -> None:
+            kept.save(Saved(moment, tuple(lookout.points), self._pace.done))
+
+        federation.save = save
+        if not is_given:
+            arrays = self._start(UnlearningStrategy(), grid, federation, arrays, rounds)
+        federation.save = keep_nothing
+        scope, points = self._requests[0].scope, tuple(lookout.points)
+        original = self._original(arrays, judge, federation, scope, points)
+        return _Learned(federation, arrays, judge, last, is_given), original
 
     def _without(
         self, grid: Grid, gone: Iterable[Request], judge: Judge | None
@@ -332,19 +327,6 @@ class Conductor:
 
     def _judge(self, requests: Iterable[Request]) -> Judge:
         return judge_of(self._task, requests, self._config.device)
-
-    def _first(self, federation: Federation) -> Arrays:
-        """Return the model of a run before its first round."""
-        given = starting_model(self._config, self._task)
-        if given is None:
-            return self._task.initial()
-        imported = starting_history(self._config, self._task, given)
-        federation.foreign = imported is None
-        federation.history.destroy()  # it would keep the model it starts from
-        federation.history = imported or History(keep=federation.history.keep)
-        if imported is not None:
-            federation.completed = max(imported.rounds)
-        return given
 
     def _answer(
         self, grid: Grid, name: str, strategy: UnlearningStrategy, learned: _Learned
@@ -450,18 +432,6 @@ class Conductor:
         lookout = Lookout(name, self._config.seed, self._pace.step, seen, position)
         federation.watch = lookout
         return lookout
-
-    def _last_round(self) -> int:
-        """Return how many rounds there are in all, recovery included."""
-        ends = (r.at_round or self._config.rounds for r in self._requests)
-        recovered = [end + self._config.recovery_rounds for end in ends]
-        return max([self._config.rounds, *recovered])
-
-    def _guess(self, strategy: UnlearningStrategy) -> int:
-        """Return about how many rounds of unlearning a strategy takes, for the progress only."""
-        known = {RETRAIN: self._config.rounds, FINE_TUNE: 0}
-        name = alias_of(f"{type(strategy).__module__}:{type(strategy).__name__}")
-        return known.get(name, self._config.rounds // 2) * len(self._requests)
 
     def _served(self) -> list[Request]:
         return self._ledger.answered()

@@ -30,6 +30,7 @@ from unlearning.records.ledger import Ledger
 __all__ = [
     "Site",
     "check_foreign",
+    "first_model",
     "found_federation",
     "found_history",
     "keepsakes",
@@ -161,6 +162,21 @@ def found_history(site: Site, keep: frozenset[str]) -> History:
         key=None if folder is None else folder.key,
         keys=keys_of(config, folder),
     )
+
+
+def first_model(site: Site, federation: Federation) -> Arrays:
+    """Return the model before the first round; one from elsewhere brings its own history."""
+    config, task = site.config, site.task
+    given = starting_model(config, task)
+    if given is None:
+        return task.initial()
+    imported = starting_history(config, task, given)
+    federation.foreign = imported is None
+    federation.history.destroy()  # it would keep the model it starts from
+    federation.history = imported or History(keep=federation.history.keep)
+    if imported is not None:
+        federation.completed = max(imported.rounds)
+    return given
 
 
 def starting_model(config: Config, task: Task) -> Arrays | None:

@@ -1,17 +1,19 @@
-"""What is seen of a federation while it works: a point of the timeline and a tick per round."""
+"""What is seen of a federation while it works: a tick and a point of the timeline per round."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from experiments.config.loading import Config, alias_of
 from experiments.federation.judge import Judge
 from experiments.runs.details import Point
 from experiments.runs.progress import Observer, Tick
-from experiments.runs.results import ORIGINAL
+from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
+from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays
 
-__all__ = ["Lookout", "Pace"]
+__all__ = ["Lookout", "Pace", "first_request", "guess", "last_round"]
 
 
 class Pace:
@@ -95,3 +97,21 @@ class Lookout:
             }
             self.points.append(Point.model_validate({**facts, **seen}))
         self._step(self._name, phase, server_round, seen)
+
+
+def first_request(config: Config) -> int:
+    """Return after how many rounds the first request is served."""
+    return min(entry.at_round or config.rounds for entry in config.requests)
+
+
+def last_round(config: Config) -> int:
+    """Return how many rounds there are in all, recovery included."""
+    ends = [entry.at_round or config.rounds for entry in config.requests]
+    return max([config.rounds, *(end + config.recovery_rounds for end in ends)])
+
+
+def guess(strategy: UnlearningStrategy, config: Config) -> int:
+    """Return about how many rounds of unlearning a strategy takes, for the progress only."""
+    known = {RETRAIN: config.rounds, FINE_TUNE: 0}
+    name = alias_of(f"{type(strategy).__module__}:{type(strategy).__name__}")
+    return known.get(name, config.rounds // 2) * len(config.requests)
