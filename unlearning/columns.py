@@ -97,8 +97,9 @@ class Columns:
         for word in words:
             positions = self._of(str(word))
             found.update(positions)
-            if str(word) == MARKED and self.names and MARKED not in self.names:
-                called += [self.names[position] for position in positions]
+            if str(word) == MARKED and MARKED not in self.names:
+                named = [self.name(position) for position in positions]
+                called += named if self.names else ["planted for a trial"]
             elif not str(word).replace(",", "").replace(" ", "").isdecimal():
                 called.append(Path(str(word)).name if str(word).endswith(".npy") else str(word))
         return Named(tuple(sorted(found)), tuple(called))

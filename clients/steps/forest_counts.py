@@ -43,8 +43,10 @@ def forest_counts(
         arrays = {"total": gone.total, "left": gone.left.astype(np.int32), "rows": gone.rows}
     elif settings.get("of") == "change":
         shard = local.retain
-        rows = shard.table()
-        moved = counts_of_change(settings, local.arrays, local.forget.table()[0], *rows)
+        x, labels = shard.table()
+        # An owner whose values went before, by another request, has nothing that moves.
+        before = local.forget.table()[0] if len(local.forget) else x
+        moved = counts_of_change(settings, local.arrays, before, x, labels)
         arrays = {"total": moved.total, "left": moved.left.astype(np.int32), "rows": moved.rows}
     else:
         shard = local.retain

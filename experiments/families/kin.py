@@ -14,6 +14,7 @@ from experiments.runs.results import FINE_TUNE, ORIGINAL
 __all__ = ["CONTROL", "FAMILIES", "OTHER", "family_of", "in_order", "members", "title"]
 
 CONTROL, OTHER = "control", "other"
+RANDOM_RESET = "random-reset"  # a control of those that reset weights; not run unless named
 
 FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "1.1": ("retraining", ("retrain", "rapid-retrain", "heavy-ball", "sharded", "fats")),
@@ -84,7 +85,7 @@ def members(*families: str) -> tuple[str, ...]:
 def family_of(strategy: str) -> str:
     """Return the family of a strategy; ``control`` and ``other`` are the two beside the six."""
     alias = alias_of(strategy)
-    if alias in (ORIGINAL, FINE_TUNE):
+    if alias in (ORIGINAL, FINE_TUNE, RANDOM_RESET):
         return CONTROL
     return next((key for key, (_, names) in FAMILIES.items() if alias in names), OTHER)
 
@@ -96,6 +97,6 @@ def title(family: str) -> str:
 
 def in_order(strategies: Iterable[str]) -> tuple[str, ...]:
     """Return strategies by family, controls first, in the order of the families' lists."""
-    order = [ORIGINAL, FINE_TUNE, *members(*FAMILIES)]
+    order = [ORIGINAL, FINE_TUNE, RANDOM_RESET, *members(*FAMILIES)]
     known = {name: place for place, name in enumerate(order)}
     return tuple(sorted(strategies, key=lambda name: (known.get(alias_of(name), 999), name)))

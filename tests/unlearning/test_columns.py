@@ -43,7 +43,8 @@ def test_a_mask_is_of_an_example_or_of_its_rows_and_columns(tmp_path: Path, shap
 
 def test_marked_are_the_values_of_the_planted_feature() -> None:
     assert Columns((3,), ("a", "b", "c"), marked=(1, 2)).find(["marked"]).called == ("b", "c")
-    assert Columns((1, 2, 2), marked=(3,)).find(["marked"]).positions == (3,)
+    image = Columns((1, 2, 2), marked=(3,)).find(["marked"])
+    assert (image.positions, image.called) == ((3,), ("planted for a trial",))
 
 
 @pytest.mark.parametrize(

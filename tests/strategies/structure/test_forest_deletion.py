@@ -69,6 +69,18 @@ def test_golden_stump() -> None:
     assert model.predict(arrays, np.array([[0.2], [0.7]])).tolist() == [[1, 0], [0.5, 0.5]]
 
 
+def test_values_that_went_before_move_nothing(tmp_path: Path) -> None:
+    model = forest()
+    toy = toy_with(tmp_path / "toy", model)
+    requests = [
+        Request(Scope.FEATURE, features=(1,), clients=(2,)),
+        Request(Scope.FEATURE, features=(1,)),
+        request("sample", 2),
+    ]
+    found = learned_and_asked(toy, ForestDeletion(), requests, DEPTH, tmp_path / "again")
+    assert same(*found)
+
+
 def test_no_matter_how_clients_share_the_data() -> None:
     x, y = points(60)
     alone, shared = (grown(forest(), x, y, parts) for parts in (1, 5))

@@ -14,6 +14,7 @@ from clients.steps.train import train
 from clients.steps.train_masked import train_masked
 from strategies.structure.memory_pruning import MemoryPruning, reset_idle
 from strategies.structure.parameter_estimation import ParameterEstimation, information
+from strategies.structure.random_reset import RandomReset
 from tests.support.toy import TRAIN, ToyFederation, ToyModel, request
 from tests.support.toy import shard as points
 from unlearning import arrays as named
@@ -160,3 +161,20 @@ def test_only_what_was_reset_moves_in_the_rounds_that_follow(tmp_path) -> None:
     assert changed == strategy.reset
     assert (1, "diagonal") in toy.asked
     assert (1, "train_masked") not in toy.asked
+
+
+def test_a_random_reset_takes_its_share_by_chance_and_asks_nobody(tmp_path) -> None:
+    toy = ToyFederation(tmp_path)
+    arrays = toy.learn(rounds=2)
+    toy.federation.recovery_rounds = 0
+    strategy = RandomReset(share=0.5)
+    toy.asked.clear()
+    after = toy.unlearn(strategy, request("client"), arrays)
+    changed = sum(int((after[n] != arrays[n]).sum()) for n in weights(arrays))
+    assert strategy.reset == changed == 6  # of 9 weights and 3 biases
+    assert not toy.asked
+    fresh = toy.initial["layer.weight"]
+    moved = after["layer.weight"] != arrays["layer.weight"]
+    assert np.isin(after["layer.weight"][moved], fresh).all()
+    none = toy.branch(tmp_path / "none").unlearn(RandomReset(share=0.0), request("client"), arrays)
+    assert named.digest(none) == named.digest(arrays)
