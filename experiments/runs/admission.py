@@ -336,9 +336,9 @@ def _check_holders(request: Request, federation: FederationFacts, ledger: Ledger
 
 
 def _asked(ledger: Ledger) -> Forgotten:
-    """Return all that was asked for so far; requests that were refused do not count."""
-    known = ledger.requests()
-    return Forgotten(tuple(one for one in known if ledger.state(one.id) != "refused"))
+    """Return all that was asked for so far; what was refused or taken back does not count."""
+    off = ("refused", "withdrawn")
+    return Forgotten(tuple(one for one in ledger.requests() if ledger.state(one.id) not in off))
 
 
 def _unknown(kind: str, value: int, known: Iterable[int]) -> str:

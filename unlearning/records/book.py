@@ -113,12 +113,14 @@ class Book:
         # The head's file follows the ledger in the same order for all processes.
         turn = nullcontext() if self.heads is None else self.heads.turn()
         with self.turn, turn:
+            before = Tree(), GENESIS
             try:
                 with transaction(self.db, self.place, LedgerError):
                     self._catch_up()
+                    before = self._tree.copy(), self._last
                     yield
             except BaseException:
-                self._tree, self._last = Tree(), GENESIS  # what was added is undone
+                self._tree, self._last = before  # what was added is undone
                 raise
             if self.heads is not None and (head := self.head()) is not None:
                 self.heads.write(head)
@@ -136,12 +138,14 @@ class Book:
             )
 
     def _read_tree(self) -> None:
-        found = self.db.execute(
-            "SELECT hash FROM events WHERE seq > ? ORDER BY seq", (self._tree.size,)
-        )
-        for (own,) in found.fetchall():
-            self._tree.add(str(own).encode())
-            self._last = str(own)
+        for row in self.rows("seq > ?", (self._tree.size,)):
+            if row[6] != self._last or row[7] != hash_of(row[:7]):
+                raise LedgerError(
+                    f"event {row[0]} of {self.place} was changed after it was written; see "
+                    "`fedunlearn verify` and restore it from a backup"
+                )
+            self._tree.add(str(row[7]).encode())
+            self._last = str(row[7])
 
     def sign(self, *, is_new: bool = False) -> None:
         """Bring the head up to the last event, inside a transaction."""

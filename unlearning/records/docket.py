@@ -47,11 +47,14 @@ class Docket:
         return [row[4] for row in rows if row[4] in ("held", "released")][-1:] == ["released"]
 
     def started(self) -> set[str]:
-        """Return the requests that were started or held, failed ones too, by id."""
+        """Return the requests that were started or held, failed ones too, by id.
+
+        One that was taken back is not among them.
+        """
         found: set[str] = set()
-        for row in self._book.rows("branch = ?", (self._branch,)):
-            if row[4] in ("started", "held"):
+        for row in self._book.rows("branch IN ('', ?)", (self._branch,)):
+            if row[4] in ("started", "held") and self.counts(row):
                 found.add(str(row[2]))
-            elif row[4] == "restarted":
+            elif row[4] in ("restarted", "withdrawn") and self.counts(row):
                 found.discard(str(row[2]))
         return found

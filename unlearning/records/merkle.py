@@ -47,6 +47,12 @@ class Tree:
         for entry in entries:
             self.add(entry)
 
+    def copy(self) -> Tree:
+        """Return a tree of the same entries that grows by itself."""
+        made = Tree()
+        made.size, made._peaks = self.size, list(self._peaks)
+        return made
+
     def add(self, entry: bytes) -> None:
         """Append an entry."""
         found, size = leaf(entry), self.size
