@@ -54,6 +54,9 @@ class Holdings:
         may share it.
     array_model : ArrayModel or None
         What is learned, where it is no network; ``workbench`` is then a stand-in.
+    forgetting : Shard or None
+        As ``train``, row by row: what a client that is to be forgotten helps to unlearn with; None:
+        what it trained on.
     """
 
     train: Shard
@@ -61,6 +64,7 @@ class Holdings:
     fresh_model: Callable[[int], nn.Module]
     workbench: nn.Module
     array_model: ArrayModel | None = None
+    forgetting: Shard | None = None
 
 
 class Participant(NumPyClient):
@@ -233,7 +237,8 @@ class Participant(NumPyClient):
         wanted = there[:0] if kept is there else there[~np.isin(there, kept)]
         wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
         remembered = self.memory.recall(LAST_LOCAL) if wants else None
-        retain, forget = _take(train, kept), _take(train, wanted)
+        given = train if self.holdings.forgetting is None else self.holdings.forgetting
+        retain, forget = _take(train, kept), _take(given, wanted)
         if asked.features - gone.features:  # the examples stay; what is forgotten is their values
             forget, wanted = retain, kept
         retain = _blanked(retain, gone.features | asked.features)

@@ -22,6 +22,7 @@ __all__ = [
     "batches",
     "lone_examples",
     "loss_of",
+    "mean_accuracy",
     "number",
     "optimiser",
     "stable_batches",
@@ -90,6 +91,16 @@ def stable_batches(local: Local, settings: Settings) -> Iterator[Shard]:
         chosen = batch(address[0], address[1], address[2], step, local.positions, size)
         places = torch.from_numpy(np.searchsorted(local.positions, chosen))
         yield local.retain.take(places.to(local.retain.labels.device))
+
+
+def mean_accuracy(model: nn.Module, shard: Shard) -> float:
+    """Return the share of the examples that a model gets right, in the mode it is in."""
+    with torch.no_grad():
+        chunks = zip(
+            torch.split(shard.features, 1024), torch.split(shard.labels, 1024), strict=True
+        )
+        right = sum([int((model(x).argmax(1) == y).sum()) for x, y in chunks])
+    return right / max(1, len(shard))
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from strategies import serving
 from strategies.exchange import check_model
-from strategies.federation import Federation
+from strategies.federation import UNLEARN, Federation
 from strategies.roster import Roster
 from strategies.rounds import Rounds
 from strategies.stopping import mean_over
@@ -79,6 +79,7 @@ def unlearn(
     federation.before = mean_over(federation.losses, roster.clients)
     roster.helping = request.leavers if strategy.asks_forgotten else frozenset()
     begun = federation.clock()
+    federation.phase, federation.velocity = UNLEARN, {}
     try:
         current, number = strategy.prepare(request, history, arrays)
         rounds.losses = {}

@@ -19,6 +19,7 @@ from strategies import answering, discovery, fitness, serving, session
 from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, in_range, one_of
+from strategies.momentum import carried_on
 from strategies.roster import Roster
 from strategies.rounds import Rounds, recorded
 from strategies.shares import Span
@@ -161,12 +162,16 @@ class UnlearningStrategy(FedAvg):
 
         ``kept`` is called with the model before the round counts as recorded.
         """
+
+        def learn(number: int, before: Arrays, answers: Iterable[Reply]) -> Arrays:
+            return carried_on(self.federation, before, self.learn(number, before, answers))
+
         return recorded(
             history,
             server_round,
             arrays,
             replies,
-            self.learn,
+            learn,
             who=type(self).__name__,
             like=arrays if self.federation.model is None else None,
             kept=kept,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
 
-from strategies.federation import Federation, keeping
+from strategies.federation import LEARN, RECOVER, UNLEARN, Federation, keeping
 from strategies.plausibility import of_one_kind, without_outliers
 from strategies.roster import Roster
 from strategies.wire import BadReplyError, num_bytes, read_reply, to_content, to_record
@@ -37,7 +37,6 @@ __all__ = [
 
 log = logging.getLogger("fedunlearn")
 
-LEARN, UNLEARN, RECOVER = "learn", "unlearn", "recover"  # phases of a federation
 
 _UNLEARN = 1  # last component of a seed address in unlearning rounds; learning rounds have none
 _SLACK_S = 60.0  # of a client's clock beside ours

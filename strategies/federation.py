@@ -33,7 +33,10 @@ __all__ = [
     "ATTRIBUTION",
     "INITIAL",
     "LAST_LOCAL",
+    "LEARN",
     "PUBLIC",
+    "RECOVER",
+    "UNLEARN",
     "Distil",
     "Federation",
     "Judge",
@@ -41,6 +44,8 @@ __all__ = [
     "keeping",
     "without_public_data",
 ]
+
+LEARN, UNLEARN, RECOVER = "learn", "unlearn", "recover"  # phases of a federation
 
 # Names among a strategy's needs, beside the columns of the history:
 LAST_LOCAL = "last_local"  # every client's last local model, kept by itself
@@ -91,6 +96,8 @@ class Moment:
         How long updates of learning were, where a robust rule wants to know.
     phase : str
         ``learn`` or ``recover`` for a round that nobody has looked at yet, else empty.
+    velocity : Arrays
+        As of :class:`Federation`.
     """
 
     arrays: Arrays
@@ -105,6 +112,7 @@ class Moment:
     served: tuple[str, ...]
     lengths: Mapping[int, list[float]]
     phase: str = ""
+    velocity: Arrays = field(default_factory=dict)
 
 
 Save = Callable[[Moment], None]
@@ -134,6 +142,10 @@ class Federation:
         Settings that replace some of ``train`` in rounds after an unlearning.
     recovery_rounds : int
         Learning rounds that follow when a request is served after the last round.
+    recovery_fraction : float or None
+        As ``fraction``, in rounds of recovery; None: the same.
+    server_momentum : float
+        What share of its last step the model goes on with in every round of recovery, [0, 1).
     tolerance : float or None
         Retraining and recovery end when the training loss exceeds what it was before the request by
         no more than this share; None: they use their budget of rounds.
@@ -212,6 +224,10 @@ class Federation:
         Rounds of recovery that follow once the request being served is answered.
     before : float or None
         The training loss of the remaining clients before the request that was served last, nats.
+    phase : str
+        ``learn``, ``unlearn`` or ``recover``: the round that is under way.
+    velocity : Arrays
+        The last step of recovery, where the server has momentum.
     """
 
     seed: int = 0
@@ -220,6 +236,8 @@ class Federation:
     train: Settings = field(default_factory=dict)
     recovery: Settings = field(default_factory=dict)
     recovery_rounds: int = 5
+    recovery_fraction: float | None = None
+    server_momentum: float = 0.0
     tolerance: float | None = None
     budget: int = 0
     fraction: float = 1.0
@@ -254,6 +272,8 @@ class Federation:
     goal: int = 0
     owed: int = 0
     before: float | None = None
+    phase: str = LEARN
+    velocity: Arrays = field(default_factory=dict)
     _aside_s: float = 0.0
 
     def sample(self, server_round: int, clients: tuple[int, ...]) -> tuple[int, ...]:
@@ -272,7 +292,7 @@ class Federation:
         # Seeds are padded with zeros: [seed, round] alone would be the address of client 0.
         address = [self.seed, server_round, 0, _SAMPLE]
         order = np.random.default_rng(address).permutation(len(clients))
-        size = max(1, round(self.fraction * len(clients)))
+        size = max(1, round(self.share_drawn * len(clients)))
         gone = self.forgotten.clients
         drawn = [clients[i] for i in order[:size] if clients[i] not in gone]
         if not drawn:
@@ -294,8 +314,14 @@ class Federation:
         stable = 1 if self.train.get("stable_steps") else 0
         if count := shards.shards_in(names) or stable:
             gone = self.forgotten.clients if gone is None else gone
-            return shards.drawn(self.seed, server_round, clients, gone, self.fraction, count)
+            return shards.drawn(self.seed, server_round, clients, gone, self.share_drawn, count)
         return self.sample(server_round, clients)
+
+    @property
+    def share_drawn(self) -> float:
+        """The share of clients that trains in the round under way."""
+        own = self.recovery_fraction if self.phase == RECOVER else None
+        return self.fraction if own is None else own
 
     def attribution(self, client: int, server_round: int) -> dict[str, Scalar]:
         """Return what a client must know to keep, or to hand out, what each task has done.
@@ -340,6 +366,7 @@ class Federation:
             "rounds": rounds,
             "served": served,
             "lengths": {} if self.robust is None else self.robust.lengths,
+            "velocity": self.velocity,
         }
         return Moment(arrays, **{**now, **changes})
 
@@ -354,6 +381,7 @@ class Federation:
         self.completed, self.goal, self.edited = moment.completed, moment.goal, moment.edited
         self.losses, self.before = dict(moment.losses), moment.before
         self.failed, self.costs = moment.failed, dict(moment.costs)
+        self.velocity = dict(moment.velocity)
         if self.robust is not None:
             self.robust.lengths = {k: list(v) for k, v in moment.lengths.items()}
 

@@ -154,11 +154,18 @@ def check_needs(
     Raises
     ------
     HistoryError
-        If a column of the history is missing.
+        If a column of the history is missing, or rounds were learned with momentum of the server
+        that the updates kept of them do not tell.
     ConfigError
         If the server has no public data, or the clients did not keep something.
     """
     federation.history.require(needs, name)
+    if needs & {"updates", "contributions"} and _hides_momentum(federation):
+        raise HistoryError(
+            f"{name} rebuilds the model from the updates of its rounds, and the server's momentum "
+            "(recovery.server_momentum) in recovery since an earlier request is in none of them; "
+            "set it to 0, or use retrain"
+        )
     if PUBLIC in needs and federation.distil is None:
         raise without_public_data(name)
     if missing := sorted(set(kept) - federation.keepsakes.keys()):
@@ -171,3 +178,8 @@ def check_needs(
             f"{name} needs clients that kept their last local model; "
             "learn with this strategy configured from the start"
         )
+
+
+def _hides_momentum(federation: Federation) -> bool:
+    recovered = federation.forgotten.requests and federation.has_learned
+    return bool(federation.server_momentum and recovered)

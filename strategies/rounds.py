@@ -85,7 +85,7 @@ class Rounds:
         if self.is_at_rest(federation):
             return []
         number = federation.completed + 1
-        phase = RECOVER if federation.forgotten.requests else LEARN
+        phase = federation.phase = RECOVER if federation.forgotten.requests else LEARN
         asked = dict(teach(number))
         if not asked:
             raise FederationError("no client is left to learn from; add clients or end the run")

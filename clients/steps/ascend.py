@@ -14,7 +14,7 @@ from torch import nn
 
 from clients.state import parameters_of
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, loss_of, number, optimiser, trained
+from clients.training import batches, loss_of, mean_accuracy, number, optimiser, trained
 from unlearning.protocol import Settings
 
 _FRESH_MODELS = 10  # models that the radius is averaged over, as in the paper
@@ -34,13 +34,16 @@ def ascend(
     norm), ``share`` (p, 0 to switch the reference off), ``last_round`` (round whose average made
     w), ``stop_distance`` (L2 distance to w_u, or to w, that ends the ascent; 0: never),
     ``stop_accuracy`` (accuracy on the forget set that ends it once it falls below; 0: never),
-    ``radius`` (L2; 0: from fresh models).
+    ``radius`` (L2; 0: from fresh models; below 0: no ball), ``restart`` (whether the optimiser
+    begins anew after every projection, as the authors' notebook makes a new one; the default).
+    Extras ``from/<parameter>``: where to climb on, in a later round; the ball stays where it was.
     """
     weights = trained(model)
     anchor = [w.detach().clone() for w in weights]
     centre, last = _reference(model, local, settings)
     radius = number(settings, "radius", 0.0) or _radius(local, centre, generator)
-    _assign(weights, centre)
+    radius = radius if radius > 0 else float("inf")
+    _assign(weights, _going_on(model, local) or centre)
     model.train()
     sgd = optimiser({**settings, "learning_rate": number(settings, "ascent_rate")}, weights)
     processed = 0
@@ -53,11 +56,13 @@ def ascend(
         nn.utils.clip_grad_norm_(weights, number(settings, "clip"))
         sgd.step()
         processed += len(batch)
-        if _project(weights, centre, radius):
+        if _project(weights, centre, radius) and settings.get("restart", True):
             sgd.reset()  # momentum points out of the ball: it must not carry over
         if _should_stop(model, weights, last or anchor, local.forget, settings):
             break
-    metrics = {"radius": radius, "distance": _distance(weights, centre)}
+    metrics = {"distance": _distance(weights, centre)}
+    if np.isfinite(radius):
+        metrics["radius"] = radius
     return Outcome(len(local.forget), processed, metrics=metrics)
 
 
@@ -75,6 +80,16 @@ def _reference(
         return list(current.values()), list(last.values())
     centre = [(w - share * last[n]) / (1 - share) for n, w in current.items()]
     return centre, list(last.values())
+
+
+def _going_on(model: nn.Module, local: Local) -> list[torch.Tensor]:
+    """Return the weights that the server sent to climb on from; none in the first round."""
+    sent = {n: local.extras.get(f"from/{n}") for n in parameters_of(model)}
+    return [
+        torch.from_numpy(np.array(sent[name])).to(w)
+        for name, w in parameters_of(model).items()
+        if sent[name] is not None
+    ]
 
 
 def _radius(local: Local, centre: list[torch.Tensor], generator: np.random.Generator) -> float:
@@ -110,12 +125,7 @@ def _should_stop(
     floor = number(settings, "stop_accuracy", 0.0)
     if not floor:
         return False
-    with torch.no_grad():
-        chunks = zip(
-            torch.split(forget.features, 1024), torch.split(forget.labels, 1024), strict=True
-        )
-        right = sum([int((model(x).argmax(1) == y).sum()) for x, y in chunks])
-    return right / max(1, len(forget)) < floor
+    return mean_accuracy(model, forget) < floor
 
 
 def _assign(weights: list[nn.Parameter], values: list[torch.Tensor]) -> None:

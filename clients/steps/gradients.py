@@ -17,7 +17,7 @@ from clients.derivatives import mean_gradient, named_arrays
 from clients.local import Shard
 from clients.state import parameters_of
 from clients.steps import Local, Outcome
-from clients.training import Loss, batches, loss_of, number, optimiser, trained
+from clients.training import Loss, batches, loss_of, mean_accuracy, number, optimiser, trained
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
@@ -29,7 +29,8 @@ def gradients(
 
     Answers ``retain/<name>``: gradient of the mean loss on the retained data, and
     ``forget/<name>``: of the mean unlearning cross-entropy on the forget set; the metrics
-    ``retain-examples`` and ``forget-examples`` say on how many examples each rests.
+    ``retain-examples`` and ``forget-examples`` say on how many examples each rests, and
+    ``forget-accuracy`` how many of the forget set the model as it came gets right.
 
     Settings: ``gradient_epochs`` (0, the default: full-batch gradients). From 1: pseudo-gradients,
     ``(w - w_local) / learning_rate`` after so many local epochs of plain SGD from the model as it
@@ -51,6 +52,8 @@ def gradients(
                 passes += epochs * len(shard)
             arrays |= {f"{part}/{name}": array for name, array in named_arrays(found).items()}
             metrics |= {f"{part}-loss": value, f"{part}-examples": len(shard)}
+            if part == "forget":
+                metrics["forget-accuracy"] = mean_accuracy(model, shard)
     used = len(local.retain) + len(local.forget)
     return Outcome(used, used + passes, arrays, metrics)
 

@@ -32,8 +32,10 @@ def train(
     """Train ``model`` in place for ``local_epochs`` passes over the retained data.
 
     Settings: ``local_epochs``, ``batch_size``, ``learning_rate``, ``momentum``, ``weight_decay``,
-    ``max_steps`` (0: no limit). Extras ``mask/<parameter>``, booleans along its first axis: what
-    is False is set to zero before the first step and after every one.
+    ``max_steps`` (0: no limit), ``equal_weights`` (answer 1 as the number of examples, so that all
+    clients count alike, as the released programs of FedEraser and PGA average). Extras
+    ``mask/<parameter>``, booleans along its first axis: what is False is set to zero before the
+    first step and after every one.
 
     With ``stable_steps`` it takes so many steps instead, each on ``batch_size`` examples drawn by
     keys (:mod:`unlearning.draws`), and answers 1 as the number of examples: all clients count
@@ -49,6 +51,8 @@ def train(
     if isinstance(model, MultiTask):
         if settings.get("stable_steps"):
             raise ConfigError("train.stable_steps is for one task; set it to 0, or learn one task")
+        if settings.get("equal_weights"):
+            raise ConfigError("equal_weights is for one task; leave it out, or learn one task")
         return _train_tasks(model, local, settings, generator)
     if isinstance(model, Sharded):
         return _train_shard(model, local, settings, generator)
@@ -74,7 +78,8 @@ def train(
         total += loss.detach() * len(batch)
         processed += len(batch)
     metrics = {Wire.LOSS: float(total) / processed} if processed else {}
-    weight = min(len(local.retain), 1) if stable else len(local.retain)
+    alike = stable or bool(settings.get("equal_weights"))
+    weight = min(len(local.retain), 1) if alike else len(local.retain)
     return Outcome(num_examples=weight, examples_processed=processed, metrics=metrics)
 
 

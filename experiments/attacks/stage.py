@@ -266,13 +266,14 @@ class Stage:
     def triggered(self, marker: MarkerConfig) -> Examples:
         """Return those of the judged examples that a trigger is to lead astray, with it."""
         x, y = self.judged
-        others = y != marker.label
+        others = markers.misled(y, marker, self.task.num_classes)
         return Examples(markers.trigger(x[others], marker), y[others])
 
     def backdoor(self, arrays: Arrays, marker: MarkerConfig) -> float:
         """Return the share of them that a model gives the trigger's label."""
         x, y = self.triggered(marker)
-        return backdoor_success(self.task.predict(arrays, x).argmax(1), y, marker.label)
+        target = markers.leads_to(y, marker, self.task.num_classes)
+        return backdoor_success(self.task.predict(arrays, x).argmax(1), y, target)
 
     def accuracy(self, arrays: Arrays, examples: Examples | None = None) -> float:
         """Return the accuracy on the test examples that no guard has seen, or on others."""

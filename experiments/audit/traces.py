@@ -274,7 +274,7 @@ class Tracer:
 
     def _marker(self, arrays: Arrays, forget: Singles) -> Floats:
         """Return how often the patch works on test data, or flipped labels are answered."""
-        marker = self._task.scenario.marker
+        marker = self._task.marker
         triggered = self._task.triggered_test()
         if triggered is not None:
             predicted = self._task.predict(arrays, triggered.x, self._device).argmax(1)
@@ -287,7 +287,7 @@ class Tracer:
     def _noise(self, network: nn.Module | None) -> Floats:
         """Return ``<gradient at the clean input, noise> / (sigma |gradient|)`` per example."""
         planted = self._task.planted_noise()
-        marker = self._task.scenario.marker
+        marker = self._task.marker
         if network is None or planted is None or marker is None:
             return np.empty(0)
         network.eval()

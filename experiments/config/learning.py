@@ -23,6 +23,7 @@ __all__ = [
     "DataConfig",
     "MarkerConfig",
     "ModelConfig",
+    "OwnRecovery",
     "RecoveryConfig",
     "TrainConfig",
     "TrunkConfig",
@@ -114,6 +115,9 @@ class TrainConfig(Table):
         default=0,
         description="steps per round, each on examples drawn anew by keys; 0 for passes",
     )
+    equal_weights: bool = Field(
+        default=False, description="whether all clients count alike, not by their examples"
+    )
     fraction: Share = Field(default=1.0, description="the share of clients that train in a round")
 
 
@@ -131,7 +135,26 @@ class RecoveryConfig(Table):
     max_steps: Count | None = Field(
         default=None, description="the most steps per round, 0 for no limit"
     )
+    equal_weights: bool | None = Field(
+        default=None, description="whether all clients count alike, not by their examples"
+    )
     fraction: Share | None = Field(default=None, description="the share of clients that train")
+    server_momentum: Momentum = Field(
+        default=0.0, description="the share of its last step that the server goes on with"
+    )
+
+
+class OwnRecovery(RecoveryConfig):
+    """The recovery of one strategy, ``[options.<alias>.recovery]``: what differs from all others'.
+
+    Reference programs recover each at a rate and for rounds of their own: FedOSD's at ``1e-6`` of
+    a normalised step, PGA's notebook for 10 rounds of 50 steps.
+    """
+
+    rounds: Count | None = Field(default=None, description="the rounds after unlearning")
+    server_momentum: Momentum | None = Field(  # type: ignore[assignment]
+        default=None, description="the share of its last step that the server goes on with"
+    )
 
 
 class MarkerConfig(Table):
@@ -145,9 +168,24 @@ class MarkerConfig(Table):
         description="the client whose data is marked; of kind spurious all, if left out",
     )
     fraction: Share = Field(default=0.8, description="the share of its examples that is marked")
+    unlearn_fraction: Share | None = Field(
+        default=None,
+        description="the share marked while the client helps to unlearn; fraction if left out",
+    )
     label: Count = Field(default=0, description="the label that the trigger leads to")
+    shift: Count = Field(
+        default=0, description="from 1: the backdoor leads to the label so many further, for all"
+    )
     size: Positive = Field(default=3, description="the width of the trigger in pixels or columns")
     value: float = Field(default=2.0, description="the value of the trigger; white is 1")
+    pattern: Literal["solid", "random"] = Field(
+        default="solid", description="solid, or random: 0 or the value, pixel by pixel"
+    )
+    at: Literal["corner", "live"] | Ids = Field(
+        default="corner",
+        description="corner (lower right, last columns), live (where examples differ most), or the "
+        "place of its first pixel: [row, column], of a table [column]",
+    )
     sigma: float = Field(
         default=1.0, gt=0, description="the standard deviation of the noise; white is 1"
     )
@@ -158,4 +196,6 @@ class MarkerConfig(Table):
             raise ValueError(
                 f"marker.client is missing: a {self.kind} is in the data of one client"
             )
+        if self.shift and self.kind != "backdoor":
+            raise ValueError(f"marker.shift is for a backdoor, and this is a {self.kind}")
         return self

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from experiments.config.fields import (
     Count,
@@ -28,6 +28,7 @@ from experiments.config.learning import (
     DataConfig,
     MarkerConfig,
     ModelConfig,
+    OwnRecovery,
     RecoveryConfig,
     TrainConfig,
     TrunkConfig,
@@ -67,6 +68,8 @@ __all__ = [
 ]
 
 FindRecords = Callable[[Sequence[str], Sequence[int]], Mapping[int, tuple[int, ...]]]
+
+_OWN = "recovery"  # the table among a strategy's options that is no option of it
 
 # Between two words of a class name: before a capital that follows a small letter or begins a word.
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -190,6 +193,15 @@ class Config(Table):
     ledger: LedgerConfig = LedgerConfig()
 
     @model_validator(mode="after")
+    def _own_recoveries_make_sense(self) -> Config:
+        if _OWN in self.options:
+            _check_own_recovery(f"options.{_OWN}", self.options[_OWN])
+        for name in self.option_tables:
+            if _OWN in self.options[name]:
+                _check_own_recovery(f"options.{name}.{_OWN}", self.options[name][_OWN])
+        return self
+
+    @model_validator(mode="after")
     def _requests_make_sense(self) -> Config:
         marked = {self.marker.client or 0: (0,)} if self.marker else {}
         seen: set[str] = set()
@@ -226,12 +238,14 @@ class Config(Table):
     @property
     def recovery_train(self) -> TrainConfig:
         """How a client trains in a recovery round: ``[train]`` overridden by ``[recovery]``."""
-        return self.train.model_copy(update=self.recovery.model_dump(exclude_none=True))
+        own = self.recovery.model_dump(exclude_none=True, exclude={"server_momentum"})
+        return self.train.model_copy(update=own)
 
     @property
     def option_tables(self) -> tuple[str, ...]:
         """The strategies that have a table of their own under ``[options]``."""
-        return tuple(key for key, value in self.options.items() if isinstance(value, dict))
+        tables = (key for key, value in self.options.items() if isinstance(value, dict))
+        return tuple(key for key in tables if key != _OWN)
 
     def options_for(self, strategy: str) -> dict[str, Any]:
         """Return the options of one strategy.
@@ -247,6 +261,23 @@ class Config(Table):
             The keys of ``[options]`` itself if this is the configured strategy, then those of
             ``[options.<alias>]``, which win.
         """
+        return {key: value for key, value in self._given(strategy).items() if key != _OWN}
+
+    def recovering(self, strategy: str) -> Config:
+        """Return the config with the recovery of one strategy in the place of everyone's.
+
+        Parameters
+        ----------
+        strategy : str
+            Alias or ``module:Class``; what ``[options.<alias>.recovery]`` says replaces keys of
+            ``[recovery]``, and its ``rounds`` ``recovery_rounds``.
+        """
+        own = dict(self._given(strategy).get(_OWN, {}))
+        rounds = own.pop("rounds", self.recovery_rounds)
+        recovery = RecoveryConfig(**{**self.recovery.model_dump(), **own})
+        return self.model_copy(update={"recovery": recovery, "recovery_rounds": rounds})
+
+    def _given(self, strategy: str) -> dict[str, Any]:
         alias = alias_of(strategy)
         own = alias == alias_of(self.strategy)
         tables = self.option_tables
@@ -285,6 +316,16 @@ class Config(Table):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, defaults included, keys without a value left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _check_own_recovery(place: str, raw: object) -> None:
+    try:
+        OwnRecovery.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, (place, *first["loc"])))
+        known = ", ".join(OwnRecovery.model_fields)
+        raise ValueError(f"{key}: {first['msg']}; its keys are {known}") from error
 
 
 def _default_id(place: int) -> str:

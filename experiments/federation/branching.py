@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from experiments.config.loading import alias_of
-from experiments.federation.founding import Site
+from experiments.config.loading import Config, alias_of
+from experiments.federation.founding import Site, recovery_of
 from experiments.runs.results import FINE_TUNE, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import LAST_LOCAL, Federation
@@ -21,7 +21,7 @@ from unlearning.protocol import Wire
 from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Request
 
-__all__ = ["close", "expect_served", "fork"]
+__all__ = ["close", "expect_served", "fork", "own_recovery"]
 
 
 def fork(
@@ -47,6 +47,7 @@ def fork(
     place = None if root is None else root.with_name(f"seed-{site.seed}.{safe}")
     return replace(
         learned,
+        **recovery_of(own_recovery(site.config, name, strategy)),
         history=learned.history.fork(place, durable=False),  # it lives as long as the branch
         ledger=ledger,
         client_config={**learned.client_config, Wire.HOME: str(home)},
@@ -67,7 +68,21 @@ def fork(
         losses=dict(learned.losses),
         forgotten=Forgotten(),
         costs={},
+        velocity={},
     )
+
+
+def own_recovery(config: Config, name: str, strategy: UnlearningStrategy) -> Config:
+    """Return the config with the recovery that a strategy has of its own, if it has one.
+
+    Parameters
+    ----------
+    name : str
+        Under which it takes part; its class is looked up too, since a trial has a name of its own.
+    """
+    own = config.recovering(name)
+    kind = f"{type(strategy).__module__}:{type(strategy).__name__}"
+    return own if own != config else config.recovering(kind)
 
 
 def close(

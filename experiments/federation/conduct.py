@@ -16,9 +16,9 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from experiments.config.loading import Config, alias_of
-from experiments.federation.branching import close, expect_served, fork
+from experiments.federation.branching import close, expect_served, fork, own_recovery
 from experiments.federation.checkpoint import Saved
-from experiments.federation.founding import Site, first_model, found_federation
+from experiments.federation.founding import Site, first_model, found_federation, recovery_of
 from experiments.federation.going_on import checkpoints, last_saved, take_up
 from experiments.federation.judge import Judge
 from experiments.federation.party import Failure, Party, in_words
@@ -55,7 +55,6 @@ class _Learned:
     federation: Federation
     arrays: Arrays
     judge: Judge
-    last: int  # rounds in all, recovery included
     is_given: bool  # trained elsewhere: nothing was learned here
 
 
@@ -125,7 +124,10 @@ class Conductor:
         name = alias_of(config.strategy)
         federation = found_federation(self._site, grid, [strategy], self._site.homes, self._ledger)
         self._founded.append(federation)
-        rounds = last_round(config)
+        own = config.recovering(config.strategy)
+        for key, value in recovery_of(own).items():
+            setattr(federation, key, value)
+        rounds = last_round(own)
         self._pace.expected = rounds + guess(strategy, config)
         lookout = self._watch(federation, name, self._judge(self._requests))
         seen = Testimony(self._task, config.device)
@@ -238,8 +240,6 @@ class Conductor:
         judge = self._judge(self._requests)
         lookout = self._watch(federation, ORIGINAL, judge)
         arrays, rounds = first_model(self._site, federation), first
-        if is_given:
-            last += federation.completed  # of a history that was imported
         kept = checkpoints(self._site, federation, self._site.homes / "learn")
         if (saved := last_saved(self._site, kept, federation)) is not None:
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
@@ -253,7 +253,7 @@ class Conductor:
         federation.save = keep_nothing
         scope, points = self._requests[0].scope, tuple(lookout.points)
         original = self._original(arrays, judge, federation, scope, points)
-        return _Learned(federation, arrays, judge, last, is_given), original
+        return _Learned(federation, arrays, judge, is_given), original
 
     def _without(
         self, grid: Grid, gone: Iterable[Request], judge: Judge | None
@@ -265,8 +265,9 @@ class Conductor:
             federation.ledger.receive(request)
             for event in ("started", "fulfilled"):
                 federation.ledger.add(request.id, event)
-        recovery, federation.recovery = federation.recovery, federation.train
-        federation.recovery_rounds = 0
+        later = recovery_of(config)  # without anyone the first rounds are learning, not recovery
+        federation.recovery, federation.recovery_rounds = federation.train, 0
+        federation.recovery_fraction, federation.server_momentum = None, 0.0
         lookout = self._watch(federation, RETRAIN, judge)
         arrays = self._task.initial()
         learner = UnlearningStrategy()
@@ -274,7 +275,8 @@ class Conductor:
         for phase, rounds in (("unlearn", config.rounds), ("recover", config.recovery_rounds)):
             arrays = self._start(learner, grid, federation, arrays, rounds)
             costs[phase] = federation.costs.pop("learn", Cost())
-            federation.recovery = recovery
+            for key in ("recovery", "recovery_fraction", "server_momentum"):
+                setattr(federation, key, later[key])
         federation.history.close()
         return arrays, costs, lookout
 
@@ -364,7 +366,10 @@ class Conductor:
 
         federation.judge = measure
         lookout = self._watch(federation, alias, learned.judge, learned.federation.completed)
-        rounds = learned.last - learned.federation.completed
+        own = own_recovery(self._config, name, strategy)
+        rounds = own.recovery_rounds
+        if not learned.is_given:
+            rounds = last_round(own) - learned.federation.completed
         try:
             final = self._start(strategy, grid, federation, learned.arrays, rounds)
             expect_served(federation.ledger)

@@ -21,11 +21,14 @@ class Examples(NamedTuple):
 
 
 class TriggeredExamples(NamedTuple):
-    """Test examples with the backdoor's patch, their true labels, and the label it leads to."""
+    """Test examples with the backdoor's patch, their true labels, and where it leads to.
+
+    That is one label, or one for every example.
+    """
 
     x: Floats
     y: Integers
-    target: int
+    target: int | Integers
 
 
 class PlantedNoise(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flwr.serverapp import Grid
 
@@ -129,8 +130,7 @@ def found_federation(
         history=found_history(site, needs & COLUMNS),
         ledger=ledger,
         train=config.train.model_dump(exclude={"fraction"}),
-        recovery=config.recovery_train.model_dump(exclude={"fraction"}),
-        recovery_rounds=config.recovery_rounds,
+        **recovery_of(config),
         tolerance=config.stop.tolerance,
         budget=config.stop.examples,
         fraction=config.train.fraction,
@@ -149,6 +149,16 @@ def found_federation(
         stop=site.stop,
         roster=roster,
     )
+
+
+def recovery_of(config: Config) -> dict[str, Any]:
+    """Return what a federation is told of recovery, by the names of its parameters."""
+    return {
+        "recovery": config.recovery_train.model_dump(exclude={"fraction"}),
+        "recovery_rounds": config.recovery_rounds,
+        "recovery_fraction": config.recovery_train.fraction,
+        "server_momentum": config.recovery.server_momentum,
+    }
 
 
 def found_history(site: Site, keep: frozenset[str]) -> History:

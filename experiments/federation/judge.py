@@ -86,7 +86,8 @@ class Judge:
             data = self._triggered
             chosen = _subset(len(data.y))
             predicted = self._predict(arrays, data.x[chosen]).argmax(1)
-            found["backdoor_success"] = backdoor_success(predicted, data.y[chosen], data.target)
+            target = data.target if isinstance(data.target, int) else data.target[chosen]
+            found["backdoor_success"] = backdoor_success(predicted, data.y[chosen], target)
         return found
 
     def _look(self, arrays: Arrays, found: Examples) -> Predictions:

@@ -6,6 +6,7 @@ Clients get everything they need in each message, so that any process can be any
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,7 +46,12 @@ def _holdings(scenario: str, device: str, client: int) -> Holdings:
     Where a frozen trunk reads the examples for the model, the client holds what it reads.
     """
     found = task(scenario).client(client)
-    return _held(scenario, device, client, found)
+    held = _held(scenario, device, client, found)
+    if (other := task(scenario).asked(client)) is None:
+        return held
+    place = held.train.features.device
+    parts = (torch.from_numpy(part).to(place) for part in (task(scenario).seen(other.x), other.y))
+    return replace(held, forgetting=Shard(*parts))
 
 
 @lru_cache(maxsize=64)

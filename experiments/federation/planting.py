@@ -96,12 +96,16 @@ def _of_client(
     return train, held_out
 
 
-def triggered(marker: MarkerConfig | None, test: Examples) -> TriggeredExamples | None:
-    """Return test examples of other labels with the marker's patch; None without one."""
+def triggered(
+    marker: MarkerConfig | None, test: Examples, num_classes: int
+) -> TriggeredExamples | None:
+    """Return the test examples that a patch is to mislead, with it; None without a patch."""
     if marker is None or marker.kind not in ("backdoor", "spurious"):
         return None
-    others = test.y != marker.label
-    return TriggeredExamples(markers.trigger(test.x[others], marker), test.y[others], marker.label)
+    others = markers.misled(test.y, marker, num_classes)
+    x, y = markers.trigger(test.x[others], marker), test.y[others]
+    target = markers.leads_to(y, marker, num_classes)
+    return TriggeredExamples(x, y, target if marker.shift else marker.label)
 
 
 def noise(marked: markers.Marked, clean: Examples) -> PlantedNoise:

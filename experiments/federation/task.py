@@ -7,6 +7,7 @@ builds the same task, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clients.multitask import NONE
-from experiments.config.schema import Config
+from experiments.config.schema import Config, MarkerConfig
 from experiments.data import datasets as data
+from experiments.data import markers
 from experiments.data.sites import REMOTE
 from experiments.federation import asking, planting
 from experiments.federation.examples import (
@@ -126,9 +128,9 @@ class Task:
         model = self.array_model or self.fresh_model(scenario.seed)
         columns = sum(self.tasks.values()) or self.num_classes
         self._predictor = Predictor(model, columns, self.seen)
-        self._marked = planting.planted(
-            scenario, self._partition, self._rows, self.num_classes, self.tasks
-        )
+        marker = scenario.marker
+        self.marker = None if marker is None else markers.placed(marker, self._data.train_x)
+        self._marked = self._planted(self.marker)
         self.columns = self._columns()
         self._labels = {client: self.client(client).train_y for client in self.clients}
         known = chosen.rows or [0] * len(self.clients)  # sites say how many when they join
@@ -176,6 +178,19 @@ class Task:
             *self._rows(self._partition.train[client]),
             *self._rows(self._partition.held_out[client]),
         )
+
+    def asked(self, client: int) -> Examples | None:
+        """Return the training data that a client helps to unlearn with; None: as it trained.
+
+        Where ``marker.unlearn_fraction`` says so another share of them carries the marker: all of
+        the smaller share are among the larger one. FedOSD's program poisons the data anew.
+        """
+        marker = self.marker
+        if marker is None or client not in self._marked or marker.unlearn_fraction is None:
+            return None
+        other = marker.model_copy(update={"fraction": marker.unlearn_fraction})
+        marked, _ = self._planted(other)[client]
+        return Examples(marked.x, marked.y)
 
     def seen(self, x: Floats) -> NDArray[np.floating[Any]]:
         """Return what the model is given of examples: themselves, or what a frozen trunk reads."""
@@ -387,8 +402,8 @@ class Task:
         return Examples(self._data.test_x, self._data.test_y)
 
     def triggered_test(self) -> TriggeredExamples | None:
-        """Return the test examples of other labels with the marker's patch; None without one."""
-        return planting.triggered(self.scenario.marker, self.test_set())
+        """Return the test examples that a patch is to mislead, with it; None without a patch."""
+        return planting.triggered(self.marker, self.test_set(), self.num_classes)
 
     def predict(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
         """Return softmax probabilities of a model, shape (n, num_classes); n may be 0.
@@ -428,7 +443,7 @@ class Task:
 
     def planted_noise(self) -> PlantedNoise | None:
         """Return the noise on the marked client's training examples; None without such a marker."""
-        marker = self.scenario.marker
+        marker = self.marker
         if marker is None or marker.kind != "noise" or marker.client is None:
             return None
         clean = self._rows(self._partition.train[marker.client])
@@ -438,8 +453,14 @@ class Task:
         """Return what the values of an example are called; none, where none can be forgotten."""
         if self._trunk is not None or self.tasks:
             return Columns()
-        spurious = planting.spurious(self.scenario.marker, self.input_shape)
+        spurious = planting.spurious(self.marker, self.input_shape)
         return Columns(self.input_shape, self._data.columns, spurious)
+
+    def _planted(
+        self, marker: MarkerConfig | None
+    ) -> dict[int, tuple[markers.Marked, markers.Marked]]:
+        scenario = replace(self.scenario, marker=marker)
+        return planting.planted(scenario, self._partition, self._rows, self.num_classes, self.tasks)
 
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])

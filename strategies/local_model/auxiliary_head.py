@@ -39,6 +39,7 @@ class AuxiliaryHead(UnlearningStrategy):
     trust : float, default 1.0
         The server pulls every answer back to this multiple of its own distance from the initial
         model. Our choice.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -67,7 +68,7 @@ class AuxiliaryHead(UnlearningStrategy):
         in_range("delta", delta, 0)
         in_range("fresh", fresh, 0, 1)
         in_range("epochs", epochs, 0)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.alpha = alpha
         self.delta = delta
         self.fresh = fresh

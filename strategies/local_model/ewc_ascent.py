@@ -86,6 +86,7 @@ class EwcAscent(UnlearningStrategy):
     trust : float, default 1.0
         The server pulls an answer back to this multiple of its own distance from the initial
         model, whatever the holder claims to have done.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -122,7 +123,7 @@ class EwcAscent(UnlearningStrategy):
         in_range("stop_loss", stop_loss, 0)
         in_range("fisher_floor", fisher_floor, 0)
         in_range("fisher_examples", fisher_examples, 0)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.ascent_rate = ascent_rate
         self.ascent_steps = ascent_steps
         self.clip = clip

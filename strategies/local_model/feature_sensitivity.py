@@ -51,6 +51,7 @@ class FeatureSensitivity(UnlearningStrategy):
     trust : float, default 1.0
         The server pulls every answer back to this multiple of its own distance from the initial
         model. Our choice.
+        0: no bound, as in reference programs.
 
     Attributes
     ----------
@@ -89,7 +90,7 @@ class FeatureSensitivity(UnlearningStrategy):
         in_range("smallest", smallest, 1e-9)
         in_range("largest", largest, smallest)
         in_range("batch_size", batch_size, 1)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.epochs = epochs
         self.rate = rate
         self.draws = draws

@@ -129,7 +129,17 @@ class FedOsd(UnlearningStrategy):
     stop_loss : float, default 0
         End once the mean unlearning cross-entropy on the forget set, from ln 2 = 0.693 down to 0,
         is below this; 0: never. Our addition: without it, the forget set ends with no accuracy at
-        all, where a retrained model would have some.
+        all, where a retrained model would have some. A stop at .1 leaves what recovery brings back
+        (``experiments/results/tuning.md``); ``stop_accuracy`` does not.
+    stop_accuracy : float, default 0
+        End once accuracy on the forget set is below this; 0: never. PGA's paper stops so (its tau).
+    projection : bool, default True
+        Step along the part of the gradient that no remaining client opposes; False: along the
+        gradient on the forget set itself, of which the remaining clients know nothing (the
+        paper's ablation without conflict mitigation).
+    guard_recovery : bool, default True
+        Take the part of every update that leads back out of it in recovery (the paper's gradient
+        projection in the post-training stage); False: ordinary recovery.
     cut_off : float, default 1e-6
         Singular values of the remaining clients' gradients below this share of the largest count
         as zero. Our choice.
@@ -139,6 +149,7 @@ class FedOsd(UnlearningStrategy):
     trust : float, default 1.0
         The model stays within this multiple of its distance from the initial model, whatever
         gradient a holder sends. Our choice.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -169,6 +180,9 @@ class FedOsd(UnlearningStrategy):
         local_epochs: int = 0,
         rate_decay: float = 1.0,
         stop_loss: float = 0.0,
+        stop_accuracy: float = 0.0,
+        projection: bool = True,
+        guard_recovery: bool = True,
         cut_off: float = 1e-6,
         min_separation: float = 1e-3,
         trust: float = 1.0,
@@ -181,15 +195,19 @@ class FedOsd(UnlearningStrategy):
         in_range("local_epochs", local_epochs, 0)
         in_range("rate_decay", rate_decay, 1e-12, 1)
         in_range("stop_loss", stop_loss, 0, 0.693)
+        in_range("stop_accuracy", stop_accuracy, 0, 1)
         in_range("cut_off", cut_off, 0, 1)
         in_range("min_separation", min_separation, 0, 1)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.unlearning_rounds = unlearning_rounds
         self.unlearning_rate = unlearning_rate
         self.rate_factor = rate_factor
         self.local_epochs = local_epochs
         self.rate_decay = rate_decay
         self.stop_loss = stop_loss
+        self.stop_accuracy = stop_accuracy
+        self.projection = projection
+        self.guard_recovery = guard_recovery
         self.cut_off = cut_off
         self.min_separation = min_separation
         self.trust = trust
@@ -221,6 +239,8 @@ class FedOsd(UnlearningStrategy):
         if self._done:
             return {}
         drawn = self.sample(self.federation.completed + server_round)
+        if not self.projection and self._holders:
+            drawn = ()  # nothing that they know would be used
         asked = {*drawn, *self._holders}
         ask = Instruction("gradients", {"gradient_epochs": self.local_epochs}, answers="free")
         return dict.fromkeys(sorted(asked), ask)
@@ -231,16 +251,16 @@ class FedOsd(UnlearningStrategy):
             return arrays
         model = named.parameters(arrays)
         with Rows() as rows:
-            target, loss = self._gather(model, replies, rows)
-            if target is None:  # no holder has anything of what is to be forgotten
+            target, loss, accuracy = self._gather(model, replies, rows)
+            # None: no holder has anything of what is to be forgotten.
+            if target is None or loss < self.stop_loss or accuracy < self.stop_accuracy:
                 self._done = True
                 return arrays
-            if loss < self.stop_loss:
-                self._done = True
-                return arrays
-            direction = conflict_free(
-                target, rows, cut_off=self.cut_off, min_separation=self.min_separation
-            )
+            direction: Array | None = target
+            if self.projection:
+                direction = conflict_free(
+                    target, rows, cut_off=self.cut_off, min_separation=self.min_separation
+                )
         if direction is None:
             return self._not_separable(server_round, arrays)
         rate = step_rate(self.unlearning_rate, self.rate_factor, self.federation)
@@ -250,7 +270,7 @@ class FedOsd(UnlearningStrategy):
 
     def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average as usual; while recovering, without what leads back to the former model."""
-        if self._former is None or self._guarded_rounds < 1:
+        if self._former is None or self._guarded_rounds < 1 or not self.guard_recovery:
             self._former = None
             return super().learn(server_round, arrays, replies)
         away = named.parameters(named.delta(self._former, arrays))
@@ -268,10 +288,10 @@ class FedOsd(UnlearningStrategy):
 
     def _gather(
         self, model: Arrays, replies: Iterable[Reply], rows: Rows
-    ) -> tuple[Array | None, float]:
-        """Fill ``rows``; return the mean gradient on the forget set and the mean loss there."""
+    ) -> tuple[Array | None, float, float]:
+        """Fill ``rows``; return mean gradient, mean loss and accuracy on the forget set."""
         total: Array | None = None
-        examples, loss = 0.0, 0.0
+        examples, loss, right = 0.0, 0.0, 0.0
         unfit: set[int] = set()  # holders whose gradient on the forget set did not fit
 
         def heard() -> Iterator[Reply]:
@@ -289,14 +309,15 @@ class FedOsd(UnlearningStrategy):
                 total = gradient if total is None else total + gradient
                 examples += count
                 loss += answer.metrics.get("forget-loss", 0.0) * count
+                right += min(max(answer.metrics.get("forget-accuracy", 1.0), 0.0), 1.0) * count
         if total is not None and examples > 0:
-            return total / examples, loss / examples
+            return total / examples, loss / examples, right / examples
         if (unfit | set(self.unanswered)) & set(self._holders):
             raise FederationError(
                 "no holder of the forget set sent its gradient, and FedOSD cannot do without; wait "
                 "until one is there, or take a strategy that asks no leaving client (no-t, retrain)"
             )
-        return None, 0.0
+        return None, 0.0, 0.0
 
     def _not_separable(self, server_round: int, arrays: Arrays) -> Arrays:
         """End the unlearning, or the request if nothing has been unlearned yet."""

@@ -71,6 +71,7 @@ class ForgetLoss(UnlearningStrategy):
         The server pulls every answer back to this multiple of its own distance from the initial
         model: the brake of ``npo`` at ``beta`` 0.1, which on single labels is plain ascent. Our
         choice.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -105,7 +106,7 @@ class ForgetLoss(UnlearningStrategy):
         in_range("ascent_epochs", ascent_epochs, 0)
         in_range("rate", rate, 0)
         in_range("clip", clip, 1e-12)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.kind = kind
         self.epochs = epochs
         self.beta = beta

@@ -74,8 +74,17 @@ class GradientAscent(UnlearningStrategy):
         Step of the ascent (eta).
     ascent_epochs : int, default 5
         Passes over the forget set at most.
+    ascent_rounds : int, default 1
+        Rounds of ascent; a later one goes on where the average of the last ended, within the ball
+        around the first reference (re-implementations of the paper repeat the ascent; its notebook
+        has one round).
     ascent_momentum : float, default 0.9
-        Momentum of the ascent; it is dropped whenever the projection acts.
+        Momentum of the ascent.
+    restart : bool, default True
+        Begin the optimiser anew whenever the projection acts, so that no momentum points out of
+        the ball; the authors' notebook makes a new optimiser there. False: momentum carries over.
+    projection : bool, default True
+        Stay in the ball; False: plain ascent, as in the paper's comparison. ``trust`` still holds.
     ascent_batch_size : int, default 128
         Examples per ascent step.
     clip : float, default 5.0
@@ -92,6 +101,7 @@ class GradientAscent(UnlearningStrategy):
         The server pulls the answer back to this multiple of its own distance from the initial
         model (of a model trained elsewhere: of its length), whatever the leaver claims to have
         done.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -113,7 +123,10 @@ class GradientAscent(UnlearningStrategy):
         *,
         ascent_rate: float = 0.01,
         ascent_epochs: int = 5,
+        ascent_rounds: int = 1,
         ascent_momentum: float = 0.9,
+        restart: bool = True,
+        projection: bool = True,
         ascent_batch_size: int = 128,
         clip: float = 5.0,
         radius: float = 0.0,
@@ -124,15 +137,19 @@ class GradientAscent(UnlearningStrategy):
         super().__init__()
         in_range("ascent_rate", ascent_rate, 1e-12)
         in_range("ascent_epochs", ascent_epochs, 1)
+        in_range("ascent_rounds", ascent_rounds, 1)
         in_range("ascent_momentum", ascent_momentum, 0, 1)
         in_range("ascent_batch_size", ascent_batch_size, 1)
         in_range("clip", clip, 1e-12)
         in_range("radius", radius, 0)
         in_range("stop_distance", stop_distance, 0)
         in_range("stop_accuracy", stop_accuracy, 0, 1)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.ascent_rate = ascent_rate
         self.ascent_epochs = ascent_epochs
+        self.ascent_rounds = ascent_rounds
+        self.restart = restart
+        self.projection = projection
         self.ascent_momentum = ascent_momentum
         self.ascent_batch_size = ascent_batch_size
         self.clip = clip
@@ -145,6 +162,7 @@ class GradientAscent(UnlearningStrategy):
         self._shares: Shares = {}
         self._asks = False  # whether a round that asks for last local models comes first
         self._centre: Arrays | None = None
+        self._start: Arrays = {}
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Find the holders and their share in the last average; form the reference of several."""
@@ -162,7 +180,7 @@ class GradientAscent(UnlearningStrategy):
             for client in request.owners(clients)
         }
         self._reach = reach(self.trust, self.federation, arrays)
-        self._centre, self._asks = None, False
+        self._centre, self._asks, self._start = None, False, arrays
         there = [client for client, share in self._holders.items() if share > 0]
         if request.leavers and not there:
             log.warning("no leaver took part in the last round: the ascent starts from its average")
@@ -171,7 +189,7 @@ class GradientAscent(UnlearningStrategy):
             parts = {part_of(name) for name in arrays}
             self._shares = {part: history.weights(last, part=part) for part in parts}
             self._asks = True
-        return arrays, 1 + self._asks
+        return arrays, self.ascent_rounds + self._asks
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Ask several leavers for their last models; then the holders to ascend."""
@@ -187,18 +205,28 @@ class GradientAscent(UnlearningStrategy):
             "weight_decay": 0.0,
             "batch_size": self.ascent_batch_size,
             "clip": self.clip,
-            "radius": self.radius,
+            "radius": self.radius if self.projection else -1.0,
+            "restart": self.restart,
             "stop_distance": self.stop_distance,
             "stop_accuracy": self.stop_accuracy,
             "last_round": self.federation.completed,
         }
+        # What a later round starts from goes beside the model that the reference is made of.
+        later = server_round > 1 + self._asks
+        extras = {
+            f"from/{name}": array for name, array in named.parameters(self._arrays).items() if later
+        }
         if self._centre is not None:
             ascend = Instruction(
-                "ascend", {**settings, "share": 0.0, "centred": True}, arrays=self._centre
+                "ascend",
+                {**settings, "share": 0.0, "centred": True},
+                arrays=self._centre,
+                extras=extras,
             )
             return dict.fromkeys(self._holders, ascend)
+        model = self._start if later else None
         return {
-            client: Instruction("ascend", {**settings, "share": share})
+            client: Instruction("ascend", {**settings, "share": share}, arrays=model, extras=extras)
             for client, share in self._holders.items()
         }
 
@@ -209,9 +237,10 @@ class GradientAscent(UnlearningStrategy):
         """
         if self._asks and server_round == 1:
             self._centre = self._without(arrays, replies)
-            return arrays
-        self._asks, self._centre = False, None
-        mean = mean_within(arrays, replies, self._reach)
+            return arrays  # the round that asks changes nothing
+        mean = mean_within(self._start, replies, self._reach)
+        if server_round == self.ascent_rounds + self._asks:  # nothing of it stays in memory
+            self._asks, self._centre, self._start = False, None, {}
         return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
 
     def _without(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:

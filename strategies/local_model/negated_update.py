@@ -62,6 +62,7 @@ class NegatedUpdate(UnlearningStrategy):
     trust : float, default 1.0
         The server goes back no further than this multiple of its own distance from the initial
         model, whatever a leaver sends. Our choice.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -77,7 +78,7 @@ class NegatedUpdate(UnlearningStrategy):
         super().__init__()
         in_range("strength", strength, 0)
         one_of("mode", mode, ("special", "regular"))
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.strength = strength
         self.mode = mode
         self.trust = trust

@@ -59,6 +59,7 @@ class QuickDrop(UnlearningStrategy):
     trust : float, default 1.0
         The server pulls every ascended model back to this multiple of its own distance from the
         initial one, whatever a leaver claims to have done. Our choice.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -102,7 +103,7 @@ class QuickDrop(UnlearningStrategy):
         in_range("batch_size", batch_size, 1)
         in_range("mix", mix, 0)
         in_range("clip", clip, 0)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.share = share
         self.image_rate = image_rate
         self.matching_steps = matching_steps

@@ -39,6 +39,7 @@ class Quit(UnlearningStrategy):
     trust : float, default 1.0
         The server pulls every answer back to this multiple of its own distance from the initial
         model, whatever a leaver claims to have done. Our choice.
+        0: no bound, as in reference programs.
 
     Notes
     -----
@@ -65,7 +66,7 @@ class Quit(UnlearningStrategy):
         one_of("value", value, ("min", "entropy"))
         in_range("temperature", temperature, 1e-3)
         in_range("rate", rate, 0)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.epochs = epochs
         self.value = value
         self.temperature = temperature

@@ -102,6 +102,7 @@ class Subspace(UnlearningStrategy):
         Largest gradient norm. Our choice.
     trust : float, default 1.0
         The server goes no further than this multiple of its own distance from the initial model.
+        0: no bound, as in reference programs.
 
     Attributes
     ----------
@@ -144,7 +145,7 @@ class Subspace(UnlearningStrategy):
         in_range("ascent_momentum", ascent_momentum, 0, 1)
         in_range("ascent_batch_size", ascent_batch_size, 1)
         in_range("clip", clip, 1e-12)
-        in_range("trust", trust, 1e-6)
+        in_range("trust", trust, 0)
         self.energy = energy
         self.examples = examples
         self.max_patches = max_patches

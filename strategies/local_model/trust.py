@@ -38,13 +38,15 @@ def reach(trust: float, federation: Federation, arrays: Arrays) -> float:
     Parameters
     ----------
     trust : float
-        Multiple of what the model has learned: its L2 distance from the initial model.
+        Multiple of what the model has learned: its L2 distance from the initial model. 0: no bound.
     federation : Federation
         Of a model that was trained elsewhere nobody knows the initial one; the model's own length
         stands for the distance then. Measured from the model that the run began with it would be 0.
     arrays : Arrays
         The model.
     """
+    if not trust:
+        return float("inf")
     if federation.foreign:
         learned = named.norm(arrays)
     else:

@@ -217,7 +217,7 @@ def auc_null_se(num_members: int, num_non_members: int) -> float:
     return float(np.sqrt((both + 1) / (12 * num_members * num_non_members)))
 
 
-def backdoor_success(predicted: ArrayLike, labels: ArrayLike, target: int) -> float:
+def backdoor_success(predicted: ArrayLike, labels: ArrayLike, target: ArrayLike) -> float:
     """Return the share of triggered examples that the model takes for the attacker's label.
 
     Only examples whose true label is not ``target`` count (Halimi et al. 2022). A model that never
@@ -229,8 +229,8 @@ def backdoor_success(predicted: ArrayLike, labels: ArrayLike, target: int) -> fl
         Predicted labels of the examples with the trigger.
     labels : array_like of shape (n,)
         Their true labels.
-    target : int
-        The label that the trigger should bring about.
+    target : int or array_like of shape (n,)
+        The label that the trigger should bring about, or one for every example.
 
     Returns
     -------
@@ -252,10 +252,11 @@ def backdoor_success(predicted: ArrayLike, labels: ArrayLike, target: int) -> fl
     guesses, truth = np.asarray(predicted), np.asarray(labels)
     if guesses.shape != truth.shape or guesses.ndim != 1:
         raise ValueError(f"predicted labels {guesses.shape} and labels {truth.shape} differ")
-    counted = truth != target
+    goal = np.broadcast_to(np.asarray(target), truth.shape)
+    counted = truth != goal
     if not counted.any():
-        raise ValueError(f"no triggered example has a true label other than {target}")
-    return float(np.mean(guesses[counted] == target))
+        raise ValueError(f"no triggered example has a true label other than {target!r}")
+    return float(np.mean(guesses[counted] == goal[counted]))
 
 
 def prediction_distance(probabilities: ArrayLike, reference: ArrayLike) -> float:

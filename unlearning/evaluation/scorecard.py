@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +79,12 @@ class Triggered(Predictions):
 
     Parameters
     ----------
-    target : int
-        The label that the trigger should bring about; ``labels`` stay the true ones.
+    target : int or array of int
+        The label that the trigger should bring about, or one for every example; ``labels`` stay
+        the true ones.
     """
 
-    target: int
+    target: int | NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)

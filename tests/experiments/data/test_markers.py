@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.config.schema import MarkerConfig
-from experiments.data.markers import plant, trigger
+from experiments.data.markers import misled, placed, plant, trigger
 from unlearning.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -93,3 +93,42 @@ def test_mistakes() -> None:
         plant(ROWS, LABELS, marker(size=7), 5, 0)
     with pytest.raises(ConfigError, match=r"marker\.size = 7"):
         trigger(IMAGES, marker(size=7))
+
+
+def test_a_random_pattern_is_the_same_in_every_image_and_run() -> None:
+    chosen = marker(size=3, value=3.0, pattern="random")
+    out = trigger(IMAGES, chosen)
+    patch = out[0, 0, 3:, 3:]
+    assert set(np.unique(patch)) == {0.0, 3.0}
+    assert (out[:, :, 3:, 3:] == patch).all()
+    assert np.array_equal(out, trigger(IMAGES, chosen))
+
+
+def test_a_live_patch_lies_where_examples_differ_most() -> None:
+    x = np.zeros((20, 1, 6, 6), np.float32)
+    x[:, 0, 1:3, 2:4] = RNG.random((20, 2, 2))
+    chosen = placed(marker(size=2, at="live"), x)
+    assert chosen.at == (1, 2)
+    assert (trigger(x, chosen)[:, :, 1:3, 2:4] == 2).all()
+    rows = np.zeros((20, 6), np.float32)
+    rows[:, 2] = np.arange(20)
+    assert placed(marker(size=1, at="live"), rows).at == (2,)
+
+
+def test_a_place_is_the_first_pixel_and_lies_within_the_example() -> None:
+    out = trigger(IMAGES, marker(size=2, value=3.0, at=[0, 4]))
+    assert (out[:, :, :2, 4:] == 3).all()
+    assert np.array_equal(out[:, :, 2:], IMAGES[:, :, 2:])
+    for at, x in (([0, 5], IMAGES), ([0], IMAGES), ([5], ROWS)):
+        with pytest.raises(ConfigError, match=r"marker\.at"):
+            placed(marker(size=2, at=at), x)
+
+
+def test_shifted_labels_go_half_way_round() -> None:
+    chosen = marker(shift=2, fraction=0.6, size=2)
+    _, new_y, positions = plant(IMAGES, LABELS, chosen, 5, seed=1)
+    assert len(positions) == 30  # of all 50: every label changes
+    assert (new_y[positions] == (LABELS[positions] + 2) % 5).all()
+    assert misled(LABELS, chosen, 5).all()
+    with pytest.raises(ConfigError, match=r"marker\.shift = 5 .* 0 to 4"):
+        plant(ROWS, LABELS, marker(shift=5), 5, 0)

@@ -397,7 +397,7 @@ def test_a_client_that_never_took_part_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"ascent_rate": 0}, {"ascent_steps": 0}, {"penalty": -1}, {"fisher_floor": -1}, {"trust": 0}],
+    [{"ascent_rate": 0}, {"ascent_steps": 0}, {"penalty": -1}, {"fisher_floor": -1}, {"trust": -1}],
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):

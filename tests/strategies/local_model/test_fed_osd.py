@@ -392,7 +392,7 @@ def test_a_holder_that_claims_more_examples_than_it_vouches_for_gains_nothing(to
     greedy = Reply(2, 1, arrays, {"forget-examples": 1e9})
     honest = Reply(3, 1, {n: -a for n, a in arrays.items()}, {"forget-examples": 1})
     with Rows() as rows:
-        target, _ = strategy._gather(model, [greedy, honest], rows)
+        target, _, _ = strategy._gather(model, [greedy, honest], rows)
     assert not target.any()
 
 
@@ -444,6 +444,38 @@ def test_a_stop_loss_ends_the_unlearning_early(toy):
     _, _, after = serve(toy, stop_loss=0.35, **options)
     assert len(toy.asked) < 4 * 40
     assert 0.3 < loss_on(after, toy.shards[3], unlearning_cross_entropy) < 0.35
+
+
+def test_a_stop_accuracy_ends_the_unlearning_early(toy):
+    options = {"unlearning_rounds": 30, "unlearning_rate": 1.0, "trust": 0}
+    _, before, after = serve(toy, stop_accuracy=0.7, **options)
+    assert 2 * 4 < len(toy.asked) < 30 * 4
+
+    def accuracy(arrays):
+        logits = toy.shards[3].features.numpy() @ arrays["layer.weight"].T + arrays["layer.bias"]
+        return (logits.argmax(1) == toy.shards[3].labels.numpy()).mean()
+
+    assert accuracy(after) < 0.7 < accuracy(before)
+
+
+def test_without_projection_the_gradient_itself_is_the_way(toy):
+    """One step of size eta along the gradient of the loss on the forget set; no other is asked."""
+    _, before, after = serve(toy, unlearning_rounds=1, projection=False)
+    assert set(toy.asked) == {(3, "gradients")}
+    model = ToyModel(0)
+    model.load_state_dict({name: torch.tensor(array) for name, array in before.items()})
+    gradient, _ = mean_gradient(model, toy.shards[3], unlearning_cross_entropy)
+    for name, slope in gradient.items():
+        np.testing.assert_allclose(after[name], before[name] - 0.2 * slope.numpy(), atol=1e-6)
+
+
+def test_without_its_guard_recovery_is_that_of_everyone(toy):
+    strategy, before, after = serve(toy, guard_recovery=False)
+    away = named.parameters(named.delta(before, after))
+    back = named.scale(away, -1.0)
+    reply = Reply(0, 1, {}, {}, {**named.scale(before, 0.0), **back})
+    recovered = strategy.learn(5, after, iter([reply]))
+    np.testing.assert_allclose(recovered["layer.weight"], before["layer.weight"], atol=1e-5)
 
 
 def test_samples_and_classes_are_forgotten_by_owners_who_stay(tmp_path):
@@ -558,7 +590,7 @@ def test_history_and_input_are_untouched(toy):
         {"unlearning_rounds": 2.5},
         {"rate_factor": 0},
         {"cut_off": 2},
-        {"trust": 0},
+        {"trust": -1},
     ],
 )
 def test_options_out_of_range_are_refused(options):

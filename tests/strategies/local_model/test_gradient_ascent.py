@@ -203,6 +203,17 @@ def test_momentum_does_not_survive_a_projection() -> None:
     assert found[a] > 0 > found[b]
 
 
+def test_momentum_survives_a_projection_where_it_is_wanted() -> None:
+    """As above with 0.9 of the first step still in the second one: it stays on the same side."""
+    found, (a, b) = bias_ascend(momentum=0.9, radius=0.2, restart=False)
+    assert found[a] < 0 < found[b]
+
+
+def test_below_0_there_is_no_ball() -> None:
+    """The two steps of one pass by hand, as far as they go."""
+    assert np.array_equal(bias_ascend(radius=-1.0)[0], bias_ascend(radius=100.0)[0])
+
+
 def test_momentum_counts_inside_the_ball() -> None:
     """As by hand above, with 0.9 of the first step (-1/2, 1/2) added to the second."""
     found, (a, b) = bias_ascend(momentum=0.9)
@@ -293,6 +304,31 @@ def test_the_clients_reference_is_the_average_of_the_others_update(toy: ToyFeder
     strategy = GradientAscent(ascent_rate=1e-12, ascent_momentum=0.0, radius=100.0)
     after = toy.unlearn(strategy, request("client", 1), arrays)
     np.testing.assert_allclose(weights(after), weights(wanted), rtol=1e-4, atol=1e-6)
+
+
+FREE = {"ascent_rate": 0.1, "stop_distance": 0.0, "trust": 0.0, "ascent_momentum": 0.0}
+
+
+@pytest.mark.parametrize("leavers", [(1,), (1, 2)])
+def test_a_later_round_climbs_on_inside_the_same_ball(
+    toy: ToyFederation, tmp_path: Path, leavers: tuple[int, ...]
+) -> None:
+    arrays, asked = toy.learn(3), Request(Scope.CLIENT, clients=leavers)
+
+    def found(name: str, **options: float) -> Arrays:
+        strategy = GradientAscent(**{**FREE, **options})  # type: ignore[arg-type]
+        return toy.branch(tmp_path / name).unlearn(strategy, asked, arrays)
+
+    losses = [
+        loss(found(f"far-{n}", radius=100.0, ascent_rounds=n), toy.shards[1]) for n in (1, 2, 3)
+    ]
+    assert losses[0] < losses[1] < losses[2]
+    reference = weights(found("still", ascent_rate=1e-12, radius=100.0))
+    for n in (1, 3):
+        near = weights(found(f"near-{n}", radius=0.1, ascent_rounds=n))
+        if len(leavers) == 1:
+            assert np.linalg.norm(near - reference) == pytest.approx(0.1, rel=1e-2)
+        assert np.linalg.norm(near - reference) < 0.1 + 1e-3
 
 
 def test_buffers_stay_those_of_the_global_model(toy: ToyFederation) -> None:
@@ -484,7 +520,7 @@ def test_without_the_last_models_it_says_so(toy: ToyFederation) -> None:
         {"radius": -1.0},
         {"stop_distance": -1.0},
         {"stop_accuracy": 1.5},
-        {"trust": 0.0},
+        {"trust": -1.0},
     ],
 )
 def test_options_are_checked(options: dict[str, float]) -> None:

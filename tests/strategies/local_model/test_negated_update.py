@@ -98,7 +98,7 @@ def test_samples_are_trained_on_alone(learned) -> None:
     assert toy.seen[-1] == (LEAVER, "train_forgotten", 3)
 
 
-@pytest.mark.parametrize("options", [{"strength": -1.0}, {"mode": "both"}, {"trust": 0.0}])
+@pytest.mark.parametrize("options", [{"strength": -1.0}, {"mode": "both"}, {"trust": -1.0}])
 def test_options_have_ranges(options) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         NegatedUpdate(**options)

@@ -404,7 +404,7 @@ def test_a_comparison_has_clients_keep_what_its_strategies_need(tmp_path, monkey
         {"batch_size": 0},
         {"mix": -1.0},
         {"clip": -1.0},
-        {"trust": 0.0},
+        {"trust": -1.0},
     ],
 )
 def test_senseless_options_are_refused(options):
