@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _CHUNK = 1024  # examples in one forward pass
+_DRAWS = 4  # of all labels of a shard, where each example has several
 _GRADIENT_VALUES = 2**25  # values of single examples' gradients held at once (128 MiB)
 
 
@@ -78,7 +79,9 @@ def mean_loss(model: nn.Module, shard: Shard) -> float:
 def gauss_newton_diagonal(model: nn.Module, shard: Shard) -> tuple[dict[str, torch.Tensor], int]:
     """Return the diagonal of the Gauss-Newton matrix of the mean cross-entropy over a shard.
 
-    It is the mean over examples of ``sum_c p_c (d log p_c / dw)^2``: no label is read.
+    It is the mean over examples of ``sum_c p_c (d log p_c / dw)^2``: no label is read. Of
+    sequences, with a label per position, it is estimated: the mean over a few draws of all labels
+    by the model's own law, under which what positions say of the weights is uncorrelated.
 
     Parameters
     ----------
@@ -90,11 +93,14 @@ def gauss_newton_diagonal(model: nn.Module, shard: Shard) -> tuple[dict[str, tor
     Returns
     -------
     tuple
-        By name as in :func:`clients.state.parameters_of`; the number of classes.
+        By name as in :func:`clients.state.parameters_of`; the passes over the shard: the number of
+        classes, or of draws.
     """
     model.eval()
     with torch.inference_mode():
         chances = torch.cat([model(c.features).softmax(1) for c in _chunks(shard)])
+    if chances.dim() > 2:
+        return _drawn_diagonal(model, shard, chances), _DRAWS
     classes = chances.shape[1]
     total: dict[str, torch.Tensor] = {}
     for label in range(classes):
@@ -104,6 +110,21 @@ def gauss_newton_diagonal(model: nn.Module, shard: Shard) -> tuple[dict[str, tor
         for name, value in found.items():
             total[name] = total[name] + value if name in total else value
     return total, classes
+
+
+def _drawn_diagonal(
+    model: nn.Module, shard: Shard, chances: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the diagonal from labels drawn by the model's own probabilities, (n, C, length)."""
+    rows = chances.movedim(1, -1).flatten(0, 1).cpu()
+    generator = torch.Generator().manual_seed(0)
+    total: dict[str, torch.Tensor] = {}
+    for _ in range(_DRAWS):
+        drawn = torch.multinomial(rows, 1, generator=generator).view(shard.labels.shape)
+        found = mean_squared_gradient(model, Shard(shard.features, drawn.to(shard.labels)))
+        for name, value in found.items():
+            total[name] = total.get(name, 0) + value / _DRAWS
+    return total
 
 
 def mean_squared_gradient(

@@ -25,7 +25,7 @@ class Shard:
     features : torch.Tensor
         ``(n, ...)``, floating point.
     labels : torch.Tensor
-        ``(n,)``, int64.
+        ``(n,)``, int64; of sequences ``(n, length)``, of several tasks ``(n, tasks)``.
     """
 
     features: torch.Tensor

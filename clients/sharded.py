@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from clients.sequences import is_sequential
+
 __all__ = ["Part", "Sharded"]
 
 
@@ -55,6 +57,11 @@ class Sharded(nn.Module):
         super().__init__()
         self.shards = nn.ModuleList(Part(net) for net in nets)
         self.merge = merge
+
+    @property
+    def every_position(self) -> bool:
+        """Whether the networks answer at every position of a sequence."""
+        return is_sequential(self.of(0).net)
 
     def of(self, shard: int) -> Part:
         """Return one shard."""

@@ -20,6 +20,7 @@ from unlearning.protocol import Settings
 __all__ = [
     "Loss",
     "batches",
+    "kl_divergence",
     "lone_examples",
     "loss_of",
     "mean_accuracy",
@@ -42,6 +43,28 @@ def loss_of(model: nn.Module) -> Loss:
         model = model.module
     own = getattr(model, "loss", None)
     return own if callable(own) else functional.cross_entropy
+
+
+def kl_divergence(
+    teacher: torch.Tensor, student: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Return KL(teacher || student) of logits, both divided by a temperature; a mean, in nats.
+
+    Parameters
+    ----------
+    teacher, student : torch.Tensor
+        ``(n, classes)``, the mean is over examples; or ``(n, classes, length)``, over all
+        positions.
+    temperature : float
+        Above 0; larger shows more of what the teacher holds possible.
+    """
+    found = functional.kl_div(
+        (student / temperature).log_softmax(1),
+        (teacher / temperature).log_softmax(1),
+        reduction="sum",
+        log_target=True,
+    )
+    return found / (student.numel() // student.shape[1])
 
 
 def number(settings: Settings, key: str, default: float | None = None) -> float:

@@ -59,6 +59,8 @@ class UnlearningStrategy(FedAvg):
         The array models it works on, by name; None: any network; ``EVERY_MODEL``: both.
     tunable : mapping of str to Span
         Options that ``fedunlearn tune`` may search, and where.
+    moves_inputs : bool
+        Whether clients move examples along a slope: possible with numbers, not with text.
     learns_again : bool
         Whether its rounds of unlearning are rounds of training like any other, which end early by
         the rule that also ends recovery.
@@ -69,6 +71,7 @@ class UnlearningStrategy(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset()
     asks_forgotten: ClassVar[bool] = False
     models: ClassVar[frozenset[str] | None] = None
+    moves_inputs: ClassVar[bool] = False
     learns_again: ClassVar[bool] = False
     tunable: ClassVar[Mapping[str, Span]] = {}
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from clients.sequences import is_sequential, positions_last
 from clients.steps import Local, Outcome, Shard
 from clients.training import batches, loss_of, number, optimiser
 from unlearning.errors import FederationError
@@ -44,7 +45,7 @@ def auxiliary_head(
     whole = forget
     class_mode, strength = bool(settings["class_mode"]), number(settings, "strength")
     if not class_mode:
-        wrong = generator.integers(1, max(2, head.out_features), size=len(forget))
+        wrong = generator.integers(1, max(2, head.out_features), size=tuple(forget.labels.shape))
         labels = (forget.labels + torch.from_numpy(wrong).to(forget.labels)) % head.out_features
         whole = Shard(
             torch.cat([forget.features, local.retain.features]),
@@ -57,7 +58,7 @@ def auxiliary_head(
     epochs = int(number(settings, "epochs"))
     for batch in batches(data, {**settings, "max_steps": 0}, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        logits = functional.linear(batch.features, *second)
+        logits = positions_last(functional.linear(batch.features, *second))
         torch.autograd.backward(loss_of(model)(logits, batch.labels))
         sgd.step()
         processed += len(batch)
@@ -113,7 +114,8 @@ def _head(model: nn.Module, one: torch.Tensor) -> tuple[nn.Linear, str]:
         for handle in handles:
             handle.remove()
     for name, output in said.items():
-        if output is logits:
+        # Of sequences the network answers with the layer's output, its axes in another order.
+        if output is logits or (is_sequential(model) and output.data_ptr() == logits.data_ptr()):
             return layers[name], name
     raise FederationError(
         "auxiliary_head needs a network whose last layer is dense, and this one's is not; use "
@@ -122,7 +124,7 @@ def _head(model: nn.Module, one: torch.Tensor) -> tuple[nn.Linear, str]:
 
 
 def _fed(model: nn.Module, head: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """Return what the head is fed of some examples, ``(n, width)``."""
+    """Return what the head is fed of some examples, ``(n, width)`` or ``(n, length, width)``."""
     seen: list[torch.Tensor] = []
     handle = head.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].detach()))
     try:

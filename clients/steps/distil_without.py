@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from clients.multitask import MultiTask
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, loss_of, number, optimiser, trained
+from clients.training import batches, kl_divergence, loss_of, number, optimiser, trained
 from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
@@ -27,15 +28,15 @@ def virtual_logits(logits: torch.Tensor, labels: torch.Tensor, value: str) -> to
     Parameters
     ----------
     logits : torch.Tensor
-        ``(n, classes)``, of the teacher (z).
+        ``(n, classes)``, of the teacher (z); or ``(n, classes, length)``.
     labels : torch.Tensor
-        ``(n,)``, int64.
+        ``(n,)``, int64; or ``(n, length)``.
     value : str
         ``min``: the smallest logit; ``entropy``: the mean of the others by their own softmax, which
         no other value beats in entropy. With two classes ``min`` would flip the label: the other
         class's logit is taken, which is what ``entropy`` gives.
     """
-    at_label = functional.one_hot(labels, logits.shape[1]).bool()
+    at_label = functional.one_hot(labels, logits.shape[1]).movedim(-1, 1).bool()
     others = logits.masked_fill(at_label, -torch.inf)
     if value == "entropy" or logits.shape[1] == 2:
         new = (others.softmax(1) * logits.masked_fill(at_label, 0.0)).sum(1)
@@ -59,7 +60,7 @@ def distil_without(
     forget, retain = local.forget, local.retain
     if not len(forget):
         return Outcome(0, 0)
-    if forget.labels.ndim != 1:
+    if isinstance(model, MultiTask):
         raise FederationError(
             "distil_without works on one label per example, not on several tasks; use retrain"
         )
@@ -76,12 +77,7 @@ def distil_without(
     processed = len(forget)
     for batch in batches(places, unlimited, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
-        loss = functional.kl_div(
-            (model(batch.features) / heat).log_softmax(1),
-            (target[batch.labels] / heat).log_softmax(1),
-            reduction="batchmean",
-            log_target=True,
-        )
+        loss = kl_divergence(target[batch.labels], model(batch.features), heat)
         if (other := next(beside, None)) is not None:
             loss = loss + loss_of(model)(model(other.features), other.labels)
             processed += len(other)

@@ -22,9 +22,11 @@ from torch import nn
 from torch.nn import functional
 
 from clients.derivatives import mean_loss
+from clients.multitask import MultiTask
+from clients.sequences import per_example
 from clients.state import parameters_of
 from clients.steps import Local, Outcome, Shard
-from clients.training import batches, loss_of, number, optimiser, trained
+from clients.training import batches, kl_divergence, loss_of, number, optimiser, trained
 from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
@@ -40,7 +42,8 @@ def preference(
     Parameters
     ----------
     losses : torch.Tensor
-        ``(n,)``, -log p(y | x) under the model that is moved, in nats.
+        ``(n,)``, -log p(y | x) under the model that is moved, in nats; of sequences that of the
+        whole sequence for NPO, its mean over positions for SimNPO, as in the papers.
     start : torch.Tensor or float
         The same under the model as it came (NPO), or a margin (SimNPO has 0).
     beta : float
@@ -54,13 +57,8 @@ def preference(
 def divergence(
     teacher: torch.Tensor, student: torch.Tensor, temperature: float = _SCRUB_TEMPERATURE
 ) -> torch.Tensor:
-    """Return ``tau^2 KL(teacher || student)``, mean over a batch, of logits ``(n, classes)``."""
-    return temperature**2 * functional.kl_div(
-        (student / temperature).log_softmax(1),
-        (teacher / temperature).log_softmax(1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    """Return ``tau^2 KL(teacher || student)``, mean over a batch, of logits."""
+    return temperature**2 * kl_divergence(teacher, student, temperature)
 
 
 def saliency(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -80,7 +78,8 @@ def forget_loss(
 ) -> Outcome:
     """Descend one of five losses over the forget set f and, where there is any, the rest r.
 
-    With l = -log p(y | x), l0 the same of the model as it came, q its probabilities:
+    With l = -log p(y | x), l0 the same of the model as it came, q its probabilities; a sequence
+    counts as one y for ``npo``, by the mean over its positions for the others:
 
     - ``grad-diff``: ``-gamma mean_f l + alpha mean_r l``
     - ``npo``: ``-(2 / beta) mean_f log sigmoid(beta (l - l0)) + alpha mean_r l``
@@ -99,7 +98,7 @@ def forget_loss(
     forget = local.forget
     if not len(forget):
         return Outcome(0, 0)
-    if forget.labels.ndim != 1:
+    if isinstance(model, MultiTask):
         raise FederationError(
             "forget_loss works on one label per example, not on several tasks; use retrain"
         )
@@ -155,20 +154,24 @@ class _Work:
 
     def _leaving(self, places: torch.Tensor) -> torch.Tensor:
         x, y = self.forget.features[places], self.forget.labels[places]
-        losses = self._each(self.model(x), y)
+        whole = self.kind == "npo"
+        losses = self._each(self.model(x), y, whole)
         beta, gamma = number(self.settings, "beta"), number(self.settings, "gamma")
         if self.kind == "npo":
-            start = self._each(self.said["f"][places], y)
+            start = self._each(self.said["f"][places], y, whole)
             return preference(losses, start, beta).mean()
         if self.kind == "sim-npo":
             return preference(losses, 0.0, beta, gamma).mean()
         return losses.mean() if self.kind == "salun" else -gamma * losses.mean()
 
-    def _each(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _each(
+        self, logits: torch.Tensor, labels: torch.Tensor, whole: bool = False
+    ) -> torch.Tensor:
         """Return the loss of every example; a model's own loss is asked for one at a time."""
         own = loss_of(self.model)
         if own is functional.cross_entropy:
-            return functional.cross_entropy(logits, labels, reduction="none")
+            found = functional.cross_entropy(logits, labels, reduction="none")
+            return per_example(found, total=whole)
         pairs = zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)
         return torch.stack([own(said, label) for said, label in pairs])
 
@@ -223,5 +226,5 @@ class _Work:
     def _wrong(self) -> torch.Tensor:
         """Return a label per example that is not its own, each as likely as any other."""
         labels, classes = self.forget.labels, self.said["f"].shape[1]
-        shift = self.generator.integers(1, max(2, classes), size=len(labels))
+        shift = self.generator.integers(1, max(2, classes), size=tuple(labels.shape))
         return (labels + torch.from_numpy(shift).to(labels)) % classes

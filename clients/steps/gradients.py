@@ -91,9 +91,9 @@ def unlearning_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torc
     Parameters
     ----------
     logits : torch.Tensor
-        ``(n, num_classes)``.
+        ``(n, num_classes)``, or ``(n, num_classes, length)``.
     labels : torch.Tensor
-        ``(n,)``, int64.
+        ``(n,)``, int64, or ``(n, length)``.
     """
     p = functional.softmax(logits, dim=1).gather(1, labels[:, None])
     return -torch.log1p(-p / 2).mean()

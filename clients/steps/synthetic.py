@@ -17,9 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from clients.sequences import is_sequential
 from clients.steps import Local, Outcome, Shard
 from clients.training import loss_of, number, trained
 from unlearning.arrays import Arrays
+from unlearning.errors import FederationError
 from unlearning.protocol import Settings
 
 
@@ -35,6 +37,11 @@ def synthetic(
     Settings: ``share`` (s), ``image_rate`` (step on the features), ``matching_steps`` (per call),
     ``matching_batch`` (real examples per step and class, at most).
     """
+    if is_sequential(model):
+        raise FederationError(
+            "synthetic moves examples along a slope, and tokens of a text have none; leave "
+            "quick-drop out, or learn something else than text"
+        )
     model.eval()  # a gradient must be a function of the weights alone
     share, rate = number(settings, "share"), number(settings, "image_rate")
     steps, size = (int(number(settings, key)) for key in ("matching_steps", "matching_batch"))

@@ -89,13 +89,7 @@ def source_digest(module: str) -> str:
 def data_digest(config: Config) -> str:
     """Return the SHA-256 of the data set's arrays: names, types, shapes and contents."""
     chosen = config.data
-    found = data.load(
-        chosen.name,
-        chosen.root,
-        limit=chosen.limit,
-        test_limit=chosen.test_limit,
-        download=chosen.download,
-    )
+    found = data.of(chosen)
     state = hashlib.sha256()
     for name, value in sorted(vars(found).items()):
         if isinstance(value, np.ndarray):

@@ -33,7 +33,9 @@ __all__ = [
 class DataConfig(OpenTable):
     """Which data, and how the clients share it; further keys are the partitioner's parameters."""
 
-    name: str = Field(default="digits", description="a data set, npz:PATH or module:function")
+    name: str = Field(
+        default="digits", description="a data set, npz:PATH, text:PATH or module:function"
+    )
     root: str | None = Field(default=None, description="the folder that holds the data set's files")
     download: bool = Field(default=False, description="whether missing files may be fetched")
     clients: Positive | None = Field(default=None, description="the number of clients")
@@ -53,6 +55,12 @@ class DataConfig(OpenTable):
     )
     limit: Positive | None = Field(default=None, description="use only so many training examples")
     test_limit: Positive | None = Field(default=None, description="use only so many test examples")
+    window: Positive | None = Field(
+        default=None, description="text: the characters read before one is told, 32 if left out"
+    )
+    speakers: Positive | None = Field(
+        default=None, description="text: keep so many speakers, those who say most"
+    )
     tasks_per_client: Positive | None = Field(
         default=None, description="how many of the data set's tasks a client holds, all if left out"
     )
@@ -160,8 +168,8 @@ class OwnRecovery(RecoveryConfig):
 class MarkerConfig(Table):
     """Evidence planted in clients' data before learning, to see whether it is forgotten."""
 
-    kind: Literal["backdoor", "label-flip", "noise", "spurious"] = Field(
-        default="backdoor", description="backdoor, label-flip, noise or spurious"
+    kind: Literal["backdoor", "label-flip", "noise", "spurious", "canary"] = Field(
+        default="backdoor", description="backdoor, label-flip, noise, spurious, or canary (of text)"
     )
     client: Count | None = Field(
         default=None,
@@ -188,6 +196,10 @@ class MarkerConfig(Table):
     )
     sigma: float = Field(
         default=1.0, gt=0, description="the standard deviation of the noise; white is 1"
+    )
+    canaries: Positive = Field(default=4, description="the number of different canaries")
+    length: Positive = Field(
+        default=8, description="the characters of a canary's beginning, and of its secret end"
     )
 
     @model_validator(mode="after")

@@ -43,6 +43,10 @@ class Dataset:
     columns : tuple of str
         What the columns of a table are called, one name each; those a category was spread over
         ``column=category``. () where they have no names.
+    owners : tuple of str
+        What the owners are called, in the order of their numbers; () if they have no names.
+    alphabet : str
+        Of text: the characters that values and labels are places in.
     """
 
     train_x: Floats
@@ -57,6 +61,8 @@ class Dataset:
     test_tasks: Integers | None = None
     ids: NDArray[np.str_] | None = None
     columns: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    alphabet: str = ""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 A function named ``read_<name>`` in any module of this package is a data set; its name in the
 config has hyphens (``read_breast_cancer`` is ``breast-cancer``). It is given the folder ``root``
-and whether missing files may be fetched, and returns a :class:`Dataset`. No connection is opened
-unless ``download`` is set.
+and whether missing files may be fetched, one of text also ``window`` and ``speakers``, and returns
+a :class:`Dataset`. No connection is opened unless ``download`` is set.
 """
 
 from __future__ import annotations
@@ -16,19 +16,34 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from experiments.config.schema import DataConfig
 from experiments.data import own
 from experiments.data.dataset import Dataset, Integers, checked, stratified
 from experiments.data.places import cache_folder
+from experiments.data.text import text_file
 from unlearning.errors import ConfigError, unknown
 
-__all__ = ["Dataset", "cache_folder", "load", "names", "stratified"]
+__all__ = ["Dataset", "cache_folder", "load", "names", "of", "stratified"]
 
-Reader = Callable[[str | None, bool], Dataset]
+Reader = Callable[..., Dataset]
 
 
 def names() -> tuple[str, ...]:
     """Return the data sets that are known by name."""
     return tuple(sorted(_readers()))
+
+
+def of(chosen: DataConfig) -> Dataset:
+    """Return the data set that a config names; see :func:`load`."""
+    return load(
+        chosen.name,
+        chosen.root,
+        limit=chosen.limit,
+        test_limit=chosen.test_limit,
+        download=chosen.download,
+        window=chosen.window,
+        speakers=chosen.speakers,
+    )
 
 
 @lru_cache(maxsize=2)
@@ -39,15 +54,17 @@ def load(
     limit: int | None = None,
     test_limit: int | None = None,
     download: bool = False,
+    window: int | None = None,
+    speakers: int | None = None,
 ) -> Dataset:
     """Return a data set; the last two stay in memory.
 
     Parameters
     ----------
     name : str
-        One of :func:`names`; ``npz:PATH`` with arrays ``x``, ``y`` and, if there are any,
-        ``x_test``, ``y_test``, ``client`` (the owner of each row of ``x``) and ``id`` (the row's
-        own id); or
+        One of :func:`names`; ``text:PATH``, a file of speeches, see :mod:`experiments.data.text`;
+        ``npz:PATH`` with arrays ``x``, ``y`` and, if there are any, ``x_test``, ``y_test``,
+        ``client`` (the owner of each row of ``x``) and ``id`` (the row's own id); or
         ``module:function``, a function without arguments, or with ``root``, that returns a
         :class:`Dataset`.
     root : str or None
@@ -56,6 +73,8 @@ def load(
         Keep so many training or test examples, chosen with equal shares of every class.
     download : bool
         Fetch missing files into ``root``.
+    window, speakers : int or None
+        Of text: characters that are read before one is told, and how many speakers are kept.
 
     Raises
     ------
@@ -64,13 +83,20 @@ def load(
     """
     if name.startswith("npz:"):
         dataset = own.from_file(Path(root or "") / name.removeprefix("npz:"))
+    elif name.startswith("text:"):
+        dataset = text_file(Path(root or "") / name.removeprefix("text:"), window, speakers)
     elif name in _readers():
-        dataset = _readers()[name](root, download)
+        reader = _readers()[name]
+        is_text = "window" in inspect.signature(reader).parameters
+        dataset = reader(root, download, window, speakers) if is_text else reader(root, download)
     elif ":" in name:
         dataset = own.from_function(name, root)
     else:
-        known = [*names(), "npz:PATH", "module:function"]
+        known = [*names(), "npz:PATH", "text:PATH", "module:function"]
         raise ConfigError(f"data.name: {unknown('data set', name, known)}")
+    if not dataset.alphabet and (window is not None or speakers is not None):
+        key = "window" if window is not None else "speakers"
+        raise ConfigError(f"data.{key} is for text, and {name!r} is none; leave it out")
     dataset = checked(replace(dataset, name=name))
     if test_limit is not None and test_limit < len(dataset.test_y):
         dataset = _fewer_tests(dataset, stratified(dataset.test_y, test_limit))

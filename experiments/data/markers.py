@@ -12,6 +12,15 @@ unlikely as a model that never saw it. *Noise* is Gaussian noise added to the in
 they are; the loss of a model that has forgotten it has a gradient that knows nothing of that noise.
 A *spurious feature* is the patch on examples of its own label, labels left as they are: a shortcut
 that all data seem to bear out; a model that has forgotten the feature does not take it.
+
+A *canary* is a sequence of random tokens that takes the place of a text's; a model that has
+forgotten it finds its secret end, given its beginning, as likely as any other.
+
+References
+----------
+Carlini, Liu, Erlingsson, Kos, Song, "The Secret Sharer: Evaluating and Testing Unintended
+Memorization in Neural Networks", USENIX Security 2019 (arXiv 1802.08232), for canaries. Here every
+canary has a beginning of its own, so that several can be told apart.
 """
 
 from __future__ import annotations
@@ -25,12 +34,39 @@ from numpy.typing import NDArray
 from experiments.config.schema import MarkerConfig
 from unlearning.errors import ConfigError
 
-__all__ = ["Marked", "leads_to", "misled", "place", "placed", "plant", "trigger"]
+__all__ = [
+    "Canaries",
+    "Marked",
+    "canaries",
+    "leads_to",
+    "misled",
+    "place",
+    "placed",
+    "plant",
+    "trigger",
+]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 _PATTERN = 0  # seed of the random pattern
+_SECRETS = 1  # last part of the address of what canaries say
+
+
+class Canaries(NamedTuple):
+    """Planted sequences: beginnings and secret ends, and the tokens that both are drawn from.
+
+    Parameters
+    ----------
+    beginnings, secrets : array of int64, shape (canaries, length)
+        What is given, and what follows.
+    tokens : array of int64, shape (t,)
+        Sorted; every place of a secret is one of them, each as likely.
+    """
+
+    beginnings: Integers
+    secrets: Integers
+    tokens: Integers
 
 
 class Marked(NamedTuple):
@@ -54,7 +90,8 @@ def plant(
         Labels.
     marker : MarkerConfig
         What to plant. A backdoor goes to a ``fraction`` of the examples whose label it changes, a
-        spurious feature to one of those of its label, a label flip or noise to one of all.
+        spurious feature to one of those of its label, a label flip, noise or canaries to one of
+        all; an example bears one canary, where it begins.
     num_classes : int
         Number of labels.
     seed : int or sequence of int
@@ -65,6 +102,7 @@ def plant(
     ConfigError
         If the label does not exist or the trigger is wider than an example.
     """
+    address = [seed] if isinstance(seed, int) else [*seed]
     candidates = np.arange(len(y))
     patched = marker.kind in ("backdoor", "spurious")
     if patched:
@@ -81,6 +119,12 @@ def plant(
     elif marker.kind == "noise":
         noise = generator.standard_normal(x[positions].shape, dtype=np.float32)
         new_x[positions] += np.float32(marker.sigma) * noise
+    elif marker.kind == "canary":
+        planted = canaries(x, y, marker, address)
+        rows = np.concatenate([x, y[:, None]], axis=1)
+        said = np.concatenate([planted.beginnings, planted.secrets], axis=1)
+        rows[positions, : said.shape[1]] = said[np.arange(count) % len(said)]
+        new_x, new_y = rows[:, :-1], rows[:, -1].astype(np.int64)
     else:
         new_y[positions] = (y[positions] + 1) % num_classes
     return Marked(new_x, new_y, positions)
@@ -145,6 +189,26 @@ def placed(marker: MarkerConfig, x: Floats) -> MarkerConfig:
             f"example of shape {x.shape[1:]}; give {' and '.join(f'0 to {end}' for end in last)}"
         )
     return marker.model_copy(update={"at": at})
+
+
+def canaries(x: Floats, y: Integers, marker: MarkerConfig, seed: Sequence[int]) -> Canaries:
+    """Return the canaries that :func:`plant` puts into a client's data at the same address.
+
+    Raises
+    ------
+    ConfigError
+        If a canary is longer than a window.
+    """
+    if (whole := 2 * marker.length) > x.shape[1] + 1:
+        raise ConfigError(
+            f"marker.length = {marker.length}: a canary of {whole} characters does not fit a "
+            f"window of {x.shape[1]} and one; lower it or raise data.window"
+        )
+    tokens = np.unique(np.concatenate([x.ravel().astype(np.int64), y]))
+    generator = np.random.default_rng([*seed, _SECRETS])
+    shape = (2, marker.canaries, marker.length)
+    beginnings, secrets = tokens[generator.integers(len(tokens), size=shape)]
+    return Canaries(beginnings, secrets, tokens)
 
 
 def trigger(x: Floats, marker: MarkerConfig) -> Floats:

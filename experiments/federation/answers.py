@@ -60,7 +60,7 @@ def _answer(request: Request, party: Party, outputs: Outputs, *, is_marked: bool
         request=request.id,
         strategy=party.strategy,
         seed=party.seed,
-        examples=len(outputs.forget),
+        examples=outputs.forget.num_examples,
         forget_accuracy=card.forget_accuracy,
         mia_auc=card.mia_auc,
         # The trigger tells of the request that takes the data with the marker away, of no other.

@@ -30,6 +30,7 @@ from experiments.runs.details import (
     Roc,
     Tallied,
     TaskMeasure,
+    TextMeasure,
     Work,
     write_details,
 )
@@ -100,6 +101,7 @@ class Books:
         self._refused: list[Refused] = []
         self._task_measures: list[TaskMeasure] = []
         self._feature_measures: list[FeatureMeasure] = []
+        self._text_measures: list[TextMeasure] = []
         self._answers: list[Answer] = []
         self._command = command
         self._tick: Tick | None = None
@@ -138,13 +140,16 @@ class Books:
             self._tell(now)
 
     def enter(
-        self, found: Party | Failure | Refused | TaskMeasure | FeatureMeasure | Answer
+        self,
+        found: Party | Failure | Refused | TaskMeasure | FeatureMeasure | TextMeasure | Answer,
     ) -> None:
         """Take down what a strategy left, or why it left nothing, and write what there is."""
         if isinstance(found, TaskMeasure):
             self._task_measures.append(found)
         elif isinstance(found, FeatureMeasure):
             self._feature_measures.append(found)
+        elif isinstance(found, TextMeasure):
+            self._text_measures.append(found)
         elif isinstance(found, Answer):
             self._answers.append(found)
         elif isinstance(found, Refused):
@@ -216,12 +221,14 @@ class Books:
                 "clients": len(task.clients),
                 "classes": task.num_classes,
                 "model": config.model.name,
+                **({"owners": list(task.owners)} if task.owners else {}),
             },
             timeline=tuple(point for party in self._parties for point in party.timeline),
             phases=tuple(entry.phases for entry in entries if entry.phases is not None),
             extra=tuple(entry.extra for entry in entries),
             task_measures=tuple(self._task_measures),
             feature_measures=tuple(self._feature_measures),
+            text_measures=tuple(self._text_measures),
             answers=tuple(self._answers),
             refused=tuple(self._refused),
             rocs=tuple(entry.roc for entry in entries if entry.roc is not None),

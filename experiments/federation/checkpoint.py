@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.federation.party import Failure, Party
-from experiments.runs.details import Answer, FeatureMeasure, Point, Refused, TaskMeasure
+from experiments.runs.details import Answer, FeatureMeasure, Point, Refused, TaskMeasure, TextMeasure
 from experiments.runs.keeping import Keeper, KeepingError
 from strategies.federation import Moment
 from unlearning.cost import Cost
@@ -59,8 +59,8 @@ class Saved:
 
 
 _OUTCOMES = (
-    Party, Failure, Refused, Answer, TaskMeasure, FeatureMeasure, Point, Cost, Outputs,
-    Predictions, Triggered, Tally,
+    Party, Failure, Refused, Answer, TaskMeasure, FeatureMeasure, TextMeasure, Point, Cost,
+    Outputs, Predictions, Triggered, Tally,
 )  # fmt: skip
 _KEEPER = Keeper([Saved, Moment, *_OUTCOMES])
 
@@ -164,7 +164,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-Outcome = Party | Failure | Refused | Answer | TaskMeasure | FeatureMeasure
+Outcome = Party | Failure | Refused | Answer | TaskMeasure | FeatureMeasure | TextMeasure
 
 
 class Outcomes:

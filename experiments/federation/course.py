@@ -32,6 +32,7 @@ from experiments.federation.guard import check_fits
 from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_measures import measure
+from experiments.federation.text_measures import measure_text
 from experiments.runs.command import command_line
 from experiments.runs.details import Refused
 from experiments.runs.folder import COMPARE, RUN, RunFolder
@@ -174,9 +175,7 @@ class Course:
 
     def _check_run(self, seed: int, requests: Sequence[Request]) -> None:
         strategy = self._strategy(self.names[0])
-        strategy.check_model(self.tasks[seed].array_model)
-        for request in requests:
-            strategy.check_scope(request)
+        self._check_fit(strategy, seed, requests)
         if self.config.start.history is not None:
             raise ConfigError(
                 "start.history is for comparisons; use `fedunlearn compare`, or leave it out"
@@ -320,6 +319,11 @@ class Course:
                 grid, config, found, served, whole, say=books.measuring, stop=stop
             ):
                 self._enter(measured, made, books, kept)
+        if found.is_sequential:
+            for told in measure_text(
+                found, served, parties, config.device, say=books.measuring, stop=stop
+            ):
+                self._enter(told, made, books, kept)
         kept.complete()
 
     def _kept(self, folder: RunFolder, seed: int) -> Outcomes:
@@ -374,9 +378,7 @@ class Course:
                     raise strategy.error
                 if self._lacks_public(name):
                     raise without_public_data(name)
-                strategy.check_model(self.tasks[seed].array_model)
-                for request in requests:
-                    strategy.check_scope(request)
+                self._check_fit(strategy, seed, requests)
                 if self.config.start.model is not None and name != RETRAIN:
                     check_foreign(self.config, strategy)  # retraining begins from nothing
             except Exception as error:
@@ -384,6 +386,19 @@ class Course:
             else:
                 serving[name] = strategy
         return serving, tuple(refused)
+
+    def _check_fit(
+        self, strategy: UnlearningStrategy, seed: int, requests: Sequence[Request]
+    ) -> None:
+        """Refuse a strategy that does not fit the model, the data, or a request."""
+        strategy.check_model(self.tasks[seed].array_model)
+        if self.tasks[seed].is_sequential and strategy.moves_inputs:
+            raise ConfigError(
+                f"{type(strategy).__name__} moves the inputs along a slope, and text has none; "
+                "choose another strategy, or learn something else than text"
+            )
+        for request in requests:
+            strategy.check_scope(request)
 
     def _lacks_public(self, name: str) -> bool:
         return PUBLIC in resolve(name).needs and not self.config.data.public

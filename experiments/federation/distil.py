@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from clients.steps import Shard
-from clients.training import batches, lone_examples, number, optimiser, trained
+from clients.training import batches, kl_divergence, lone_examples, number, optimiser, trained
 from experiments.federation.task import Task
 from experiments.models import networks as models
 from unlearning.arrays import Array, Arrays
@@ -102,18 +102,13 @@ def distillation_loss(
     Parameters
     ----------
     student, teacher : torch.Tensor
-        Logits, ``(n, num_classes)``.
+        Logits, ``(n, num_classes)``, or ``(n, num_classes, length)``.
     temperature : float
         t, above 0; larger shows more of what the teacher holds possible.
     hard_share : float
         a, in [0, 1].
     """
-    soft = functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    soft = kl_divergence(teacher, student, temperature)
     loss = (1 - hard_share) * temperature**2 * soft
     if hard_share:
         loss = loss + hard_share * functional.cross_entropy(student, teacher.argmax(1))

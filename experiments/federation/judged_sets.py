@@ -73,8 +73,9 @@ def _like(task: Task, client: int, gone: Omission, left: Booleans) -> Booleans:
     classes = sorted(gone.classes)
     found: Booleans = np.isin(data.held_y, classes)
     # Labels and marker of what is named one by one, beyond whole classes.
+    # A window's last character says nothing of what kind of text it is.
     kinds = [
-        2 * labels + np.isin(np.arange(len(labels)), marked)
+        2 * (0 * labels if task.is_sequential else labels) + np.isin(np.arange(len(labels)), marked)
         for labels, marked in (
             (data.train_y, task.marked(client)),
             (data.held_y, task.marked_held_out(client)),

@@ -70,12 +70,15 @@ def _site_holdings(
 
 def _held(scenario: str, device: str, client: int, found: ClientData) -> Holdings:
     place = models.device(device)
-    labels = (found.train_y, found.held_y)
-    if task(scenario).tasks:
-        labels = task(scenario).task_labels(client)
+    made = task(scenario)
+    labels = (
+        made.task_labels(client)
+        if made.tasks
+        else (made.labels(found.train_x, found.train_y), made.labels(found.held_x, found.held_y))
+    )
 
     def shard(x: NDArray[np.float32], y: NDArray[np.int64]) -> Shard:
-        seen = task(scenario).seen(x)
+        seen = made.seen(x)
         return Shard(torch.from_numpy(seen).to(place), torch.from_numpy(y).to(place))
 
     return Holdings(

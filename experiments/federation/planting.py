@@ -14,7 +14,7 @@ from experiments.federation.examples import Examples, PlantedNoise, TriggeredExa
 from experiments.federation.scenario import Scenario
 from unlearning.errors import ConfigError
 
-__all__ = ["noise", "planted", "spurious", "triggered"]
+__all__ = ["canaries", "noise", "planted", "spurious", "triggered"]
 
 Integers = NDArray[np.int64]
 
@@ -112,6 +112,20 @@ def noise(marked: markers.Marked, clean: Examples) -> PlantedNoise:
     """Return the noise on a client's training examples, beside what they were before."""
     at = marked.positions
     return PlantedNoise(clean.x[at], clean.y[at], marked.x[at] - clean.x[at])
+
+
+def canaries(
+    scenario: Scenario, shares: Partition, rows: Callable[[Integers], Examples]
+) -> markers.Canaries | None:
+    """Return what was planted in a client's text; None without such a marker.
+
+    Parameters are those of :func:`planted`.
+    """
+    marker = scenario.marker
+    if marker is None or marker.kind != "canary" or marker.client is None:
+        return None
+    address = [scenario.data_seed, marker.client, _TRAIN]
+    return markers.canaries(*rows(shares.train[marker.client]), marker, address)
 
 
 def spurious(marker: MarkerConfig | None, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clients.multitask import MultiTask
+from clients.sequences import is_sequential
 from experiments.models import networks
 from unlearning.arrays import Array
 from unlearning.models.array_model import ArrayModel
@@ -50,9 +51,14 @@ class Predictor:
         """
         return self._read(arrays, x, device, _softmax)
 
+    def at_every_position(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
+        """Return softmax probabilities at every position of sequences, (n, length, columns)."""
+        none = np.empty((0, x.shape[1], self._columns), np.float32)
+        return self._read(arrays, x, device, lambda m, chunk: m(chunk).softmax(1).mT, none)
+
     def logits(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
         """Return a network's logits, of another model its probabilities; shape (n, columns)."""
-        return self._read(arrays, x, device, lambda model, chunk: model(chunk))
+        return self._read(arrays, x, device, _logits)
 
     def _read(
         self,
@@ -60,8 +66,9 @@ class Predictor:
         x: Floats,
         device: str,
         look: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        none: Floats | None = None,
     ) -> Floats:
-        none = np.empty((0, self._columns), np.float32)
+        none = np.empty((0, self._columns), np.float32) if none is None else none
         if not isinstance(self._model, nn.Module):
             flat = self._seen(x).reshape(len(x), -1) if len(x) else None
             return none if flat is None else self._model.predict(arrays, flat).astype(np.float32)
@@ -76,8 +83,14 @@ class Predictor:
         return np.concatenate(parts)
 
 
-def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return a row per example; of sequences that of what follows the last token."""
     logits: torch.Tensor = model(x)
+    return logits[..., -1] if is_sequential(model) else logits
+
+
+def _softmax(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    logits = _logits(model, x)
     if not isinstance(model, MultiTask):
         return logits.softmax(1)
     return torch.cat([part.softmax(1) for part in model.split(logits).values()], dim=1)

@@ -86,13 +86,7 @@ def _check_owners(config: Config, task: Task) -> None:
     chosen = task.scenario.data
     if task.remote or "partitioner" in config.data.model_fields_set or ":" not in chosen.name:
         return
-    found = data.load(
-        chosen.name,
-        chosen.root,
-        limit=chosen.limit,
-        test_limit=chosen.test_limit,
-        download=chosen.download,
-    )
+    found = data.of(chosen)
     if found.owner is not None:
         raise ConfigError(
             f"data.name: {config.data.name!r} says who owns each example, and data.partitioner is "
@@ -120,6 +114,7 @@ def _check_seed(config: Config, task: Task) -> None:
 def _dry_call(config: Config, task: Task) -> None:
     model = task.fresh_model(task.scenario.seed)
     shard, classes = _batch(task), sum(task.tasks.values()) or task.num_classes
+    wanted = (classes, *task.input_shape) if task.is_sequential else (classes,)
     before = list(model.state_dict())
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ConfigError(
@@ -129,10 +124,10 @@ def _dry_call(config: Config, task: Task) -> None:
     try:
         with torch.no_grad():
             model.eval()
-            _check_logits(model, shard.features[:1], classes)
-            _check_logits(model, shard.features, classes)
+            _check_logits(model, shard.features[:1], wanted)
+            _check_logits(model, shard.features, wanted)
             model.train()
-            _check_logits(model, shard.features, classes)
+            _check_logits(model, shard.features, wanted)
         loss = _one_step(config, task, model, shard)
         if not np.isfinite(loss):
             raise _UnfitError(f"its loss is {loss} before the first step")
@@ -144,7 +139,8 @@ def _dry_call(config: Config, task: Task) -> None:
         raise ConfigError(
             f"model.name: {config.model.name!r} fails on {len(shard)} examples of client "
             f"{task.clients[0]} ({lines[0]}); it is given float32 inputs of shape (n, "
-            f"{', '.join(map(str, task.input_shape))}) and returns logits of shape (n, {classes})"
+            f"{', '.join(map(str, task.input_shape))}) and returns logits of shape (n, "
+            f"{', '.join(map(str, wanted))})"
         ) from error
 
 
@@ -156,18 +152,20 @@ def _batch(task: Task) -> Shard:
     """Return some examples as a client holds them."""
     client = task.clients[0]
     found = task.client(client)
-    labels = task.task_labels(client)[0] if task.tasks else found.train_y
+    labels = (
+        task.task_labels(client)[0] if task.tasks else task.labels(found.train_x, found.train_y)
+    )
     x = torch.from_numpy(np.ascontiguousarray(found.train_x[:_BATCH]))
     return Shard(x, torch.from_numpy(labels[:_BATCH].copy()))
 
 
-def _check_logits(model: nn.Module, x: torch.Tensor, classes: int) -> None:
+def _check_logits(model: nn.Module, x: torch.Tensor, wanted: tuple[int, ...]) -> None:
     out = model(x)
     how = f"{'training' if model.training else 'evaluating'}, on {len(x)}"
     if not isinstance(out, torch.Tensor):
         raise _UnfitError(f"{how}, it returns {type(out).__name__} and no tensor")
-    if tuple(out.shape) != (len(x), classes):
-        raise _UnfitError(f"{how}, it returns shape {tuple(out.shape)}, not {(len(x), classes)}")
+    if tuple(out.shape) != (len(x), *wanted):
+        raise _UnfitError(f"{how}, it returns shape {tuple(out.shape)}, not {(len(x), *wanted)}")
     if out.dtype not in (torch.float32, torch.float64):
         raise _UnfitError(
             f"{how}, it returns {str(out.dtype).removeprefix('torch.')}; end in .float()"

@@ -32,9 +32,9 @@ class Scenario:
         changes: dict[str, Any] = {}
         if config.data.root is not None:
             changes["root"] = str(Path(config.data.root).expanduser().absolute())
-        elif config.data.name.startswith("npz:"):
-            path = Path(config.data.name.removeprefix("npz:")).expanduser().absolute()
-            changes["name"] = f"npz:{path}"
+        elif config.data.name.startswith(("npz:", "text:")):
+            kind, _, path = config.data.name.partition(":")
+            changes["name"] = f"{kind}:{Path(path).expanduser().absolute()}"
         if config.data.test is not None:
             changes["test"] = str(Path(config.data.test).expanduser().absolute())
         placed = config.data.model_copy(update=changes)

@@ -56,13 +56,7 @@ def shared_out(chosen: DataConfig, seed: int) -> Sources:
     for key in ("shape", "classes", "members", "rows", "test"):
         if getattr(chosen, key):
             raise ConfigError(f"data.{key} is for data.name = {REMOTE!r}; leave it out")
-    found = datasets.load(
-        chosen.name,
-        chosen.root,
-        limit=chosen.limit,
-        test_limit=chosen.test_limit,
-        download=chosen.download,
-    )
+    found = datasets.of(chosen)
     public, shared = _set_aside(len(found.train_y), chosen.public, seed)
     owner = found.owner
     shares = partition(

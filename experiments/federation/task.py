@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clients.multitask import NONE
+from clients.sequences import is_sequential
 from experiments.config.schema import Config, MarkerConfig
 from experiments.data import datasets as data
 from experiments.data import markers
@@ -126,6 +127,10 @@ class Task:
                 "one; leave it out, or take ridge, logistic, svm or k-means"
             )
         model = self.array_model or self.fresh_model(scenario.seed)
+        # A network that answers at every position is asked for what follows each of its tokens.
+        self.is_sequential = isinstance(model, nn.Module) and is_sequential(model)
+        if self.is_sequential:
+            _check_tokens(self._data)
         columns = sum(self.tasks.values()) or self.num_classes
         self._predictor = Predictor(model, columns, self.seen)
         marker = scenario.marker
@@ -195,6 +200,15 @@ class Task:
     def seen(self, x: Floats) -> NDArray[np.floating[Any]]:
         """Return what the model is given of examples: themselves, or what a frozen trunk reads."""
         return x if self._trunk is None else self._trunk(x)
+
+    def labels(self, x: Floats, y: Integers) -> Integers:
+        """Return what a network for one task is asked for: ``y``, or what follows every token.
+
+        Shape (n,); of sequences (n, length): the tokens of ``x`` from the second on, and ``y``.
+        """
+        if not self.is_sequential:
+            return y
+        return np.concatenate([x[:, 1:].astype(np.int64), y[:, None]], axis=1)
 
     def task_labels(self, client: int) -> tuple[Integers, Integers]:
         """Return the labels of a client's training and held-out data for every task.
@@ -320,7 +334,8 @@ class Task:
                 if self.remote
                 else {client: len(labels) for client, labels in self._labels.items()}
             ),
-            classes=tuple(range(self.num_classes)),
+            # A character is no class that anybody could ask to forget.
+            classes=() if self.is_sequential else tuple(range(self.num_classes)),
             tasks=tuple(self.tasks),
             holders=self.holders(),
             features=self.columns.size,
@@ -408,7 +423,8 @@ class Task:
     def predict(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
         """Return softmax probabilities of a model, shape (n, num_classes); n may be 0.
 
-        Those of several tasks stand side by side, each adding up to 1.
+        Those of several tasks stand side by side, each adding up to 1. Of sequences they are those
+        of what follows the last token, ``y``; :meth:`predict_all` has every position's.
 
         Parameters
         ----------
@@ -425,6 +441,13 @@ class Task:
             If the arrays do not fit the model.
         """
         return self._predictor.probabilities(arrays, x, device)
+
+    def predict_all(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
+        """Return a model's probabilities of what follows every token, (n, length, num_classes).
+
+        Parameters are those of :meth:`predict`; the model answers at every position.
+        """
+        return self._predictor.at_every_position(arrays, x, device)
 
     def scores(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
         """Return a network's logits; of another model its probabilities, as :meth:`predict`."""
@@ -451,7 +474,7 @@ class Task:
 
     def _columns(self) -> Columns:
         """Return what the values of an example are called; none, where none can be forgotten."""
-        if self._trunk is not None or self.tasks:
+        if self._trunk is not None or self.tasks or self.is_sequential:
             return Columns()
         spurious = planting.spurious(self.marker, self.input_shape)
         return Columns(self.input_shape, self._data.columns, spurious)
@@ -460,7 +483,23 @@ class Task:
         self, marker: MarkerConfig | None
     ) -> dict[int, tuple[markers.Marked, markers.Marked]]:
         scenario = replace(self.scenario, marker=marker)
+        if marker is not None and self.is_sequential != (marker.kind == "canary"):
+            reads = "reads text" if self.is_sequential else "does not read text"
+            raise ConfigError(
+                f"marker.kind = {marker.kind!r}, and model {self.scenario.model.name!r} {reads}; "
+                "plant a 'canary' in text, and another marker elsewhere"
+            )
         return planting.planted(scenario, self._partition, self._rows, self.num_classes, self.tasks)
+
+    def planted_canaries(self) -> markers.Canaries | None:
+        """Return what was planted in a client's text; None without such a marker."""
+        return planting.canaries(self.scenario, self._partition, self._rows)
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """What the clients are called, where the data say and each owner is one; else ()."""
+        named = self._data.owners
+        return named if self.scenario.data.partitioner == "natural-id" else ()
 
     def _rows(self, positions: Integers) -> Examples:
         return Examples(self._data.train_x[positions], self._data.train_y[positions])
@@ -482,3 +521,13 @@ class Task:
 def _at(omission: Omission, count: int) -> NDArray[np.bool_]:
     """Return which of ``count`` positions an omission names one by one."""
     return np.isin(np.arange(count), sorted(omission.samples))
+
+
+def _check_tokens(found: data.Dataset) -> None:
+    """Refuse values that are no tokens where a network reads tokens."""
+    for part, x in (("training", found.train_x), ("test", found.test_x)):
+        if len(x) and (x.min() < 0 or x.max() >= found.num_classes or (x != np.floor(x)).any()):
+            raise ConfigError(
+                f"data set {found.name!r}, {part} part: the model reads tokens, whole numbers from "
+                f"0 to {found.num_classes - 1}, and there are others; take data of text"
+            )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clients.multitask import NONE
 from experiments.federation.judge import Judge
 from experiments.federation.task import Examples, Task
+from experiments.federation.text_judge import TextJudge
 from unlearning.arrays import Arrays
 from unlearning.evaluation.metrics import accuracy
 from unlearning.evaluation.scorecard import Predictions
@@ -29,6 +30,8 @@ Integers = NDArray[np.int64]
 
 def judge_of(task: Task, requests: Iterable[Request], device: str = "cpu") -> Judge:
     """Return the judge that fits a task."""
+    if task.is_sequential:
+        return TextJudge(task, requests, device)
     return TaskJudge(task, requests, device) if task.tasks else Judge(task, requests, device)
 
 

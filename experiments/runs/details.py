@@ -27,6 +27,7 @@ __all__ = [
     "Roc",
     "Tallied",
     "TaskMeasure",
+    "TextMeasure",
     "Work",
     "read_details",
     "write_details",
@@ -194,6 +195,29 @@ class TaskMeasure(Record):
     value: float
 
 
+class TextMeasure(Record):
+    """One measure of one model of text.
+
+    Parameters
+    ----------
+    strategy, seed
+        Whose model.
+    measure : str
+        ``retain_perplexity``, ``forget_perplexity``, ``held_out_perplexity`` (of the forgotten
+        clients' unseen text) and ``test_perplexity``; ``forget_completion`` and
+        ``held_out_completion``, the share of windows whose second half begins, word for word, as
+        the model goes on with the first; ``canary_exposure``, a mean in bits, and
+        ``canary_completion``, the share of canaries whose secret the model says.
+    value : float
+        Never a stand-in: what was not measured is not there.
+    """
+
+    strategy: str
+    seed: int
+    measure: str
+    value: float
+
+
 class Details(Record):
     """Everything the report tells beside the rows."""
 
@@ -208,6 +232,7 @@ class Details(Record):
     extra: tuple[Extra, ...] = ()
     task_measures: tuple[TaskMeasure, ...] = ()
     feature_measures: tuple[FeatureMeasure, ...] = ()
+    text_measures: tuple[TextMeasure, ...] = ()
     answers: tuple[Answer, ...] = ()
     refused: tuple[Refused, ...] = ()
     rocs: tuple[Roc, ...] = ()

@@ -72,6 +72,7 @@ class QuickDrop(UnlearningStrategy):
     scopes = frozenset({Scope.CLIENT, Scope.CLASS})
     needs = frozenset({"synthetic"})
     asks_forgotten = True
+    moves_inputs = True
 
     def __init__(
         self,

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unlearning.evaluation.metrics import example_losses
 from unlearning.evaluation.ranks import roc_points
 from unlearning.evaluation.scorecard import Outputs
 
@@ -90,10 +89,7 @@ def attack_roc(outputs: Outputs) -> AttackRoc | None:
     members, others = outputs.forget, outputs.held_out
     if not len(members) or not len(others):
         return None
-    return membership_roc(
-        example_losses(members.probabilities, members.labels),
-        example_losses(others.probabilities, others.labels),
-    )
+    return membership_roc(members.losses(), others.losses())
 
 
 def mean_found(curves: Sequence[AttackRoc]) -> tuple[Floats, Floats, Floats, Floats]:

@@ -11,7 +11,7 @@ Gradient-based Weight Saliency. ICLR 2024. arXiv:2310.12508. (The average gap to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -64,13 +64,27 @@ class Predictions:
         Softmax outputs; n may be 0.
     labels : ndarray of shape (n,)
         True labels, integers 0 to C-1.
+    each : int
+        Labels per example, one after the other; more than 1 where examples are sequences, whose
+        members are told from others by the mean loss over their positions.
     """
 
     probabilities: NDArray[np.floating]
     labels: NDArray[np.integer]
+    each: int = field(default=1, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples: of labels over that of each."""
+        return len(self.labels) // self.each
+
+    def losses(self) -> NDArray[np.float64]:
+        """Return the cross-entropy of every example, shape (num_examples,)."""
+        found = metrics.example_losses(self.probabilities, self.labels)
+        return found if self.each == 1 else found.reshape(-1, self.each).mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -205,10 +219,7 @@ def _membership(outputs: Outputs) -> float | None:
     members, others = outputs.forget, outputs.held_out
     if not len(members) or not len(others):
         return None
-    return metrics.membership_auc(
-        metrics.example_losses(members.probabilities, members.labels),
-        metrics.example_losses(others.probabilities, others.labels),
-    )
+    return metrics.membership_auc(members.losses(), others.losses())
 
 
 def _backdoor(found: Triggered | None) -> float | None:
@@ -251,7 +262,7 @@ def score(outputs: Outputs, reference: Outputs | None = None) -> Scorecard:
 
 def membership_null_se(outputs: Outputs) -> float | None:
     """Return the standard error of the membership AUC if nothing can be told, or None."""
-    members, others = len(outputs.forget), len(outputs.held_out)
+    members, others = outputs.forget.num_examples, outputs.held_out.num_examples
     return metrics.auc_null_se(members, others) if members and others else None
 
 
