@@ -206,6 +206,7 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
     from experiments.runs.inspection import overview
     from experiments.runs.results import read_failed, read_results
     from experiments.runs.table import plain_table, table
+    from experiments.runs.text import plain_text_table
 
     failed = read_failed(folder.path)
     if as_json:
@@ -226,6 +227,8 @@ def _show_results(folder: RunFolder, *, as_json: bool) -> None:
             typer.echo(f"\n{plain_task_table(*tasks)}")
     if details.feature_measures:
         typer.echo(f"\n{feature_table(details.feature_measures)}")
+    if details.text_measures:
+        typer.echo(f"\n{plain_text_table(details.text_measures)}\n")
     for request in overview(folder).requests:
         typer.echo(request.remark)
     typer.echo(f"report: {folder.report}")

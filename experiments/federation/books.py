@@ -17,6 +17,7 @@ from experiments.federation.answers import asks_for_marker
 from experiments.federation.party import Failure, Party
 from experiments.federation.task import Task
 from experiments.federation.task_measures import relearn_limit
+from experiments.federation.text_measures import REFERENCES
 from experiments.reporting.report import render
 from experiments.reporting.timeline import timeline
 from experiments.runs.details import (
@@ -213,6 +214,7 @@ class Books:
                 "learned": config.rounds,
                 "recovery": config.recovery_rounds,
                 **({"relearn": relearn_limit(config)} if self._task_measures else {}),
+                **({"canary_ranks": REFERENCES + 1} if self._text_measures else {}),
             },
             marker=marker,
             requests=tuple({**request.to_json(), "text": request.describe()} for request in asked),

@@ -34,6 +34,7 @@ from experiments.reporting.scorecard import scorecard
 from experiments.reporting.svg import as_pdf, inline
 from experiments.reporting.tasks import task_table
 from experiments.reporting.template import TEMPLATE
+from experiments.reporting.text import text_table
 from experiments.reporting.timeline import timeline
 from experiments.runs.details import read_details
 from experiments.runs.folder import RunFolder
@@ -105,6 +106,7 @@ def _content(run_dir: Path) -> dict[str, object]:
         "changes": closeness.changes(run),
         "tasks": task_table(run),
         "features": feature_table(run),
+        "text": text_table(run),
         "claims": claims.claims(run, ledger),
         "always": claims.ALWAYS,
         "refused": details.refused,

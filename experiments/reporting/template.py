@@ -43,6 +43,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if changes %}<li><a href="#changes">Who gains, who loses</a></li>{% endif %}
 {% if tasks %}<li><a href="#tasks">Tasks</a></li>{% endif %}
 {% if features %}<li><a href="#features">Features</a></li>{% endif %}
+{% if text %}<li><a href="#text">Text</a></li>{% endif %}
 {% if rows %}<li><a href="#claim">How far the claim goes</a></li>
 <li><a href="#measures">What is measured</a></li>{% endif %}
 <li><a href="#ledger">Ledger</a></li>
@@ -362,6 +363,25 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </div>
 <p>Sensitivity: mean change of the logits per unit of noise on the features. Attribute inference: the attacker knows a row but for them, tries a low and a high value and takes the one that the model's loss likes better; on rows never trained on it finds what the population gives away by itself.</p>
 {{ reasons(features.reasons) }}
+</section>
+{% endif %}
+
+{% if text %}
+<section aria-labelledby="text">
+<h2 id="text">Text</h2>
+<p>What a number is where there is nothing to remember, the retrained model shows: perplexity of the forget set that of any text like it, and no sentence of it completed that could not be guessed. {{ text.note }}</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="text">
+<table>
+<caption><span>What models still say of the text{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}.</span></caption>
+<thead><tr><th scope="col">Measure</th>{% for name in text.strategies %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in text.lines %}
+<tr><th scope="row">{{ line.measure }}</th>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{{ reasons(text.reasons) }}
 </section>
 {% endif %}
 
