@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.federation.party import Failure, Party
-from experiments.runs.details import Answer, FeatureMeasure, Point, Refused, TaskMeasure, TextMeasure
+from experiments.runs.details import (
+    Answer,
+    FeatureMeasure,
+    Point,
+    Refused,
+    TaskMeasure,
+    TextMeasure,
+)
 from experiments.runs.keeping import Keeper, KeepingError
 from strategies.federation import Moment
 from unlearning.cost import Cost
