@@ -20,7 +20,19 @@ from numpy.typing import NDArray
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 
-__all__ = ["bound_step", "class_falls", "largest_fall", "trigger_rates"]
+__all__ = ["bound_step", "class_accuracies", "class_falls", "largest_fall", "trigger_rates"]
+
+
+def class_accuracies(predicted: Array, labels: Array) -> dict[int, float]:
+    """Return the accuracy of every class that has an example, [0, 1].
+
+    >>> class_accuracies(np.array([0, 1, 1]), np.array([0, 0, 1]))
+    {0: 0.5, 1: 1.0}
+    """
+    return {
+        int(label): float((predicted[labels == label] == label).mean())
+        for label in np.unique(labels)
+    }
 
 
 def class_falls(before: Array, after: Array, labels: Array) -> dict[int, float]:
@@ -33,11 +45,8 @@ def class_falls(before: Array, after: Array, labels: Array) -> dict[int, float]:
     labels : array of int, shape (n,)
         True labels; a class without a canary is left out.
     """
-    falls = {}
-    for label in np.unique(labels):
-        of = labels == label
-        falls[int(label)] = float((before[of] == label).mean() - (after[of] == label).mean())
-    return falls
+    then, now = class_accuracies(before, labels), class_accuracies(after, labels)
+    return {label: then[label] - now[label] for label in then}
 
 
 def largest_fall(falls: Mapping[int, float], excused: Collection[int] = ()) -> tuple[int, float]:

@@ -89,6 +89,10 @@ class GuardConfig(Table):
     max_class_drop: Share | None = Field(
         default=None, description="hold an answer that takes a class's accuracy farther down"
     )
+    max_total_drop: Share | None = Field(
+        default=None,
+        description="hold an answer that leaves a class's accuracy farther below its best so far",
+    )
     max_step: float | None = Field(
         default=None, gt=0, description="the farthest an approximate answer may move, in lengths"
     )

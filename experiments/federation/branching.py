@@ -60,7 +60,7 @@ def fork(
             stop=site.stop,
         ),
         # What all others are measured against must be there, whatever it looks like.
-        guard=None if name in (RETRAIN, FINE_TUNE) else learned.guard,
+        guard=None if name in (RETRAIN, FINE_TUNE) else copy.copy(learned.guard),
         robust=copy.deepcopy(learned.robust),
         budget=0 if name == RETRAIN else learned.budget,
         remember=remember,  # what other strategies have kept must not cost this one anything

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -142,7 +142,9 @@ def found_federation(
         attribute=ATTRIBUTION in needs,
         model=task.array_model,
         distil=partial(distil, task, config.device) if config.data.public else None,
-        guard=watchman_of(config.guard, task, roster.commitments, config.device),
+        guard=watchman_of(
+            config.guard, task, roster.commitments, config.device, _class_bests(ledger)
+        ),
         robust=robust_of(config.guard),
         length_factor=config.guard.length_factor,
         batch=config.guard.batch,
@@ -159,6 +161,12 @@ def recovery_of(config: Config) -> dict[str, Any]:
         "recovery_fraction": config.recovery_train.fraction,
         "server_momentum": config.recovery.server_momentum,
     }
+
+
+def _class_bests(ledger: Ledger) -> Mapping[str, float]:
+    """Return the best accuracies that the guard wrote down last; empty: none."""
+    found = [e.facts["class_bests"] for e in ledger.events() if "class_bests" in e.facts]
+    return found[-1] if found and isinstance(found[-1], Mapping) else {}
 
 
 def found_history(site: Site, keep: frozenset[str]) -> History:

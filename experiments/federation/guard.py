@@ -20,7 +20,13 @@ from strategies.robustness import Robust
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, RequestError
 from unlearning.fulfil import Inspection
-from unlearning.guards import bound_step, class_falls, largest_fall, trigger_rates
+from unlearning.guards import (
+    bound_step,
+    class_accuracies,
+    class_falls,
+    largest_fall,
+    trigger_rates,
+)
 from unlearning.records.commitment import Commitment
 from unlearning.request import Guarantee, Request
 
@@ -29,6 +35,7 @@ __all__ = ["Watchman", "canaries", "check_fits", "robust_of", "watchman_of"]
 Floats = NDArray[np.float32]
 
 _SIZES, _VALUES = (1, 2, 3, 4), (1.0, 2.0)  # of the known triggers
+_ROUNDING = 1e-9  # differences of shares are off by the last bits
 _SEED = 5  # of the draw of the canaries: the same in every run
 
 
@@ -40,13 +47,21 @@ def robust_of(guard: GuardConfig) -> Robust | None:
 
 
 def watchman_of(
-    guard: GuardConfig, task: Task, commitments: Mapping[int, Commitment], device: str = "cpu"
+    guard: GuardConfig,
+    task: Task,
+    commitments: Mapping[int, Commitment],
+    device: str = "cpu",
+    told: Mapping[str, float] | None = None,
 ) -> Watchman | None:
-    """Return the guard that the settings describe; None: nothing is to be guarded."""
-    looks = (guard.max_class_drop, guard.max_step, guard.max_trigger)
+    """Return the guard that the settings describe; None: nothing is to be guarded.
+
+    ``told`` is what the ledger says of the best accuracies, where the run goes on.
+    """
+    looks = (guard.max_class_drop, guard.max_total_drop, guard.max_step, guard.max_trigger)
     if not (guard.commitment or guard.duplicates or any(limit is not None for limit in looks)):
         return None
-    return Watchman(guard, task, dict(commitments), device)
+    best = {int(label): float(value) for label, value in (told or {}).items()}
+    return Watchman(guard, task, dict(commitments), device, best)
 
 
 def check_fits(guard: GuardConfig, task: Task, requests: int | None) -> None:
@@ -67,7 +82,7 @@ def check_fits(guard: GuardConfig, task: Task, requests: int | None) -> None:
         Naming the setting.
     """
     network = task.array_model is None and not task.tasks
-    for key in ("max_class_drop", "max_step", "max_trigger"):
+    for key in ("max_class_drop", "max_total_drop", "max_step", "max_trigger"):
         if getattr(guard, key) is not None and not network:
             raise ConfigError(
                 f"guard.{key} looks at a network with one task, model.name = "
@@ -111,12 +126,16 @@ class Watchman:
         What the clients committed themselves to; empty: nothing is known.
     device : str
         Where models are evaluated.
+    best : mapping of int to float
+        The best accuracy of every class on the canaries so far, those left out that were asked
+        for; replaced, never changed, so that a copy goes its own way.
     """
 
     settings: GuardConfig
     task: Task
     commitments: Mapping[int, Commitment] = field(default_factory=dict)
     device: str = "cpu"
+    best: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def duplicates(self) -> bool:
@@ -155,6 +174,9 @@ class Watchman:
         if limits.max_class_drop is not None:
             facts["class_falls"], why = self._classes(request, before, after)
             reasons += why
+        if limits.max_total_drop is not None:
+            facts["class_bests"], why = self._totals(request, before, after)
+            reasons += why
         if limits.max_trigger is not None:
             facts["triggers"], why = self._triggers(before, after)
             reasons += why
@@ -173,6 +195,29 @@ class Watchman:
         return told, [
             f"it takes the accuracy of class {label} down by {fall:.2f} on the guard's examples, "
             f"more than guard.max_class_drop = {limit:g}"
+        ]
+
+    def _totals(
+        self, request: Request, before: Arrays, after: Arrays
+    ) -> tuple[dict[str, float], list[str]]:
+        """Hold what many answers together take from a class, each of them little."""
+        limit = self.settings.max_total_drop or 0.0
+        seen, _ = canaries(self.task, self.settings.canaries)
+        now, then = (
+            class_accuracies(self._labels(arrays, seen.x), seen.y) for arrays in (before, after)
+        )
+        best = {label: max(value, self.best.get(label, 0.0)) for label, value in now.items()}
+        falls = {label: value - then[label] for label, value in best.items()}
+        label, fall = largest_fall(falls, request.classes)
+        gone = request.classes if not request.clients else ()
+        self.best = {one: value for one, value in best.items() if one not in gone}
+        told = {str(one): round(value, 4) for one, value in self.best.items()}
+        if fall <= limit + _ROUNDING:
+            return told, []
+        return told, [
+            f"it leaves the accuracy of class {label} on the guard's examples {fall:.2f} below its "
+            f"best so far, more than guard.max_total_drop = {limit:g}: what earlier answers took "
+            "counts as well"
         ]
 
     def _triggers(self, before: Arrays, after: Arrays) -> tuple[dict[str, object], list[str]]:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from experiments import attacks
 from experiments.attacks import stage
+from experiments.attacks.gradient_inversion import drawn, likeness
 from experiments.attacks.label_inference import guess
 from experiments.attacks.trial import Trial, summary, write_csv
 from experiments.cli import app
@@ -48,10 +49,13 @@ def small(monkeypatch, name, **constants):
 def test_attacks_are_found_by_walking():
     assert names() == [
         "camouflaged-backdoor",
+        "class-poisoning",
         "duplicates",
+        "gradient-inversion",
         "label-inference",
         "over-unlearning",
         "poisoned-recovery",
+        "slow-burst",
         "unknown-samples",
     ]
     for entry in attacks.describe():
@@ -128,6 +132,45 @@ def test_camouflaged_backdoor(monkeypatch):
     assert off.success > 0.8
     assert on.stopped
     assert on.success < 0.3
+
+
+def test_class_poisoning(monkeypatch):
+    constants = {"_STRATEGIES": {"retrain": {}}, "_HONEST": 1}
+    found = small(monkeypatch, "class-poisoning", _ATTACKER=3, **constants)
+    off, on = found["retrain", "off"], found["retrain", "on"]
+    assert off.success > 0.5
+    assert (on.success, on.stopped) == (0, True)
+    assert off.accuracy > 0.5  # the other classes hardly tell
+    assert on.honest == 1
+
+
+def test_gradient_inversion(monkeypatch):
+    strategies = {"gradient-ascent": ({}, (4,))}
+    found = small(monkeypatch, "gradient-inversion", _STRATEGIES=strategies, _TARGETS=4)
+    off, on = found["gradient-ascent", "off"], found["gradient-ascent", "batch 4"]
+    assert off.success == 1
+    assert off.note == "mean correlation with the forgotten image 1.00"
+    assert on.success < 0.6
+
+
+def test_one_step_of_a_layer_is_the_input_times_that_of_its_bias():
+    x, error = np.array([0.2, -1.0, 3.0]), np.array([0.5, -2.0])
+    before = {"a": np.ones((2, 3)), "b": np.ones(2), "c": np.ones((4, 2))}
+    after = {**before, "a": before["a"] - np.outer(error, x), "b": before["b"] - error}
+    np.testing.assert_allclose(drawn(before, after), x)
+    assert not drawn(before, before).any()
+    near = likeness(x, np.stack([x[::-1], 5 * x + 2, np.ones(3)]))
+    assert near.argmax() == 1
+    np.testing.assert_allclose(near[1:], [1, 0], atol=1e-12)
+
+
+def test_slow_burst(monkeypatch):
+    found = small(monkeypatch, "slow-burst", _HONEST=2)
+    alone, together = found["class 3", "class drop 0.3"], found["class 3", "total drop 0.3"]
+    assert (alone.success > 0.5, alone.stopped) == (True, False)
+    assert together.stopped
+    assert together.success < alone.success
+    assert found["honest", "total drop 0.3"].honest == 2
 
 
 # --- what is told ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from experiments.federation.guard import (
     watchman_of,
 )
 from experiments.federation.launch import compare, run
-from experiments.federation.task import Scenario, task
+from experiments.federation.task import Examples, Scenario, task
 from experiments.runs.details import read_details
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import overview
@@ -271,3 +271,36 @@ def test_the_salt_goes_when_the_client_goes(tmp_path):
     )
     assert gone.exit_code == 2
     assert "has no salt any more" in gone.stderr
+
+
+def test_what_many_answers_take_together_is_held_and_a_copy_goes_its_own_way(monkeypatch):
+    import copy
+
+    from experiments.federation import guard as module
+
+    labels = np.zeros(10, np.int64)
+    seen = Examples(np.zeros((10, 1), np.float32), labels)
+    monkeypatch.setattr(module, "canaries", lambda task, share: (seen, seen))
+    watch = Watchman(GuardConfig(max_total_drop=0.3), task=None)  # type: ignore[arg-type]
+    # A model is how many of the ten canaries it gets right.
+    monkeypatch.setattr(
+        Watchman, "_labels", lambda self, arrays, x: (np.arange(10) >= arrays["right"]).astype(int)
+    )
+    asked = Request(Scope.SAMPLE, samples={0: (1,)})
+
+    def step(watch, before, after, request=asked):
+        found = watch.inspect(request, Guarantee.APPROXIMATE, {"right": before}, {"right": after})
+        return found.reasons
+
+    assert not step(watch, 9, 8)
+    twin = copy.copy(watch)
+    assert not step(watch, 8, 7)
+    (reason,) = step(watch, 7, 5)  # 0.9 was the best
+    assert "0.40 below its best" in reason
+    assert "max_total_drop" in reason
+    assert not step(twin, 8, 6)
+    gone = Request(Scope.CLASS, classes=(0,))
+    assert not step(twin, 6, 0, gone)  # it was asked for, and counts no more
+    assert not twin.best
+    again = module.watchman_of(GuardConfig(max_total_drop=0.3), None, {}, told={"0": 0.9})
+    assert step(again, 6, 5)
