@@ -166,6 +166,9 @@ class Federation:
     foreign : bool
         Whether the model was trained elsewhere: nobody recorded who took part, and there is no
         untrained model to go back to.
+    untrained : Arrays or None
+        What the history starts from where that is not the model that learning starts from: of one
+        that was trained elsewhere nothing is kept. None: they are the same.
     options : mapping
         The strategy's options, for the ledger.
     evaluate_split : str
@@ -247,6 +250,7 @@ class Federation:
     remember: bool = False
     keepsakes: Mapping[str, Settings] = field(default_factory=dict)
     foreign: bool = False
+    untrained: Arrays | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     evaluate_split: str = ""
     watch: Watch = _see_nothing

@@ -54,7 +54,8 @@ def begin(
     federation.forgotten, federation.failed = federation.ledger.forgotten(), frozenset()
     roster.forget(federation.forgotten.clients)
     if not federation.completed:
-        federation.history.start(initial())
+        untrained = federation.untrained
+        federation.history.start(initial() if untrained is None else untrained)
     federation.goal, federation.owed = federation.completed + num_rounds, 0
     return roster
 

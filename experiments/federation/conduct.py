@@ -18,7 +18,14 @@ from flwr.serverapp import Grid
 from experiments.config.loading import Config, alias_of
 from experiments.federation.branching import close, expect_served, fork, own_recovery
 from experiments.federation.checkpoint import Saved
-from experiments.federation.founding import Site, first_model, found_federation, recovery_of
+from experiments.federation.founding import (
+    Site,
+    compared_model,
+    first_model,
+    found_federation,
+    prepare_foreign,
+    recovery_of,
+)
 from experiments.federation.going_on import checkpoints, last_saved, take_up
 from experiments.federation.judge import Judge
 from experiments.federation.party import Failure, Party, in_words
@@ -124,6 +131,7 @@ class Conductor:
         name = alias_of(config.strategy)
         federation = found_federation(self._site, grid, [strategy], self._site.homes, self._ledger)
         self._founded.append(federation)
+        prepare_foreign(self._site, federation)
         own = config.recovering(config.strategy)
         for key, value in recovery_of(own).items():
             setattr(federation, key, value)
@@ -144,7 +152,7 @@ class Conductor:
 
         federation.judge = judge
         if saved is None:
-            arrays = first_model(self._site, federation)
+            arrays = first_model(self._site)
         else:
             seen.take_up(saved)
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
@@ -239,7 +247,7 @@ class Conductor:
         self._pace.expected = first + sum(last - first + guess(s, config) for s in strategies)
         judge = self._judge(self._requests)
         lookout = self._watch(federation, ORIGINAL, judge)
-        arrays, rounds = first_model(self._site, federation), first
+        arrays, rounds = compared_model(self._site, federation), first
         kept = checkpoints(self._site, federation, self._site.homes / "learn")
         if (saved := last_saved(self._site, kept, federation)) is not None:
             arrays, rounds = take_up(saved, federation, lookout, self._pace)

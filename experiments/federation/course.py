@@ -123,10 +123,11 @@ class Course:
             config["strategies"] = [n for n in self.names if n not in (RETRAIN, FINE_TUNE)]
         return config
 
-    def check(self) -> None:
+    def check(self, *, begun: bool = False) -> None:
         """Refuse, before anything is written, whatever can be seen to be wrong.
 
-        A strategy of a comparison that cannot even be made is no reason: it fails by itself.
+        A strategy of a comparison that cannot even be made is no reason: it fails by itself. A run
+        that has ``begun`` does not need the model any more that it started from.
 
         Raises
         ------
@@ -155,9 +156,10 @@ class Course:
             resolve(table)
         for seed in self.seeds:
             requests = self.tasks[seed].requests(self.config)
-            given = starting_model(self.config, self.tasks[seed])
-            if given is not None:
-                starting_history(self.config, self.tasks[seed], given)
+            if not (begun and self.kind == RUN):
+                given = starting_model(self.config, self.tasks[seed])
+                if given is not None:
+                    starting_history(self.config, self.tasks[seed], given)
             if self.kind == RUN:
                 self._check_run(seed, requests)
 

@@ -31,10 +31,12 @@ from unlearning.records.ledger import Ledger
 __all__ = [
     "Site",
     "check_foreign",
+    "compared_model",
     "first_model",
     "found_federation",
     "found_history",
     "keepsakes",
+    "prepare_foreign",
     "starting_history",
     "starting_model",
 ]
@@ -182,8 +184,26 @@ def found_history(site: Site, keep: frozenset[str]) -> History:
     )
 
 
-def first_model(site: Site, federation: Federation) -> Arrays:
-    """Return the model before the first round; one from elsewhere brings its own history."""
+def prepare_foreign(site: Site, federation: Federation) -> None:
+    """Let a run from a model that was trained elsewhere record its own rounds, and not that model.
+
+    The file of the model is the user's: it may be gone once somebody was forgotten.
+    """
+    if site.config.start.model is not None:
+        federation.foreign, federation.untrained = True, site.task.initial()
+
+
+def first_model(site: Site) -> Arrays:
+    """Return the model before the first round of a run."""
+    given = starting_model(site.config, site.task)
+    return site.task.initial() if given is None else given
+
+
+def compared_model(site: Site, federation: Federation) -> Arrays:
+    """Return the model before the first round of a comparison.
+
+    One from elsewhere brings its own history, in memory.
+    """
     config, task = site.config, site.task
     given = starting_model(config, task)
     if given is None:

@@ -161,7 +161,7 @@ def resume(
         if now != intent.sha256:
             ledger.note("change-accepted", before=intent.sha256, now=now)
     course = Course.of_intent(load(folder.config), intent, observer)
-    _check(course)
+    _check(course, begun=True)
     return _carried_out(course, course.reopen(folder), folder.path)
 
 
@@ -172,8 +172,8 @@ def _is_over(folder: RunFolder, intent: Intent, ledger: Ledger) -> bool:
     return intent.kind == COMPARE or not [*ledger.waiting(), *ledger.pending()]
 
 
-def _check(course: Course) -> None:
-    course.check()
+def _check(course: Course, *, begun: bool = False) -> None:
+    course.check(begun=begun)
     if course.config.engine.grid == "ray":
         check_working_directory()
 

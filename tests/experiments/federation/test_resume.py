@@ -136,10 +136,17 @@ def test_a_run_killed_anywhere_comes_out_the_same(
     whole = {"requests": leavers} if strategy == "fed-recover" else {}  # it serves no samples
     settings = config(strategy, **whole)
     alone, places = killer.count(lambda: launch.run(settings, tmp_path / "alone", observer=silent))
+    killed_everywhere(tmp_path, killer, settings, alone, places, kills)
+
+
+def killed_everywhere(
+    tmp_path: Path, killer: Killer, settings: Config, alone: Path, places: int, kills: int
+) -> None:
+    """Kill a run at places from the first to the last; each must come out as the one left alone."""
     wanted = digests(alone)
     for number in np.linspace(1, places, kills).astype(int).tolist():
         path = tmp_path / f"killed-{number}"
-        killer.kill(number, lambda path=path: launch.run(settings, path, observer=silent))
+        killer.kill(number, lambda: launch.run(settings, path, observer=silent))  # noqa: B023
         assert resume(path) == path
         assert digests(path) == wanted, number
         with Ledger(RunFolder(path).ledger, readonly=True) as ledger:
@@ -147,6 +154,33 @@ def test_a_run_killed_anywhere_comes_out_the_same(
             ends = [e.request_id for e in ledger.events() if e.event == "fulfilled"]
         assert sorted(ends) == ["config-1", "config-2"]
         assert not list((path / "history").glob("*.new*"))
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [3, pytest.param(25, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)])],
+)
+def test_a_run_from_a_model_of_elsewhere_goes_on(
+    tmp_path: Path, killer: Killer, kills: int
+) -> None:
+    """The file may be gone by then: it holds what was forgotten. The run folder never has it."""
+    trained = launch.run(config("no-t", requests=[]), tmp_path / "trained", observer=silent)
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(RunFolder(trained).model.read_bytes())
+    requests = [
+        {"scope": "client", "clients": [3], "at_round": 0},
+        {"scope": "sample", "samples": {"1": [0, 1, 2]}, "at_round": 2},
+    ]
+    settings = config("no-t", requests=requests, start={"model": str(model)})
+    alone, places = killer.count(lambda: launch.run(settings, tmp_path / "alone", observer=silent))
+    killed_everywhere(tmp_path, killer, settings, alone, places, kills)
+    path = tmp_path / "late"
+    killer.kill(places - 3, lambda: launch.run(settings, path, observer=silent))
+    needle = model.read_bytes()[-64:]
+    assert not [p for p in path.rglob("*") if p.is_file() and needle in p.read_bytes()]
+    model.unlink()
+    assert resume(path) == path
+    assert digests(path) == digests(alone)
 
 
 def test_a_comparison_keeps_what_is_finished_and_goes_on(tmp_path: Path, killer: Killer) -> None:
@@ -160,7 +194,7 @@ def test_a_comparison_keeps_what_is_finished_and_goes_on(tmp_path: Path, killer:
     assert len(wanted) == 10
     for number in np.linspace(3, places - 1, 4).astype(int).tolist():
         path = tmp_path / f"killed-{number}"
-        killer.kill(number, lambda path=path: compare(path))
+        killer.kill(number, lambda: compare(path))  # noqa: B023
         assert resume(path) == path
         assert digests(path) == wanted, number
         assert not (path / "checkpoint").exists()
