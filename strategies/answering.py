@@ -56,18 +56,7 @@ def unlearn(
     history: History,
     arrays: Arrays,
 ) -> Arrays:
-    """Return the model without what the request names; counts its cost under ``unlearn``.
-
-    A target that never took part changes nothing; where nobody is left, the answer is the
-    initial model, which nobody influenced.
-
-    Raises
-    ------
-    FederationError
-        If a round had too few valid replies or the result is not finite.
-    HistoryError
-        If what the strategy needs was not recorded.
-    """
+    """Return the model without what the request names; see ``UnlearningStrategy.unlearn``."""
     federation = strategy.federation
     held = serving.unanswered(federation)
     if not serving.leave(federation, roster, request, history, held):

@@ -11,13 +11,13 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
-from types import TracebackType
 
 import numpy as np
 
 from strategies.wire import length
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
+from unlearning.closing import Closing
 from unlearning.protocol import Reply
 
 __all__ = ["Spool", "of_one_kind", "without_outliers"]
@@ -28,7 +28,7 @@ _TOWERING = 1e6  # no honest statistic is so many times the median of the others
 _IN_MEMORY = 256 * 2**20  # bytes of replies held in memory before the rest goes to disk
 
 
-class Spool:
+class Spool(Closing):
     """The replies of a round, in memory while they are small, in an unnamed scratch file beyond.
 
     Parameters
@@ -43,15 +43,7 @@ class Spool:
         self._spilled: dict[int, tuple[int, list[str], list[str]]] = {}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
 
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Let go of the replies."""
         self._replies.clear()
         self._file.close()

@@ -13,18 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType
 from flwr.serverapp import Grid
 
 from strategies.joining import last_line, meet
+from strategies.passing import PassingGrid
 from strategies.wire import num_bytes
 from unlearning.protocol import Scalar, Wire, part
 from unlearning.records.commitment import Commitment
-
-if TYPE_CHECKING:
-    from flwr.supercore.run import Run
 
 __all__ = ["ForgottenClientError", "Roster"]
 
@@ -69,7 +66,7 @@ class _Sent:
         self.tries += 1
 
 
-class Roster(Grid):
+class Roster(PassingGrid):
     """The clients of one federation behind a Flower grid.
 
     Parameters
@@ -98,7 +95,7 @@ class Roster(Grid):
         capped: Mapping[int, int] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.grid = grid
+        super().__init__(grid)
         self.nodes = dict(sorted(nodes.items()))
         self.declared = dict(declared or {})
         self.capped = dict(capped or {})
@@ -181,26 +178,6 @@ class Roster(Grid):
 
     # Flower's Grid -------------------------------------------------------------------------
 
-    def set_run(self, run: Run) -> None:
-        """Pass on."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run of the grid inside."""
-        return self.grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes of the remaining clients that are there, ordered by client."""
         alive = set(self.grid.get_node_ids())
@@ -210,10 +187,6 @@ class Roster(Grid):
         """Send, after checking that no message goes to a forgotten client."""
         checked = [self._allow(message) for message in messages]
         return self.grid.push_messages(checked)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on."""
-        return self.grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from experiments.runs.details import FeatureMeasure
 from experiments.runs.results import CONTROLS
-from experiments.runs.table import DASH, with_sd
+from experiments.runs.table import DASH, aligned, with_sd
 from unlearning.evaluation.scorecard import summarise
 
 __all__ = ["feature_table"]
@@ -34,12 +34,4 @@ def feature_table(measures: Sequence[FeatureMeasure]) -> str:
             found = [m.value for m in measures if (m.strategy, m.measure) == (name, measure)]
             cells.append(with_sd(summarise(found), 3) if found else DASH)
         lines.append([name, *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    aligned = (
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-    return "\n".join((*aligned, _CAPTION))
+    return "\n".join((*aligned(lines), _CAPTION))

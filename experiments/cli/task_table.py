@@ -11,7 +11,7 @@ from rich.text import Text
 
 from experiments.runs.details import TaskMeasure
 from experiments.runs.results import CONTROLS
-from experiments.runs.table import DASH, with_sd
+from experiments.runs.table import DASH, aligned, with_sd
 from unlearning.evaluation.scorecard import Spread, summarise
 
 __all__ = ["plain_task_table", "task_table"]
@@ -104,12 +104,4 @@ def task_table(measures: Sequence[TaskMeasure], limit: int | None = None) -> Tab
 def plain_task_table(measures: Sequence[TaskMeasure], limit: int | None = None) -> str:
     """Return the same as plain text, one line per strategy, for logs and pipes."""
     lines = [["Strategy", *(title for _, title in _COLUMNS)], *_lines(measures, limit)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    aligned = (
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-    return "\n".join((*aligned, _caption(measures, limit)))
+    return "\n".join((*aligned(lines), _caption(measures, limit)))

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 # Private in Flower 1.41: Grid's signatures name it.
@@ -21,7 +21,7 @@ from experiments.deployment.debts import Collector
 from experiments.deployment.keys import normal_form
 from experiments.deployment.members import MEMBER, Members
 from experiments.deployment.wishes import Wish, parse
-from experiments.federation.grids import Run
+from strategies.passing import PassingGrid
 from unlearning.errors import RequestError
 from unlearning.protocol import part
 
@@ -34,7 +34,7 @@ _LOOK_S = 2.0  # between two looks for sites that owe a deletion
 log = logging.getLogger("fedunlearn")
 
 
-class KeyedGrid(Grid):
+class KeyedGrid(PassingGrid):
     """Flower's grid with a roster of keys.
 
     Parameters
@@ -56,7 +56,8 @@ class KeyedGrid(Grid):
         receive: Callable[[Wish, int], dict[str, object] | None],
         debts: Collector | None = None,
     ) -> None:
-        self._grid, self._members, self._receive = grid, members, receive
+        super().__init__(grid)
+        self._members, self._receive = members, receive
         self._debts = debts
         self._clients: dict[int, int] = {}  # node -> client
         self._outgoing: dict[int, list[str]] = {}  # client -> letters
@@ -81,51 +82,31 @@ class KeyedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages, each with what there is to tell its site."""
         self._look_for_debtors()
-        return self._grid.push_messages([self._with_mail(message) for message in messages])
+        return self.grid.push_messages([self._with_mail(message) for message in messages])
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that are there, after taking the sites' letters out of them."""
-        return [self._opened(reply) for reply in self._grid.pull_messages(message_ids)]
+        return [self._opened(reply) for reply in self.grid.pull_messages(message_ids)]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Send and wait."""
         sent = [self._with_mail(message) for message in messages]
-        return self._each_opened(self._grid.send_and_receive(sent, timeout=timeout))
-
-    def set_run(self, run: Run) -> None:
-        """Pass on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run of the grid inside."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+        return self._each_opened(self.grid.send_and_receive(sent, timeout=timeout))
 
     def _look(self) -> list[int]:
         """Return the members' nodes that are there, and learn whose each is."""
         members, found = self._members(), []
         self._looked = time.monotonic()
-        for node in self._grid.get_nodes():
+        for node in self.grid.get_nodes():
             member = members.of_key(normal_form(node.public_key))
             if member is None:
                 self._clients.pop(node.node_id, None)
                 continue
             self._clients[node.node_id] = member.client
             if self._debts is not None and self._debts.is_owed_by(member.client):
-                self._debts.ask(self._grid, node.node_id, member.client)
+                self._debts.ask(self.grid, node.node_id, member.client)
                 if self._debts.is_owed_by(member.client):
                     continue  # it takes part once it has deleted what an earlier run forgot
             if member.state == MEMBER:

@@ -12,7 +12,7 @@ from rich.text import Text
 from experiments.runs.results import FailedRow, Row, spread, strategies
 from unlearning.evaluation.scorecard import METRICS, Spread
 
-__all__ = ["DASH", "plain_table", "significant", "table", "with_sd"]
+__all__ = ["DASH", "aligned", "plain_table", "significant", "table", "with_sd"]
 
 DASH = "\N{EN DASH}"
 _FAILED = "failed"
@@ -117,12 +117,23 @@ def plain_table(rows: Sequence[Row], failed: Sequence[FailedRow] = ()) -> str:
     """Return the comparison as plain text, one line per strategy, for logs and pipes."""
     titles = (title for _, title, _ in _COLUMNS)
     lines = [["Strategy", "Guarantee", *titles], *_lines(rows, failed)]
+    return "\n".join((*aligned(lines, left=2), *_reasons(failed), _caption(rows)))
+
+
+def aligned(lines: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    r"""Return lines of cells as text in columns, the first ``left`` of them to the left.
+
+    Examples
+    --------
+    >>> print("\n".join(aligned([["Strategy", "n"], ["no-t", "12"]])))
+    Strategy   n
+    no-t      12
+    """
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    aligned = (
+    return [
         "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    )
-    return "\n".join((*aligned, *_reasons(failed), _caption(rows)))
+    ]

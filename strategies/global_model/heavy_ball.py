@@ -107,10 +107,7 @@ class HeavyBall(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Go back to a model that no forgotten data had touched, at rest."""
         last = self.federation.completed
-        first = history.first_round(request) or 1
-        clean = [t for t in history.stored_globals if t <= first]
-        self._begin = clean[-1] if clean else 1
-        start = history.arrays(self._begin) if clean else history.initial
+        self._begin, start = history.untouched(request)
         self._step, self._velocity = self.step, {}
         self._clean = self.rewrite(history, before=self._begin)
         return start, math.ceil(self.share * (last - self._begin + 1))

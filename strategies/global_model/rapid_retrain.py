@@ -101,10 +101,7 @@ class RapidRetrain(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Go back to a model that no forgotten data had touched."""
         last = self.federation.completed
-        first = history.first_round(request) or 1
-        clean = [t for t in history.stored_globals if t <= first]
-        self._begin = clean[-1] if clean else 1
-        start = history.arrays(self._begin) if clean else history.initial
+        self._begin, start = history.untouched(request)
         self._clean = self.rewrite(history, before=self._begin)
         return start, math.ceil(self.share * (last - self._begin + 1))
 

@@ -56,10 +56,9 @@ class Retrain(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Go back to a model that no forgotten data had touched."""
         last = self.federation.completed
-        first = history.first_round(request) or 1
-        clean = [t for t in history.stored_globals if t <= first]
-        self._begin = 1 if self.from_scratch or not clean else clean[-1]
-        start = history.initial if self._begin == 1 else history.arrays(self._begin)
+        self._begin, start = history.untouched(request)
+        if self.from_scratch:
+            self._begin, start = 1, history.initial
         self._clean = self.rewrite(history, before=self._begin)
         return start, last - self._begin + 1
 

@@ -64,10 +64,7 @@ class Sharded(UnlearningStrategy):
         parts = {str(shard_of(k, count)) for k in owners} if count else set(map(part_of, arrays))
         self._hit, self._old = frozenset(parts), history
         last = self.federation.completed
-        first = history.first_round(request) or 1
-        clean = [t for t in history.stored_globals if t <= first]
-        self._begin = clean[-1] if clean else 1
-        start = history.arrays(self._begin) if clean else history.initial
+        self._begin, start = history.untouched(request)
         self._clean = self.rewrite(history, before=self._begin)
         return self._mixed(start, arrays), last - self._begin + 1
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.trust import mean_within, reach
-from unlearning import arrays as named
+from strategies.local_model.trust import parameters_within, reach
 from unlearning.arrays import Arrays
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
@@ -98,5 +97,4 @@ class AuxiliaryHead(UnlearningStrategy):
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average the combined heads, which is the combination with the mean auxiliary head."""
-        mean = mean_within(arrays, replies, self._reach)
-        return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
+        return parameters_within(arrays, replies, self._reach)

@@ -18,7 +18,7 @@ import numpy as np
 
 from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.trust import mean_within, reach
+from strategies.local_model.trust import parameters_within, reach
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -169,8 +169,7 @@ class EwcAscent(UnlearningStrategy):
             self._fisher = self._averaged(named.parameters(arrays), replies)
             return arrays
         self._fisher = {}
-        mean = mean_within(arrays, _heard(replies), self._reach)
-        return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
+        return parameters_within(arrays, _heard(replies), self._reach)
 
     def _averaged(self, model: Arrays, replies: Iterable[Reply]) -> Arrays:
         replies = iter(replies)

@@ -13,8 +13,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 from strategies.base import UnlearningStrategy, in_range
-from strategies.local_model.trust import mean_within, reach
-from unlearning import arrays as named
+from strategies.local_model.trust import parameters_within, reach
 from unlearning.arrays import Arrays
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
@@ -142,7 +141,7 @@ class FeatureSensitivity(UnlearningStrategy):
                     sums[when] = sums.get(when, 0.0) + reply.num_examples * value
                 yield reply
 
-        mean = mean_within(arrays, noted(), self._reach)
+        after = parameters_within(arrays, noted(), self._reach)
         self.sensitivity = {when: value / total for when, value in sums.items()}
         log.info("sensitivity to what is forgotten, as the owners say: %s", self.sensitivity)
-        return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
+        return after

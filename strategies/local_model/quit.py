@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range, one_of
-from strategies.local_model.trust import mean_within, reach
-from unlearning import arrays as named
+from strategies.local_model.trust import parameters_within, reach
 from unlearning.arrays import Arrays
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
@@ -95,5 +94,4 @@ class Quit(UnlearningStrategy):
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average what the holders made of the model, each within the server's reach."""
-        mean = mean_within(arrays, replies, self._reach)
-        return {n: a if named.is_buffer(n, a) else mean[n] for n, a in arrays.items()}
+        return parameters_within(arrays, replies, self._reach)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import Array, Arrays
+from unlearning.closing import Closing
 
 __all__ = ["Rows", "flat", "project_out", "shaped"]
 
@@ -46,7 +46,7 @@ def shaped(vector: Array, model: Mapping[str, Array]) -> Arrays:
     return out
 
 
-class Rows:
+class Rows(Closing):
     """Vectors of one length, the rows of a matrix A of shape ``(m, P)``.
 
     They are kept in memory while they are small and in an unnamed temporary file, gone when closed,
@@ -60,15 +60,7 @@ class Rows:
         self._width = 0
         self._count = 0
 
-    def __enter__(self) -> Rows:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Let go of the vectors."""
         self._file.close()
 

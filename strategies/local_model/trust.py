@@ -10,7 +10,7 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Reply
 
-__all__ = ["mean_within", "project", "reach"]
+__all__ = ["mean_within", "parameters_within", "project", "reach"]
 
 log = logging.getLogger("fedunlearn")
 
@@ -62,3 +62,9 @@ def mean_within(arrays: Arrays, replies: Iterable[Reply], radius: float) -> Arra
         (reply.num_examples, project(arrays, reply.arrays, radius)) for reply in replies
     )
     return {name: mean[name].astype(array.dtype) for name, array in arrays.items()}
+
+
+def parameters_within(arrays: Arrays, replies: Iterable[Reply], radius: float) -> Arrays:
+    """Return :func:`mean_within` with the buffers of ``arrays``, which answer nothing."""
+    mean = mean_within(arrays, replies, radius)
+    return {name: a if named.is_buffer(name, a) else mean[name] for name, a in arrays.items()}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.structure.head_drop import without_heads
-from strategies.structure.task_subtraction import guarded
+from strategies.structure.way_back import WayBack
 from unlearning.arrays import Arrays
 from unlearning.models.heads import EXAMPLES, tasks_of, trunk
 from unlearning.protocol import Instruction, Reply
@@ -95,16 +95,13 @@ class TaskOsd(UnlearningStrategy):
         self.unlearning_rounds = unlearning_rounds
         self.unlearning_rate = unlearning_rate
         self.project = project
-        self._former: Arrays | None = None
+        self._way_back = WayBack()
         self._initial: Arrays = {}
-        self._guarded_rounds = 0
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Note where the trunk was."""
         known = set(request.tasks) & set(tasks_of(arrays))
-        if self._former is None or self.federation.has_learned:  # else: of the first of several
-            self._former = trunk(arrays) if self.project else None
-        self._guarded_rounds = self.federation.recovery_rounds
+        self._way_back.begin(self.federation, arrays, barred=self.project)
         self._initial = without_heads(arrays, history, request)
         return arrays, self.unlearning_rounds if known else 0
 
@@ -134,11 +131,7 @@ class TaskOsd(UnlearningStrategy):
 
     def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average as usual; while recovering without what leads back to the former model."""
-        if self._former is None or self._guarded_rounds < 1:
-            self._former = None
-            return super().learn(server_round, arrays, replies)
-        self._guarded_rounds -= 1
-        return super().learn(server_round, arrays, guarded(replies, arrays, self._former))
+        return super().learn(server_round, arrays, self._way_back.guarded(arrays, replies))
 
 
 def _gathered(

@@ -10,18 +10,17 @@ are this project's: no federated task unlearning was published when it was writt
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.federation import ATTRIBUTION
 from strategies.structure.head_drop import without_heads
-from unlearning import arrays as named
+from strategies.structure.way_back import WayBack
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.models.heads import tasks_of, trunk, without_return
+from unlearning.models.heads import tasks_of, trunk
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
@@ -91,8 +90,7 @@ class TaskSubtraction(UnlearningStrategy):
         self.project = project
         self._asked_tasks: tuple[str, ...] = ()
         self._holders: frozenset[int] = frozenset()
-        self._former: Arrays | None = None
-        self._guarded_rounds = 0
+        self._way_back = WayBack()
 
     def keepsakes(self) -> Mapping[str, Mapping[str, bool | int | float | str]]:
         """Return nothing: training itself keeps what is needed."""
@@ -115,9 +113,7 @@ class TaskSubtraction(UnlearningStrategy):
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Drop the head; one round of collecting follows."""
-        if self._former is None or self.federation.has_learned:  # else: of the first of several
-            self._former = trunk(arrays) if self.project else None
-        self._guarded_rounds = self.federation.recovery_rounds
+        self._way_back.begin(self.federation, arrays, barred=self.project)
         self._asked_tasks = request.tasks
         self._holders = frozenset(request.owners(self._roster.nodes))
         known = set(request.tasks) & set(tasks_of(arrays))
@@ -158,16 +154,4 @@ class TaskSubtraction(UnlearningStrategy):
 
     def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average as usual; while recovering, if so asked, without what leads back."""
-        if self._former is None or self._guarded_rounds < 1:
-            self._former = None
-            return super().learn(server_round, arrays, replies)
-        self._guarded_rounds -= 1
-        return super().learn(server_round, arrays, guarded(replies, arrays, self._former))
-
-
-def guarded(replies: Iterable[Reply], arrays: Arrays, former: Arrays) -> Iterator[Reply]:
-    """Yield replies whose updates do not lead the trunk back to ``former``."""
-    away = named.delta(former, {name: arrays[name] for name in former})
-    for reply in replies:
-        update = reply.update
-        yield replace(reply, update=None if update is None else without_return(update, away))
+        return super().learn(server_round, arrays, self._way_back.guarded(arrays, replies))

@@ -74,10 +74,7 @@ class ClusterModel:
 
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Exchange the parts of those that answered and cluster; the same if none changed."""
-        state = arrays
-        for reply in parts.fitting(replies, self._checked):
-            state = parts.put(state, reply.client, self._checked(reply))
-        return self._assembled(state)
+        return self._assembled(parts.exchanged(arrays, replies, self._checked))
 
     def ask(self, arrays: Arrays, client: int) -> Instruction:
         """Ask an owner to count again, and to draw again from the first seed that goes."""
@@ -89,13 +86,7 @@ class ClusterModel:
 
         The centroids would otherwise still depend on what is gone.
         """
-        state = parts.drop(arrays, gone)
-        for reply in replies:
-            renewed = self._checked(reply)
-            state = parts.drop(state, {reply.client})
-            if renewed["counts"].any():
-                state = parts.put(state, reply.client, renewed)
-        return self._assembled(state)
+        return self._assembled(parts.renewed(arrays, gone, replies, self._checked))
 
     def _assembled(self, state: Arrays) -> Arrays:
         none = Cells(np.empty((0, self.width), np.int64), np.empty((0, self.num_classes), np.int64))

@@ -15,7 +15,17 @@ from unlearning.errors import FederationError
 from unlearning.models.array_model import ArrayModel
 from unlearning.protocol import Instruction, Reply
 
-__all__ = ["PartModel", "clients", "drop", "expect", "field", "fitting", "put"]
+__all__ = [
+    "PartModel",
+    "clients",
+    "drop",
+    "exchanged",
+    "expect",
+    "field",
+    "fitting",
+    "put",
+    "renewed",
+]
 
 log = logging.getLogger("fedunlearn")
 
@@ -56,6 +66,45 @@ def drop(arrays: Mapping[str, Array], gone: Collection[int]) -> Arrays:
 def put(arrays: Mapping[str, Array], client: int, fields: Mapping[str, Array]) -> Arrays:
     """Return the state with the part of a client replaced."""
     return drop(arrays, {client}) | {f"{name}/{client}": a for name, a in fields.items()}
+
+
+def exchanged(
+    arrays: Mapping[str, Array], replies: Iterable[Reply], check: Callable[[Reply], Arrays]
+) -> Arrays:
+    """Return the state with the parts of those that answered; who answers otherwise keeps its own.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        The state.
+    replies : iterable of Reply
+        What clients answered.
+    check : callable
+        ``check(reply)`` is the client's part; it raises FederationError where it is none.
+    """
+    state = dict(arrays)
+    for reply in fitting(replies, check):
+        state = put(state, reply.client, check(reply))
+    return state
+
+
+def renewed(
+    arrays: Mapping[str, Array],
+    gone: Collection[int],
+    replies: Iterable[Reply],
+    check: Callable[[Reply], Arrays],
+) -> Arrays:
+    """Return the state without some clients' parts, and with those that owners made anew.
+
+    An owner that is left without any example (``counts``) is left without a part.
+    """
+    state = drop(arrays, gone)
+    for reply in replies:
+        part = check(reply)
+        state = drop(state, {reply.client})
+        if part["counts"].any():
+            state = put(state, reply.client, part)
+    return state
 
 
 def fitting(replies: Iterable[Reply], check: Callable[[Reply], object]) -> Iterator[Reply]:

@@ -62,10 +62,7 @@ class RidgeModel:
 
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Exchange the parts of those that answered and solve; the same again if none changed."""
-        state = arrays
-        for reply in parts.fitting(replies, self._checked):
-            state = parts.put(state, reply.client, self._checked(reply))
-        return self._assembled(state)
+        return self._assembled(parts.exchanged(arrays, replies, self._checked))
 
     def ask(self, arrays: Arrays, client: int) -> Instruction:
         """Ask for the sums over what the owner forgets."""

@@ -96,10 +96,7 @@ class SvmModel:
 
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Exchange the parts of those that answered and average; the same if none changed."""
-        state = arrays
-        for reply in parts.fitting(replies, self._checked):
-            state = parts.put(state, reply.client, self._checked(reply))
-        return self._assembled(state)
+        return self._assembled(parts.exchanged(arrays, replies, self._checked))
 
     def ask(self, arrays: Arrays, client: int) -> Instruction:
         """Ask an owner to unlearn from its own machines."""
@@ -109,13 +106,7 @@ class SvmModel:
 
     def without(self, arrays: Arrays, gone: Collection[int], replies: Iterable[Reply]) -> Arrays:
         """Exchange the parts and average again."""
-        state = parts.drop(arrays, gone)
-        for reply in replies:
-            renewed = self._checked(reply)
-            state = parts.drop(state, {reply.client})
-            if renewed["counts"].any():
-                state = parts.put(state, reply.client, renewed)
-        return self._assembled(state)
+        return self._assembled(parts.renewed(arrays, gone, replies, self._checked))
 
     def _assembled(self, state: Arrays) -> Arrays:
         weights = np.zeros((self.num_classes, self.length))

@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from unlearning.arrays import Arrays, digest
+from unlearning.closing import Closing
 from unlearning.errors import HistoryError
 from unlearning.records import rewriting
 from unlearning.records.blobs import decode, encode
@@ -29,7 +29,7 @@ from unlearning.request import Request
 __all__ = ["COLUMNS", "DTYPES", "History", "Purged", "RoundEntry"]
 
 
-class History(Past):
+class History(Past, Closing):
     """Record of a federation's learning, on disk or in memory.
 
     Parameters
@@ -344,19 +344,6 @@ class History(Past):
     def close(self) -> None:
         """Release the folder; nothing can be read or written afterwards."""
         self.store.close()
-
-    def __enter__(self) -> History:
-        """Return the history itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the folder."""
-        self.close()
 
     def __repr__(self) -> str:
         """Return place, rounds and columns."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 
+from unlearning.closing import Closing
 from unlearning.errors import LedgerError, unknown
 from unlearning.records import states
 from unlearning.records.book import GENESIS, Book, Row, canonical, hash_of, now
@@ -33,7 +33,7 @@ DUE_DAYS = 30  # one month, Art. 12(3) GDPR
 ANSWER, BATCH = "answer", "batch"  # what a hold keeps back: an answer, or a request, from serving
 
 
-class Ledger:
+class Ledger(Closing):
     """The requests of a federation and what became of them.
 
     Several processes may add to one file at the same time.
@@ -429,16 +429,3 @@ class Ledger:
     def close(self) -> None:
         """Close the file, for the views of all branches."""
         self._book.close()
-
-    def __enter__(self) -> Ledger:
-        """Return the ledger itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.close()

@@ -350,6 +350,21 @@ class Past:
         firsts = dict(rows.fetchall())
         return min((firsts[client] for client in request.owners(firsts)), default=None)
 
+    def untouched(self, request: Request) -> tuple[int, Arrays]:
+        """Return the last kept model that no owner of the request had touched.
+
+        Returns
+        -------
+        int
+            The round that begins with it; 1 if none is kept, or they took part from the beginning.
+        Arrays
+            The model; of round 1 the initial one.
+        """
+        first = self.first_round(request) or 1
+        clean = [t for t in self.stored_globals if t <= first]
+        begin = clean[-1] if clean else 1
+        return begin, self.initial if begin == 1 else self.arrays(begin)
+
     def require(self, needs: Collection[str], strategy: str) -> None:
         """Check that what a strategy needs is kept; names outside ``COLUMNS`` are not looked at.
 
