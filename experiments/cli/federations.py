@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.answers import FAILED, print_json, print_table
+from experiments.cli.operators import operator
 from experiments.cli.options import ConfigFile, Json, Out, Overrides, seconds
 
 __all__ = ["Show", "federation", "shower"]
@@ -18,6 +19,7 @@ federation = typer.Typer(
     no_args_is_help=True,
     help="A federation of real processes whose sites hold their own data: the server's side.",
 )
+federation.add_typer(operator, name="operator")
 Folder = Annotated[Path, typer.Argument(metavar="FED", help="The federation's folder.")]
 Show = Annotated[
     bool, typer.Option("--show-commands", help="Print the commands of Flower's that are run.")

@@ -68,7 +68,10 @@ def request(
     ] = None,
     signed: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A site's signed wish, in place of all of the above."),
+        typer.Option(
+            metavar="FILE",
+            help="A site's signed wish or an operator's order, in place of all of the above.",
+        ),
     ] = None,
     at_once: Annotated[
         bool, typer.Option("--now", help="Serve it at once, where the run does not go on.")
@@ -82,11 +85,9 @@ def request(
 
     folder = RunFolder.open(run)
     if signed is not None:
-        from experiments.deployment.desk import enter, server_of
-        from experiments.deployment.wishes import read
+        from experiments.deployment.desk import enter_signed
 
-        wish = read(signed)
-        request = enter(server_of(folder), folder, wish)
+        request = enter_signed(folder, signed)
         if as_json:
             print_json({"id": request.id, "text": request.describe(), "new": True})
             return

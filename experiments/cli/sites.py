@@ -52,6 +52,9 @@ def start(
     invitation: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What the server's operator handed over.")
     ] = None,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Import once and fork per message: rounds are faster.")
+    ] = False,
     as_json: Json = False,
     show: Show = False,
 ) -> None:
@@ -66,7 +69,7 @@ def start(
         kit = kit.accept(invitation)
     if data is not None:
         kit = kit.hold(data, label)
-    pid = kit.start(shower(show), lambda line: typer.echo(line, err=True))
+    pid = kit.start(shower(show), lambda line: typer.echo(line, err=True), warm=warm)
     if as_json:
         print_json({"pid": pid, "client": kit.client})
         return

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from experiments.deployment import orders
 from experiments.deployment.debts import check_nothing_open, ledgers, remember
-from experiments.deployment.keyed import KeyedGrid
 from experiments.deployment.members import LEFT, MEMBER
 from experiments.deployment.server import Server
-from experiments.deployment.wishes import Wish
+from experiments.deployment.wishes import Wish, log_verdict, parse, read_text
 from experiments.runs.admission import admit
 from experiments.runs.folder import RunFolder
 from unlearning.errors import ConfigError, FedUnlearnError, RequestError
@@ -20,24 +21,26 @@ from unlearning.records.ledger import Ledger
 from unlearning.records.receipt import make
 from unlearning.request import Request
 
+if TYPE_CHECKING:  # it imports Flower, and bringing a wish takes but a moment
+    from experiments.deployment.keyed import KeyedGrid
+
 __all__ = [
     "bind",
     "catch_up",
     "close_memberships",
     "enter",
+    "enter_signed",
     "learned",
     "post_receipts",
     "receiver",
     "server_of",
 ]
 
-_NOTE = "deployment.json"
-
 
 def bind(folder: RunFolder, server: Server) -> None:
     """Note in a run folder which federation it is of, and in the federation where the run is."""
     value = {"federation": server.id, "folder": str(server.folder)}
-    write_atomically(folder.path / _NOTE, json.dumps(value, indent=1).encode())
+    write_atomically(folder.deployment, json.dumps(value, indent=1).encode())
     remember(server, folder.path)
 
 
@@ -50,7 +53,7 @@ def server_of(folder: RunFolder) -> Server:
         If it is a simulation's.
     """
     try:
-        found = json.loads((folder.path / _NOTE).read_text(encoding="utf-8"))
+        found = json.loads((folder.deployment).read_text(encoding="utf-8"))
         return Server.open(Path(str(found["folder"])))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
@@ -76,6 +79,30 @@ def enter(server: Server, folder: RunFolder, wish: Wish, sender: int | None = No
         raise
     except BaseException:
         inbox.drop(wish)  # nothing was entered, and it is not the wish's fault
+        raise
+    return request
+
+
+def enter_signed(folder: RunFolder, path: Path) -> Request:
+    """Judge a signed file, a site's wish or an operator's order, and enter it.
+
+    Raises
+    ------
+    RequestError
+        Why it is refused; logged.
+    """
+    server, text = server_of(folder), read_text(path)
+    if not orders.is_order(text):
+        return enter(server, folder, parse(text))
+    order, desk = orders.parse(text), server.orders
+    request = desk.take(order)
+    try:
+        admit(folder, request, order=dict(order))
+    except RequestError as error:
+        log_verdict(server.folder / "wishes", order["body"], f"refused: {error}")
+        raise
+    except BaseException:
+        desk.drop(order)
         raise
     return request
 

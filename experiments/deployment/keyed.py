@@ -30,6 +30,7 @@ __all__ = ["MAIL", "KeyedGrid"]
 MAIL = "mail"  # the record of both directions; its entries are numbered texts of JSON
 _MOST_LETTERS = 8  # of one reply
 _LOOK_S = 2.0  # between two looks for sites that owe a deletion
+_PULL_S = 0.2  # least time between two looks for replies
 
 log = logging.getLogger("fedunlearn")
 
@@ -63,6 +64,7 @@ class KeyedGrid(PassingGrid):
         self._outgoing: dict[int, list[str]] = {}  # client -> letters
         self._lock = threading.Lock()
         self._looked = 0.0
+        self._pulled = 0.0
 
     def identify(self, node: int) -> int | None:
         """Return the client whose key a node has; None: no member."""
@@ -85,8 +87,14 @@ class KeyedGrid(PassingGrid):
         return self.grid.push_messages([self._with_mail(message) for message in messages])
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there, after taking the sites' letters out of them."""
-        return [self._opened(reply) for reply in self.grid.pull_messages(message_ids)]
+        """Return the replies that are there, after taking the sites' letters out of them.
+
+        Looks not too often: every look costs the SuperLink as much as a site's.
+        """
+        time.sleep(max(0.0, self._pulled + _PULL_S - time.monotonic()))
+        found = [self._opened(reply) for reply in self.grid.pull_messages(message_ids)]
+        self._pulled = time.monotonic()
+        return found
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

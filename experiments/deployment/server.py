@@ -20,6 +20,7 @@ import tomli_w
 
 from experiments.deployment import keys, processes
 from experiments.deployment.members import REMOVED, Member, Members
+from experiments.deployment.orders import Operators, Orders
 from experiments.deployment.wishes import Inbox
 from unlearning.errors import ConfigError
 from unlearning.records.files import write_atomically
@@ -105,6 +106,16 @@ class Server:
     def inbox(self) -> Inbox:
         """Judges wishes of sites."""
         return Inbox(self.folder / "wishes", self.id, self.members)
+
+    @property
+    def operators(self) -> Operators:
+        """Whose orders count, as it is on the disk now."""
+        return Operators(self.folder / "operators.toml")
+
+    @property
+    def orders(self) -> Orders:
+        """Judges what operators ask for."""
+        return Orders(self.folder / "wishes", self.id, self.operators)
 
     @property
     def database(self) -> Path:

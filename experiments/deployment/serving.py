@@ -24,6 +24,7 @@ from experiments.deployment.desk import (
 )
 from experiments.deployment.keyed import KeyedGrid
 from experiments.deployment.server import Server
+from experiments.deployment.waits import look_soon
 from experiments.federation.course import Course
 from experiments.runs.folder import RunFolder
 from experiments.runs.intent import Intent
@@ -138,6 +139,11 @@ def with_members(config: Config, server: Server) -> Config:
             f"data.name = {config.data.name!r} is a simulation's; a federation's sites hold their "
             f"own data: set data.name = {REMOTE!r}, data.shape and data.classes"
         )
+    if config.requests:
+        raise ConfigError(
+            "[[requests]] of a config bear no signature, and in a federation who asks must sign; "
+            "leave them out and bring them with `fedunlearn request RUN --signed FILE`"
+        )
     present = sorted(server.members.present, key=lambda member: member.client)
     if not present:
         raise ConfigError("the federation has no members; `fedunlearn federation add` adds them")
@@ -171,6 +177,7 @@ def serve(grid: Grid, options: Mapping[str, object]) -> None:
 
 
 def _serve(grid: Grid, server: Server, options: Mapping[str, object]) -> None:
+    look_soon()
     out = Path(str(options["out"]))
     folder: RunFolder
     if options.get("resume"):

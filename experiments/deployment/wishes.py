@@ -19,7 +19,19 @@ from unlearning.errors import RequestError
 from unlearning.records.seal import canonical
 from unlearning.request import Request, Scope
 
-__all__ = ["MAX_AGE", "Inbox", "Wish", "compose", "parse", "read"]
+__all__ = [
+    "MAX_AGE",
+    "Inbox",
+    "Wish",
+    "check_time",
+    "compose",
+    "kept_at",
+    "log_verdict",
+    "parse",
+    "read",
+    "read_text",
+    "replayed",
+]
 
 _TAG = "fedunlearn-wish-1"
 _FIELDS = {"tag", "federation", "client", "scope", "samples", "nonce", "time"}
@@ -58,10 +70,21 @@ def read(path: Path) -> Wish:
     RequestError
         If it holds none.
     """
+    return parse(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a signed file.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read, or is larger than any can be.
+    """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise RequestError(f"{path} is larger than any wish; ask with `fedunlearn site ask`")
-        return parse(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read ({error})") from error
 
@@ -137,7 +160,7 @@ class Inbox:
                 file.write(canonical(dict(wish)))
         except FileExistsError:
             self.log(body, "refused: replayed")
-            raise _replayed(body) from None
+            raise replayed(body) from None
         self.log(body, "taken")
         client = member.client
         return Request(
@@ -154,20 +177,10 @@ class Inbox:
 
     def log(self, body: Mapping[str, Any], verdict: str) -> None:
         """Write a line about a wish."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        line = {
-            "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "verdict": verdict,
-            "wish": dict(body),
-        }
-        with (self._folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        log_verdict(self._folder, body, verdict)
 
     def _kept(self, body: Mapping[str, Any]) -> Path:
-        nonce = str(body["nonce"])
-        if not (nonce.isascii() and nonce.isalnum() and 16 <= len(nonce) <= 64):
-            raise RequestError("the wish has no nonce of 16 letters and digits or more")
-        return self._folder / f"{body['client']:05d}-{nonce}.json"
+        return kept_at(self._folder, f"{body['client']:05d}", str(body["nonce"]))
 
     def _judge(self, wish: Wish, sender: int | None, at: datetime) -> Member:
         """Return who asks, or raise why it must not be."""
@@ -191,20 +204,53 @@ class Inbox:
             )
         if member.state != MEMBER:
             raise RequestError(f"client {member.client} ({member.name}) has {member.state} already")
-        try:
-            made = datetime.fromisoformat(body["time"])
-            age = at - made
-        except (ValueError, TypeError) as error:
-            raise RequestError(f"the wish's time {body['time']!r} is none with a zone") from error
-        if age > MAX_AGE or -age > _AHEAD:
-            raise RequestError(
-                f"the wish is of {body['time']}; it must be at most {MAX_AGE.days} days old and "
-                "not of the future: ask anew, or set the site's clock"
-            )
+        check_time(body["time"], at)
         if self._kept(body).exists():
-            raise _replayed(body)
+            raise replayed(body)
         return member
 
 
-def _replayed(body: Mapping[str, Any]) -> RequestError:
+def check_time(text: str, at: datetime) -> None:
+    """Refuse what was signed too long ago, or in the future.
+
+    Raises
+    ------
+    RequestError
+        If so, or if it is no time with a zone.
+    """
+    try:
+        age = at - datetime.fromisoformat(text)
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"the wish's time {text!r} is none with a zone") from error
+    if age > MAX_AGE or -age > _AHEAD:
+        raise RequestError(
+            f"the wish is of {text}; it must be at most {MAX_AGE.days} days old and not of the "
+            "future: ask anew, or set the site's clock"
+        )
+
+
+def kept_at(folder: Path, who: str, nonce: str) -> Path:
+    """Return where a signed request is kept, so that it counts once.
+
+    Raises
+    ------
+    RequestError
+        If the nonce could not name a file, or is too short to be one.
+    """
+    if not (nonce.isascii() and nonce.isalnum() and 16 <= len(nonce) <= 64):
+        raise RequestError("the wish has no nonce of 16 letters and digits or more")
+    return folder / f"{who}-{nonce}.json"
+
+
+def log_verdict(folder: Path, body: Mapping[str, Any], verdict: str) -> None:
+    """Write a line about a signed request."""
+    folder.mkdir(parents=True, exist_ok=True)
+    utc = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"utc": utc, "verdict": verdict, "wish": dict(body)}
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def replayed(body: Mapping[str, Any]) -> RequestError:
+    """Return why a signed request is refused that came before."""
     return RequestError(f"this wish came before (nonce {body['nonce'][:8]}...): it counts once")

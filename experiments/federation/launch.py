@@ -219,7 +219,7 @@ def _in_process(config: Config, num_clients: int, body: Callable[[Grid], None], 
     from experiments.federation.grids import LocalGrid
     from experiments.federation.participants import client_app
 
-    with stop.listening(), quiet("flwr"):  # the progress bar tells the same
+    with stop.listening(), quiet("flwr", level=logging.WARNING):  # the progress bar tells the same
         body(LocalGrid(client_app, num_clients))
 
 
@@ -256,9 +256,8 @@ def on_ray(
         # In a notebook it asks for widgets, which nothing here shows.
         warnings.filterwarnings("ignore", "IProgress not found")
         import ray
-    from flwr.simulation import run_simulation
-
     from experiments.federation import participants
+    from experiments.federation.simulation import simulate
 
     server_app = ServerApp()
 
@@ -281,13 +280,8 @@ def on_ray(
         "max_restarts": -1,  # a dead worker is otherwise never replaced and swallows messages
     }
     # Ray sets its own handlers when it starts, so ours come after it.
-    with (stop or Stop()).listening(), quiet("flwr"):
-        run_simulation(
-            server_app,
-            client_app or participants.client_app,
-            num_supernodes=num_clients,
-            backend_config={"client_resources": resources},
-        )
+    with (stop or Stop()).listening(), quiet("flwr", level=logging.WARNING):
+        simulate(server_app, client_app or participants.client_app, num_clients, resources)
 
 
 def ray_starts() -> str | None:

@@ -22,6 +22,8 @@ from unlearning.request import Forgotten, Omission, Request, Scope
 
 __all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
 
+_SIGNED = {"wish", "order"}  # facts that hold body and signature
+
 
 def compose(
     clients: Sequence[int] = (),
@@ -129,6 +131,12 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **fac
         raise RequestError(
             f"{folder.path} is a comparison, in which all strategies answer the same scheduled "
             "requests; put it under [[requests]] in the config, or ask a folder of `fedunlearn run`"
+        )
+    if folder.deployment.exists() and not facts.keys() & _SIGNED:
+        raise RequestError(
+            f"{folder.path} is a run of a federation, where who asks must sign: a site with "
+            "`fedunlearn site ask`, an operator with `fedunlearn federation operator sign`; bring "
+            "the file with `fedunlearn request RUN --signed FILE`"
         )
     rounds = folder.read_config().get("rounds")
     with folder.open_ledger() as ledger:

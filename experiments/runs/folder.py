@@ -158,6 +158,7 @@ class RunFolder:
         self.details = self.path / "details.json"
         self.timeline = self.path / "timeline.svg"
         self.report = self.path / "report.html"
+        self.deployment = self.path / "deployment.json"  # names the federation, where it is of one
         self.model = self.path / "model.safetensors"
 
     def history(self, seed: int) -> Path:

@@ -69,3 +69,24 @@ def test_every_command_shows_an_example(group):
     assert len(commands) >= 6
     for command in commands:
         assert f"Example: fedunlearn {group} " in command.callback.__doc__
+
+
+def test_an_operators_key_is_made_entered_and_signs(folders, tmp_path):
+    fed, _, _ = folders
+    made = json.loads(
+        called("federation", "operator", "init", tmp_path / "op", "--name", "alice", "--json")
+    )
+    assert (tmp_path / "op" / "operator.key").stat().st_mode & 0o777 == 0o600
+    assert "no operator is known" in called("federation", "operator", "list", fed)
+    called("federation", "operator", "add", fed, made["public"])
+    assert json.loads(called("federation", "operator", "list", fed, "--json")) == [
+        {"name": "alice", "active": True}
+    ]
+    words = ("sign", tmp_path / "op", "--name", "alice", "--federation", "f", "--class", "3")
+    signed = json.loads(
+        called("federation", "operator", *words, "--out", tmp_path / "o.json", "--json")
+    )
+    assert signed["what"]["classes"] == [3]
+    assert json.loads((tmp_path / "o.json").read_text())["signature"]
+    called("federation", "operator", "remove", fed, "alice")
+    assert "no operator is named" in called("federation", "operator", "remove", fed, "bob", code=2)

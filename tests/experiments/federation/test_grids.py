@@ -160,11 +160,15 @@ def late():
     assert private_imports(source) == ["flwr.supercore", "flwr.server.grid"]
 
 
-def test_private_corners_of_flower_are_touched_in_one_file() -> None:
+def test_private_corners_of_flower_are_touched_in_few_files() -> None:
     found = {
         str(path.relative_to(ROOT))
         for package in ("strategies", "clients", "unlearning", "experiments")
         for path in (ROOT / package).rglob("*.py")
         if private_imports(path.read_text())
     }
-    assert found == {"experiments/federation/grids.py"}
+    assert found == {
+        "experiments/deployment/warm.py",  # tied to the versions it names
+        "experiments/federation/grids.py",
+        "experiments/federation/simulation.py",  # its engine, whose public shell is deprecated
+    }

@@ -1,0 +1,75 @@
+"""One seam chooses how Flower's simulation is started, and no warning of Flower's is lost."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import flwr.simulation
+import pytest
+from flwr.serverapp import ServerApp
+
+from clients.app import make_client_app
+from experiments.federation import simulation
+from experiments.federation.participants import of_node
+
+ROOT = Path(__file__).parents[3]
+ENGINE = importlib.import_module("flwr.simulation.run_simulation")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Put something in the place of both ways, and return who was called with what."""
+    calls = []
+
+    def engine(num_supernodes, exit_event, client_app, server_app, backend_config):
+        calls.append(("engine", num_supernodes, backend_config))
+
+    def function(num_supernodes, client_app, server_app, backend_config):
+        calls.append(("function", num_supernodes, backend_config))
+
+    monkeypatch.setattr(ENGINE, "_run_simulation", engine)
+    monkeypatch.setattr(flwr.simulation, "run_simulation", function)
+    return calls
+
+
+def begin():
+    simulation.simulate(ServerApp(), make_client_app(of_node), 3, {"num_cpus": 1})
+
+
+def test_the_engine_that_this_flower_has_is_known():
+    assert simulation._engine() is not None
+
+
+def test_what_is_not_deprecated_is_asked_first(asked):
+    begin()
+    assert asked == [("engine", 3, {"client_resources": {"num_cpus": 1}})]
+
+
+@pytest.mark.parametrize("engine", [None, lambda other: None])
+def test_where_the_engine_is_gone_or_another_the_function_is_asked_and_it_is_said(
+    asked, monkeypatch, caplog, engine
+):
+    monkeypatch.setattr(ENGINE, "_run_simulation", engine)
+    begin()
+    assert asked == [("function", 3, {"client_resources": {"num_cpus": 1}})]
+    assert "its run_simulation is asked" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
+@pytest.mark.timeout(300)
+def test_flowers_warnings_are_let_through_and_none_is_of_a_deprecation(tmp_path):
+    code = "from experiments.cli import app; app()"
+    sets = ["rounds=1", "recovery_rounds=0", "data.clients=4", "data.limit=90", "strategy=retrain"]
+    config, out = "experiments/configs/digits_client.toml", str(tmp_path / "ray")
+    changed = [part for one in sets for part in ("--set", one)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", config, "--out", out, *changed],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in (done.stdout + done.stderr).lower()
