@@ -24,3 +24,5 @@ templates_path = []
 nitpicky = True
 
 generate.write_all(HERE / "generated")
+generate.write_leaderboard(HERE / "generated" / "extra")
+html_extra_path = ["generated/extra"]

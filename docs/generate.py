@@ -16,7 +16,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-__all__ = ["command_page", "config_page", "python_page", "strategy_page", "write_all"]
+__all__ = [
+    "command_page",
+    "config_page",
+    "python_page",
+    "strategy_page",
+    "write_all",
+    "write_leaderboard",
+]
 
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
@@ -43,6 +50,15 @@ def write_all(folder: Path) -> None:
 # --- config ---------------------------------------------------------------------------------------
 
 
+def write_leaderboard(folder: Path) -> None:
+    """Write the page over the recorded comparisons, as ``fedunlearn leaderboard`` does."""
+    import experiments
+    from experiments.reporting.leaderboard import leaderboard
+
+    recorded = Path(experiments.__file__).parent / "results" / "leaderboard.toml"
+    leaderboard([recorded], folder / "leaderboard.html")
+
+
 def keys(table: type[BaseModel], above: str = "") -> Iterator[tuple[str, type[BaseModel], str]]:
     """Yield (dotted table, its model, its name on the page) of every table, the top one first."""
     yield above, table, above
@@ -54,11 +70,13 @@ def keys(table: type[BaseModel], above: str = "") -> Iterator[tuple[str, type[Ba
 
 def config_page() -> str:
     """Return the reference of every key of a config, with type, default and meaning."""
-    from experiments.config.schema import Config
+    from experiments.config.schema import Config, OwnRecovery
 
     lines = ["# Every key of a config", ""]
     lines += ["A config is a TOML file; a key that is left out has its default.", ""]
-    for place, table, _ in keys(Config):
+    tables = [(place, table) for place, table, _ in keys(Config)]
+    tables.append(("options.<strategy>.recovery", OwnRecovery))
+    for place, table in tables:
         many = place == "requests"
         heading = f"`[[{place}]]`" if many else f"`[{place}]`" if place else "At the top"
         lines += [f"## {heading}", "", _markdown(inspect.getdoc(table) or ""), ""]

@@ -1,11 +1,11 @@
 """How far strategies come with the defaults that they are shipped with, in 24 settings.
 
 ``python -m experiments.benchmarks.defaults [--root data] [--seeds 0] [--data digits,mnist]
-[--strategies fed-osd,no-t,fed-recover] [--out experiments/results/defaults.csv]`` learns digits,
-MNIST, Adult and CIFAR-10 with small networks and small parts of the data, shared out evenly, by
-Dirichlet .3 and two classes a client, with one and with four local epochs. In each, client 3 has a
-backdoor and leaves. A setting's rows are written when it is done, and are not made again; the table
-of all is printed at the end.
+[--cifar FILE.npz] [--strategies fed-osd,no-t,fed-recover] [--out FILE]`` learns digits, MNIST,
+Adult and CIFAR-10 with small networks and small parts of the data, shared out evenly, by Dirichlet
+.3 and two classes a client, with one and with four local epochs. In each, client 3 has a backdoor
+and leaves. A setting's rows are written when it is done, and are not made again; the table of all
+is printed at the end.
 
 Controls: plain training for as many rounds and at the rate of ``no-t`` (``plain, no-t's``), with a
 random reset of as many weights as ``no-t`` negates before it (``random reset``), and plain training
@@ -58,7 +58,7 @@ DATA: dict[str, dict[str, Any]] = {
         "marker": {"label": 1},
     },
     "cifar10": {
-        "data": {"name": "cifar10", "limit": 1500, "test_limit": 500},
+        "data": {"name": "cifar10", "limit": 1000, "test_limit": 500},
         "model": {"name": "cnn", "width": 8, "hidden": 32},
         "train": {"learning_rate": 0.02, "momentum": 0.9},
     },
@@ -73,19 +73,35 @@ _FIELDS = (
     "retain_accuracy", "forget_accuracy", "test_accuracy", "backdoor_success", "failed", "cpu_s",
 )  # fmt: skip
 _BACKDOOR, _RETAIN, _COST = 0.05, 0.03, 0.5  # the goal: see `meets`
+_LAST_DIGIT = 1e-6  # what is written has four
 
 Line = Mapping[str, str]
 
 
-def config_of(data: str, sharing: str, epochs: int, root: str = "data") -> Config:
-    """Return one of the settings; ``root`` is the folder of the data sets' files."""
+def config_of(
+    data: str, sharing: str, epochs: int, root: str = "data", cifar: str | None = None
+) -> Config:
+    """Return one of the settings.
+
+    Parameters
+    ----------
+    data, sharing : str
+        Keys of ``DATA`` and ``SHARING``.
+    epochs : int
+        Local epochs.
+    root : str
+        The folder of the data sets' files.
+    cifar : str, optional
+        An .npz that stands for CIFAR-10, where not all of its images are at hand.
+    """
     base = DATA[data]
+    instead = {"name": f"npz:{cifar}"} if cifar and data == "cifar10" else {}
     return from_mapping(
         {
             "rounds": ROUNDS,
             "recovery_rounds": RECOVERY,
             "device": "cpu",
-            "data": {"root": root, "clients": 10, **base["data"], **SHARING[sharing]},
+            "data": {"root": root, "clients": 10, **base["data"], **instead, **SHARING[sharing]},
             "model": base["model"],
             "train": {"batch_size": 32, "local_epochs": epochs, **base["train"]},
             "marker": {"kind": "backdoor", "client": 3, **base.get("marker", {})},
@@ -105,7 +121,8 @@ def meets(line: Line, retrained: Line) -> bool:
         return False
     above = float(line["backdoor_success"]) - float(retrained["backdoor_success"])
     below = float(retrained["retain_accuracy"]) - float(line["retain_accuracy"])
-    return above <= _BACKDOOR and below <= _RETAIN and float(line["cost"]) <= _COST
+    excess = above - _BACKDOOR, below - _RETAIN, float(line["cost"]) - _COST
+    return max(excess) < _LAST_DIGIT
 
 
 def summary(lines: Iterable[Line]) -> str:
@@ -185,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is not in the file yet, and print the table of what is."""
     parser = argparse.ArgumentParser(description=__doc__, prog="defaults")
     parser.add_argument("--root", default="data")
+    parser.add_argument("--cifar", help="an .npz that stands for CIFAR-10")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--data", default=",".join(DATA))
     parser.add_argument("--strategies", default=",".join(SHIPPED))
@@ -197,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for epochs in EPOCHS:
                 if (data, sharing, str(epochs)) in known:
                     continue
-                config = config_of(data, sharing, epochs, given.root)
+                config = config_of(data, sharing, epochs, given.root, given.cifar)
                 begun = time.process_time()
                 found = measure(config, seeds, _tries(config, given.strategies.split(",")))
                 spent = time.process_time() - begun

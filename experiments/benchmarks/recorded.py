@@ -5,15 +5,21 @@ Prints what stands in ``experiments/results/families.md``, worked out from the f
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.runs.results import COSTS, FINE_TUNE, ORIGINAL, RETRAIN, Row, spread, strategies
+from experiments.runs.results import (
+    FINE_TUNE,
+    ORIGINAL,
+    RETRAIN,
+    Row,
+    read_table,
+    spread,
+    strategies,
+)
 from experiments.runs.table import with_sd
 from unlearning.evaluation.scorecard import (
-    METRICS,
     average_gap,
     improves,
     judge_marker,
@@ -21,34 +27,12 @@ from unlearning.evaluation.scorecard import (
     summarise,
 )
 
-__all__ = ["gaps", "main", "read", "table"]
+__all__ = ["gaps", "main", "table"]
 
 RESULTS = Path(__file__).parents[1] / "results"
 
 _SHOWN = ("test_accuracy", "forget_accuracy", "backdoor_success", "mia_auc", "speedup_examples")
 _ANSWERS = {True: "yes", False: "no", None: "not shown"}
-
-
-def read(path: Path) -> list[Row]:
-    """Return the rows of a ``results.csv``; an empty field was not measured."""
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return [
-        Row(
-            line["strategy"],
-            int(line["seed"]),
-            line["scope"],
-            line["guarantee"],
-            {name: _number(line[name]) for name in METRICS},
-            {name: _number(line[name]) for name in COSTS},
-            line["model_digest"] or None,
-        )
-        for line in lines
-    ]
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
 
 
 def gaps(rows: Sequence[Row], strategy: str) -> dict[int, float | None]:
@@ -95,7 +79,7 @@ def table(rows: Sequence[Row]) -> str:
 def main() -> None:
     """Print a table for every recorded comparison."""
     for path in sorted(RESULTS.glob("families_*.csv")):
-        rows = read(path)
+        rows = read_table(path)
         seeds = len({row.seed for row in rows})
         sys.stdout.write(f"## `{path.name}`, {seeds} seeds\n\n{table(rows)}\n\n")
 

@@ -104,7 +104,11 @@ def families(
 
 def leaderboard(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished comparisons.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of finished comparisons, or lists of recorded ones (.toml).",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page to write.")] = Path(
         "leaderboard.html"

@@ -6,7 +6,8 @@ one run; no numbers of different runs are mixed. Every line leads to the command
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from experiments.reporting.leaderboard_template import TEMPLATE
 from experiments.reporting.look import SCRIPT, STYLE
 from experiments.runs.details import read_details
 from experiments.runs.folder import COMPARE, RunFolder
-from experiments.runs.results import ORIGINAL, RETRAIN, Row, read_results
+from experiments.runs.results import ORIGINAL, RETRAIN, Row, read_results, read_table
 from experiments.runs.results import strategies as named
 from experiments.runs.table import DASH
 from unlearning.errors import ConfigError
@@ -66,32 +67,57 @@ class _Made:
 def leaderboard(folders: Sequence[Path], out: Path) -> Path:
     """Write the page over several finished comparisons, and return its path.
 
+    Parameters
+    ----------
+    folders : sequence of Path
+        Run folders, and lists of recorded results: a TOML file whose ``[[recorded]]`` tables name
+        a ``results.csv`` beside it (``file``), what it is about (``title``) and the command that
+        made it (``command``).
+    out : Path
+        Where to write it.
+
     Raises
     ------
     ConfigError
-        If a folder is no run folder, none of a comparison, or named twice.
+        If a folder is no run folder, none of a comparison, or named twice; if a list is no such.
     ResultsError
         If a run has not finished or its files are damaged.
     """
     groups: dict[str, list[Line]] = {}
     runs: list[_Made] = []
-    for place in folders:
-        folder = RunFolder.open(place)
-        path = folder.path.resolve()
-        if path in [other.resolve() for other in folders[: len(runs)]]:
+    for number, place in enumerate(folders):
+        if place.resolve() in [other.resolve() for other in folders[:number]]:
             raise ConfigError(f"{place} is named twice; name each run once")
-        config, rows = read_results(path)
-        if RETRAIN not in named(rows):
-            raise ConfigError(
-                f"{place} holds no retrained model to measure against; name a {COMPARE}, "
-                "`fedunlearn compare` makes one"
-            )
-        found = lines_of(rows, len(runs))
-        groups.setdefault(_title(config, rows), []).extend(found)
-        runs.append(_Made(path.name, read_details(path).command))
+        for title, made, rows in _recorded(place) if place.suffix == ".toml" else [_of_run(place)]:
+            if RETRAIN not in named(rows):
+                raise ConfigError(
+                    f"{place} holds no retrained model to measure against; name a {COMPARE}, "
+                    "`fedunlearn compare` makes one"
+                )
+            groups.setdefault(title, []).extend(lines_of(rows, len(runs)))
+            runs.append(made)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page(groups, runs).encode())
     return out
+
+
+def _of_run(place: Path) -> tuple[str, _Made, tuple[Row, ...]]:
+    path = RunFolder.open(place).path.resolve()
+    config, rows = read_results(path)
+    return _title(config, rows), _Made(path.name, read_details(path).command), rows
+
+
+def _recorded(place: Path) -> Iterator[tuple[str, _Made, tuple[Row, ...]]]:
+    try:
+        found = tomllib.loads(place.read_text(encoding="utf-8"))["recorded"]
+        entries = [(one["title"], one["file"], one["command"]) for one in found]
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{place} is no list of recorded results ({error!r}); write [[recorded]] tables with "
+            "title, file and command"
+        ) from error
+    for title, file, command in entries:
+        yield title, _Made(Path(file).stem, command), read_table(place.parent / file)
 
 
 def lines_of(rows: Sequence[Row], run: int = 0) -> list[Line]:

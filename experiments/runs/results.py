@@ -30,6 +30,7 @@ __all__ = [
     "by_seed",
     "read_failed",
     "read_results",
+    "read_table",
     "spread",
     "strategies",
     "write_results",
@@ -198,6 +199,38 @@ def read_results(run_dir: Path) -> tuple[dict[str, Any], tuple[Row, ...]]:
     """
     config, rows, _ = _read(run_dir)
     return config, rows
+
+
+def read_table(path: Path) -> tuple[Row, ...]:
+    """Return the rows of a ``results.csv`` that stands alone; an empty field was not measured.
+
+    Raises
+    ------
+    ResultsError
+        If it cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        return tuple(
+            Row(
+                line["strategy"],
+                int(line["seed"]),
+                line["scope"],
+                line["guarantee"],
+                {name: _number(line[name]) for name in METRICS},
+                {name: _number(line[name]) for name in COSTS},
+                line["model_digest"] or None,
+            )
+            for line in lines
+            if not line.get("failed")
+        )
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise ResultsError(f"{path} is no results.csv ({error!r}); name one of a run") from error
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def read_failed(run_dir: Path) -> tuple[FailedRow, ...]:

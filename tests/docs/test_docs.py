@@ -94,3 +94,11 @@ def test_a_tutorial_runs(script, tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_every_path_of_ours_in_the_table_beside_other_libraries_is_there():
+    root, missing = DOCS.parent, []
+    for line in (DOCS / "ecosystem.md").read_text(encoding="utf-8").splitlines():
+        for path in re.findall(r"`((?:strategies|experiments|unlearning|docs)/[^`]*)`", line):
+            missing += [path] if not (root / path).exists() else []
+    assert missing == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import recorded
-from experiments.runs.results import write_results
+from experiments.runs.results import read_table, write_results
 
 HEAD = (
     "strategy,seed,scope,guarantee,retain_accuracy,forget_accuracy,test_accuracy,mia_auc,"
@@ -20,10 +20,10 @@ def line(strategy: str, seed: int, test: float, backdoor: str = "") -> str:
     return f"{strategy},{seed},client,none,,,{test},,{backdoor},,,,,,,,,,,"
 
 
-def made(tmp_path: Path, *lines: str) -> list[recorded.Row]:
+def made(tmp_path: Path, *lines: str) -> tuple[recorded.Row, ...]:
     path = tmp_path / "found.csv"
     path.write_text("\n".join([HEAD, *lines]))
-    return recorded.read(path)
+    return read_table(path)
 
 
 def cells(text: str, strategy: str) -> list[str]:
@@ -40,7 +40,7 @@ def test_what_is_committed_is_what_the_files_say(capsys: pytest.CaptureFixture[s
 def test_a_written_file_is_read_back(tmp_path: Path) -> None:
     rows = made(tmp_path, line("retrain", 0, 0.9), line("x", 0, 0.8, "0.5"))
     write_results(tmp_path, {}, rows)
-    assert recorded.read(tmp_path / "results.csv") == rows
+    assert read_table(tmp_path / "results.csv") == rows
 
 
 def test_the_gap_is_paired_by_seed_and_compared_with_fine_tuning(tmp_path: Path) -> None:

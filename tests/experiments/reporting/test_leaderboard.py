@@ -50,3 +50,33 @@ def test_what_is_no_comparison_or_named_twice_is_refused_in_one_line(tmp_path, t
     assert result.exit_code == 2
     assert ("named twice" if twice else "no retrained model") in result.stderr
     assert not (tmp_path / "x.html").exists()
+
+
+def test_recorded_results_stand_beside_runs(tmp_path):
+    write_run(tmp_path / "a")
+    (tmp_path / "found.csv").write_bytes((tmp_path / "a" / "results.csv").read_bytes())
+    listed = tmp_path / "list.toml"
+    listed.write_text(
+        '[[recorded]]\ntitle = "old digits"\nfile = "found.csv"\ncommand = "made so"\n'
+    )
+    result = invoke(tmp_path / "a", listed, "--out", tmp_path / "x.html")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "old digits" in text
+    assert "<code>made so</code>" in text
+
+
+@pytest.mark.parametrize("text", ["", "[[recorded]]\nfile = 'x.csv'\n", "recorded = 3", "no toml"])
+def test_a_list_that_is_none_is_refused_in_one_line(tmp_path, text):
+    listed = tmp_path / "list.toml"
+    listed.write_text(text)
+    result = invoke(listed, "--out", tmp_path / "x.html")
+    assert result.exit_code == 2
+    assert "list.toml is no list of recorded results" in result.stderr
+
+
+def test_what_is_recorded_here_can_be_shown(tmp_path):
+    from experiments.benchmarks.recorded import RESULTS
+
+    result = invoke(RESULTS / "leaderboard.toml", "--out", tmp_path / "x.html")
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,58 @@
+"""The study of shipped defaults: what its table says, and that what is recorded is printed."""
+
+from __future__ import annotations
+
+from experiments.benchmarks.defaults import DATA, EPOCHS, SHARING, config_of, meets, summary
+
+
+def line(
+    strategy: str, backdoor: float, retain: float, cost: float, failed: str = ""
+) -> dict[str, str]:
+    return {
+        "data": "digits",
+        "sharing": "iid",
+        "local_epochs": "1",
+        "strategy": strategy,
+        "backdoor_success": str(backdoor),
+        "retain_accuracy": str(retain),
+        "cost": str(cost),
+        "failed": failed,
+    }
+
+
+def test_the_goal_is_near_in_both_and_cheap() -> None:
+    base = line("retrain", 0.02, 0.90, 1.0)
+    assert meets(line("x", 0.07, 0.87, 0.5), base)
+    for other in (
+        line("x", 0.08, 0.9, 0.4),
+        line("x", 0.0, 0.86, 0.4),
+        line("x", 0.0, 0.9, 0.51),
+        line("x", 0.0, 0.9, 0.1, "why"),
+    ):
+        assert not meets(other, base)
+
+
+def test_the_table_counts_and_marks_what_misses() -> None:
+    text = summary(
+        [
+            line("original", 0.9, 0.9, 0.0),
+            line("retrain", 0.0, 0.9, 1.0),
+            line("x", 0.0, 0.9, 0.4),
+            line("y", 0.3, 0.9, 0.4),
+        ]
+    )
+    assert "| 0.00 / 0.90 / 0.40 | 0.30 / 0.90 / 0.40 * |" in text
+    assert text.splitlines()[-1] == "| goal met |  |  |  |  | 1 of 1 | 0 of 1 |"
+
+
+def test_there_are_24_settings_and_each_is_a_config() -> None:
+    found = [
+        config_of(data, sharing, epochs)
+        for data in DATA
+        for sharing in SHARING
+        for epochs in EPOCHS
+    ]
+    assert len(found) == 24
+    assert {config.train.local_epochs for config in found} == {1, 4}
+    own = config_of("cifar10", "iid", 1, cifar="x.npz")
+    assert own.data.name == "npz:x.npz"
