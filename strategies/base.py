@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
-from strategies import answering, discovery, fitness, serving, session
+from strategies import answering, discovery, fitness, serving, starting
 from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, in_range, one_of
@@ -312,7 +312,7 @@ class UnlearningStrategy(FedAvg):
         rounds follow.
         """
         federation = self.federation
-        roster = session.begin(
+        roster = starting.begin(
             federation, grid, lambda: to_arrays(initial_arrays), num_rounds, timeout
         )
         fresh = federation.edited < federation.completed
@@ -327,7 +327,7 @@ class UnlearningStrategy(FedAvg):
             return to_arrays(result.arrays)
 
         arrays = to_arrays(result.arrays if num_rounds else initial_arrays)
-        result.arrays = to_record(session.serve_rest(federation, arrays, self._serve_due, learn))
+        result.arrays = to_record(starting.serve_rest(federation, arrays, self._serve_due, learn))
         return result
 
     def configure_train(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from strategies import session
+from strategies import starting
 from strategies.federation import Federation
 from strategies.roster import Roster
 from unlearning.arrays import Arrays
@@ -42,13 +42,13 @@ def test_what_is_open_after_the_last_round_is_served_and_recovered_from(
         assert (federation.goal, federation.owed) == (3 + rounds, 0)
         return {"w": arrays["w"] + 10}
 
-    found = session.serve_rest(federation, MODEL, serve, learn)
+    found = starting.serve_rest(federation, MODEL, serve, learn)
     assert found["w"] == (11 if recovery_rounds else 1)
     assert done == [recovery_rounds] * bool(recovery_rounds)
 
 
 def test_what_stays_held_ends_it_without_recovery() -> None:
-    found = session.serve_rest(asked(1), MODEL, lambda arrays: arrays, lambda arrays, rounds: {})
+    found = starting.serve_rest(asked(1), MODEL, lambda arrays: arrays, lambda arrays, rounds: {})
     assert found is MODEL
 
 
@@ -56,7 +56,7 @@ def test_beginning_takes_up_the_ledger() -> None:
     federation = asked(1)
     fulfilled(federation, "r1")
     federation.failed = frozenset({"r2"})
-    crew = session.begin(federation, None, lambda: pytest.fail("it has learned"), 4, 9.0)  # type: ignore[arg-type]
+    crew = starting.begin(federation, None, lambda: pytest.fail("it has learned"), 4, 9.0)  # type: ignore[arg-type]
     assert crew.clients == (0, 2)
     assert (federation.goal, federation.timeout_s, federation.failed) == (7, 9.0, frozenset())
 
@@ -64,5 +64,5 @@ def test_beginning_takes_up_the_ledger() -> None:
 def test_a_federation_that_has_learned_nothing_begins_with_the_initial_model() -> None:
     federation = asked()
     federation.completed = 0
-    session.begin(federation, None, lambda: MODEL, 4, 9.0)  # type: ignore[arg-type]
+    starting.begin(federation, None, lambda: MODEL, 4, 9.0)  # type: ignore[arg-type]
     assert federation.history.initial["w"] == 0
