@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Protocol
 
-from strategies import serving
+from strategies import holdings, serving
 from strategies.exchange import check_model
 from strategies.federation import UNLEARN, Federation
 from strategies.roster import Roster
 from strategies.rounds import Rounds
 from strategies.stopping import mean_over
+from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.protocol import Instruction, Reply, Settings
 from unlearning.records.history import History
-from unlearning.request import Request
+from unlearning.request import Guarantee, Request
 
 __all__ = ["Answering", "unlearn"]
 
@@ -25,9 +26,13 @@ class Answering(Protocol):
 
     asks_forgotten: ClassVar[bool]
     learns_again: ClassVar[bool]
+    edits: ClassVar[bool]
+    guarantee: ClassVar[Guarantee]
     federation: Federation
     request: Request | None
     rewritten: History | None
+    settled: str
+    idle: str
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Return where to start and how many rounds of clients follow."""
@@ -65,6 +70,7 @@ def unlearn(
         federation.edited = federation.completed
         return history.initial
     strategy.request, strategy.rewritten = request, None
+    strategy.settled = strategy.idle = ""
     federation.before = mean_over(federation.losses, roster.clients)
     roster.helping = request.leavers if strategy.asks_forgotten else frozenset()
     begun = federation.clock()
@@ -91,6 +97,8 @@ def unlearn(
                 federation.observe("unlearn", server_round, current)
         like = arrays if federation.model is None else None
         check_model(current, like, "the unlearned model", type(strategy).__name__)
+        if why := _idle(strategy, arrays, current):
+            holdings.refuse_idle(federation, roster, request, held, why)
         if federation.model is not None and strategy.rewritten is None:
             serving.keep_participants(strategy.rewrite(history, before=1), request, history)
     except BaseException:
@@ -103,3 +111,17 @@ def unlearn(
         rounds.losses = {}
     federation.edited = federation.completed
     return current
+
+
+def _idle(strategy: Answering, before: Arrays, after: Arrays) -> str:
+    """Return who did nothing and why, or nothing where something was done.
+
+    An exact method may come to the same model, as learning again may.
+    """
+    if not strategy.edits or strategy.settled or strategy.guarantee is Guarantee.EXACT:
+        return ""
+    if strategy.federation.model is None:
+        before, after = named.parameters(before), named.parameters(after)
+    if not strategy.idle and not named.is_same(before, after):
+        return ""
+    return f"{type(strategy).__name__} did nothing: {strategy.idle or 'every weight is as it was'}"

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
-from strategies import answering, discovery, fitness, serving, starting
+from strategies import answering, discovery, fitness, holdings, serving, starting
 from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, in_range, one_of
@@ -64,6 +64,14 @@ class UnlearningStrategy(FedAvg):
     learns_again : bool
         Whether its rounds of unlearning are rounds of training like any other, which end early by
         the rule that also ends recovery.
+    edits : bool
+        Whether it changes the model itself. False: all it does is left to recovery.
+    settled : str
+        Why the model as it is answers the request being served, where a hook knows. Otherwise an
+        answer that changed no weight fails, unless nobody holds what is forgotten.
+    idle : str
+        Why an algorithm has done nothing of what it is for, where a hook knows; the request fails
+        likewise, whatever has changed the model meanwhile.
     """
 
     scopes: ClassVar[frozenset[Scope]] = frozenset()
@@ -73,6 +81,7 @@ class UnlearningStrategy(FedAvg):
     models: ClassVar[frozenset[str] | None] = None
     moves_inputs: ClassVar[bool] = False
     learns_again: ClassVar[bool] = False
+    edits: ClassVar[bool] = True
     tunable: ClassVar[Mapping[str, Span]] = {}
 
     def __init__(self) -> None:
@@ -80,6 +89,7 @@ class UnlearningStrategy(FedAvg):
         self.federation = Federation()
         self.request: Request | None = None
         self.rewritten: History | None = None
+        self.settled = self.idle = ""
         self._under_way = Rounds(type(self).__name__)
 
     # The hooks of an algorithm --------------------------------------------------------------
@@ -280,7 +290,7 @@ class UnlearningStrategy(FedAvg):
         Raises
         ------
         FederationError
-            If a round had too few valid replies or the result is not finite.
+            If a round had too few valid replies or the result is not finite, or nothing was done.
         HistoryError
             If what the strategy needs was not recorded.
         """
@@ -292,7 +302,8 @@ class UnlearningStrategy(FedAvg):
 
     def overlap(self, request: Request) -> dict[str, object]:
         """Have clients hash their samples, to tell how much of the forgotten is still held."""
-        return serving.overlap(self.federation, self._roster, request)
+        held = serving.unanswered(self.federation)
+        return holdings.overlap(self.federation, self._roster, request, held)
 
     # Flower's strategy ----------------------------------------------------------------------
 

@@ -67,8 +67,12 @@ def negate_once(
     turned = handed_over(history, _NEGATED)
     for names in choices:
         if all(np.array_equal(turned.get(name, ()), _print(arrays[name])) for name in names):
-            log.info("%s stands negated already, nothing was learned since", ", ".join(names))
-            return arrays  # one negation answers this request, too
+            strategy.settled = (
+                f"{', '.join(names)} stands negated and nothing was learned since: that one "
+                "negation answers this request, too"
+            )
+            log.info("%s", strategy.settled)
+            return arrays
     chosen = next((names for names in choices if not turned.keys() & set(names)), choices[0])
     if again := sorted(turned.keys() & set(chosen)):
         log.warning(

@@ -1,24 +1,20 @@
-"""Requests on their way: what is due or held, who is concerned, served, dismissed, overlapping."""
+"""Requests on their way: what is due or held, who is concerned, served, dismissed."""
 
 from __future__ import annotations
 
 import logging
-import secrets
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from strategies.exchange import UNLEARN, Exchange, missing
 from strategies.federation import Federation
 from strategies.roster import DELETE, Roster
 from strategies.wire import to_content
-from unlearning.arrays import Array, Arrays
+from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError, LedgerError
 from unlearning.fulfil import Unlearner, finish, fulfil
-from unlearning.protocol import Instruction, Wire, part
+from unlearning.protocol import Wire, part
 from unlearning.records.history import History
 from unlearning.records.ledger import BATCH
 from unlearning.request import Forgotten, Request
@@ -31,7 +27,6 @@ __all__ = [
     "keep_participants",
     "leave",
     "outstanding",
-    "overlap",
     "ready",
     "serve_due",
     "unanswered",
@@ -236,46 +231,3 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
     if not total and not left:
         log.info("request %s: its owners hold nothing of it; nothing to forget", request.id)
     return {"acknowledged": sorted(done), "unacknowledged": left, "examples": total}
-
-
-def overlap(federation: Federation, roster: Roster, request: Request) -> dict[str, object]:
-    """Have clients hash their samples, to tell how much of the forgotten is still held.
-
-    Returns
-    -------
-    dict
-        ``samples`` named by the request, how many of them are still held as another sample
-        (``copies``), the ``clients`` that hold one, and those that were ``unanswered``. Equal
-        bits alone are found.
-    """
-    there = set(roster.clients) | request.leavers  # who left before has nothing to say any more
-    owners = set(request.owners(there & roster.nodes.keys()))
-    salt = {"salt": secrets.token_hex(32)}
-    how = Instruction("fingerprints", salt, arrays={}, answers="free")
-    asked = dict.fromkeys(sorted(owners | set(roster.clients)), how)
-    held = unanswered(federation)
-    exchange = Exchange(federation, roster, asked, {}, 0, UNLEARN, request=request, held=held)
-    roster.helping = request.leavers
-    gone: Counter[bytes] = Counter()
-    kept: dict[int, set[bytes]] = {}
-    try:
-        for reply in exchange.ask():
-            if any(not _hashes(reply.arrays.get(name)) for name in ("forget", "retain")):
-                roster.lost[reply.client] = "quarantined: it sent no fingerprints"
-                continue
-            gone.update(map(bytes, reply.arrays["forget"]))
-            kept[reply.client] = set(map(bytes, reply.arrays["retain"]))
-    finally:
-        roster.helping = frozenset()
-    everyone = set().union(*kept.values())
-    return {
-        "samples": sum(gone.values()),
-        "copies": sum(count for one, count in gone.items() if one in everyone),
-        "clients": [client for client, held in kept.items() if held & gone.keys()],
-        "unanswered": sorted(missing(roster.lost)),
-    }
-
-
-def _hashes(found: Array | None) -> bool:
-    """Return whether an array holds one hash per row."""
-    return found is not None and found.ndim == 2 and found.dtype == np.uint8

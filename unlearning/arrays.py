@@ -35,6 +35,7 @@ __all__ = [
     "is_buffer",
     "is_finite",
     "is_parameter",
+    "is_same",
     "marked",
     "mismatch",
     "nbytes",
@@ -113,6 +114,13 @@ def mismatch(reference: Mapping[str, Array], other: Mapping[str, Array]) -> str 
         if other[name].dtype != array.dtype:
             return f"array {name!r} has dtype {other[name].dtype}, expected {array.dtype}"
     return None
+
+
+def is_same(left: Mapping[str, Array], right: Mapping[str, Array]) -> bool:
+    """Return whether names, shapes and values are equal, bit for bit but for the sign of zero."""
+    return left.keys() == right.keys() and all(
+        np.array_equal(array, right[name]) for name, array in left.items()
+    )
 
 
 def is_finite(arrays: Mapping[str, Array]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from unlearning.arrays import Arrays, fingerprint
+from unlearning.arrays import Arrays, fingerprint, is_same
 from unlearning.errors import FedUnlearnError
 from unlearning.records.history import History
 from unlearning.records.ledger import ANSWER, Ledger
@@ -29,6 +29,7 @@ class Unlearner(Protocol):
 
     guarantee: ClassVar[Guarantee]
     rewritten: History | None
+    settled: str  # why the model as it was answers the request, where that is so
 
     def check(self, request: Request) -> None:
         """Refuse what cannot be served."""
@@ -170,6 +171,8 @@ def fulfil(
             return arrays
         if keep is not None:
             keep(after, request, strategy.rewritten or history)
+        if is_same(arrays, after):
+            found["unchanged"] = strategy.settled or True
         made = {**facts, "model_after": fingerprint(after), "metrics": metrics, **found}
         ledger.add(request.id, "unlearned", **made, rewritten=strategy.rewritten is not None)
         held = history.digests()

@@ -5,7 +5,8 @@ sequence by sequence, clients and examples of random sizes, features and labels 
 clients with a single label), and two to five requests of random scopes; with ``--features`` most of
 them ask for values of examples, of some clients or of all. After the last one the state is compared
 with what a federation learns that never held what was named. Trees and clusters must agree bit for
-bit; sums and machines, of which something was taken out, to ``1e-6`` of the largest entry.
+bit, and so must heads of isolated tasks, of which one or two are forgotten; sums and machines, of
+which something was taken out, to ``1e-6`` of the largest entry.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,7 +49,9 @@ METHODS: dict[str, tuple[str, dict[str, Any], int, float]] = {
         1,
         1e-6,
     ),
+    "task-heads": ("isolated-adapters", {"name": "multi-task", "hidden": 4, "width": 4}, 2, 0.0),
 }
+_TASKS = ("left", "right", "parity")  # of the pairs of digits
 
 
 def differ(method: str, number: int, *, features: bool = False) -> float:
@@ -73,14 +76,15 @@ def differ(method: str, number: int, *, features: bool = False) -> float:
     generator = np.random.default_rng([number, sorted(METHODS).index(method)])
     with TemporaryDirectory() as folder:
         home = Path(folder)
+        isolated = _isolated(generator) if method == "task-heads" else ()
+        seed = int(generator.integers(1000))
         config = from_mapping(
             {
-                "seed": int(generator.integers(1000)),
+                "seed": seed,
                 "rounds": rounds,
                 "strategy": strategy,
-                "data": {"name": f"npz:{_drawn(generator, home)}", "partitioner": "natural-id"},
-                "model": model,
-                "requests": [{"scope": "client", "clients": [0]}],
+                **(_several(generator, isolated) if isolated else _one(generator, home)),
+                "model": model | ({"isolated": ",".join(isolated)} if isolated else {}),
                 "engine": {"grid": "local"},
             }
         )
@@ -89,7 +93,12 @@ def differ(method: str, number: int, *, features: bool = False) -> float:
         federation, grid = founded(config, made, ledger, home / "here")
         arrays = started(UnlearningStrategy(), federation, grid, rounds)
         sizes = dict(made.facts().clients)
-        for request in _requests(generator, sizes, made.num_classes, features):
+        asked = (
+            (Request(Scope.TASK, tasks=(one,)) for one in generator.permutation(isolated).tolist())
+            if isolated
+            else _requests(generator, sizes, made.num_classes, features)
+        )
+        for request in asked:
             answering = joined(strategy, config, federation)
             arrays = fulfil(request, answering, arrays, federation.history, ledger)
         other, grid = founded(config, made, ledger, home / "again")
@@ -121,6 +130,34 @@ def main(arguments: Iterable[str]) -> int:
         named = f" (numbers {', '.join(map(str, bad[:5]))})" if bad else ""
         print(f"| {method} | {len(found)} | {len(bad)}{named} | {max(found):.2g} |", flush=True)
     return int(wrong > 0)
+
+
+def _one(generator: np.random.Generator, home: Path) -> dict[str, Any]:
+    """Return the settings of a random table."""
+    return {
+        "data": {"name": f"npz:{_drawn(generator, home)}", "partitioner": "natural-id"},
+        "requests": [{"scope": "client", "clients": [0]}],
+    }
+
+
+def _isolated(generator: np.random.Generator) -> tuple[str, ...]:
+    """Return which tasks do not train the trunk: at least one, not all."""
+    count = int(generator.integers(1, len(_TASKS)))
+    return tuple(sorted(generator.choice(_TASKS, count, replace=False).tolist()))
+
+
+def _several(generator: np.random.Generator, isolated: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of random pairs of digits, of which clients hold random tasks."""
+    return {
+        "data": {
+            "name": "digit-pairs",
+            "clients": int(generator.integers(3, 6)),
+            "limit": int(generator.integers(60, 120)),
+            "tasks_per_client": int(generator.integers(1, len(_TASKS) + 1)),
+        },
+        "train": {"batch_size": 8, "learning_rate": 0.1, "momentum": 0.5, "local_epochs": 1},
+        "requests": [{"scope": "task", "tasks": [isolated[0]]}],
+    }
 
 
 def _drawn(generator: np.random.Generator, home: Path) -> Path:

@@ -37,6 +37,14 @@ def residual_risks(facts: Mapping[str, object]) -> list[str]:
             f"the answer was shortened from {step['share']:.3g} to {step['limit']:g} of the "
             "model's length: it forgets less than the strategy meant to"
         )
+    held = deletion.get("examples") if isinstance(deletion, Mapping) else None
+    if facts.get("unchanged") and held and facts.get("guarantee") not in ("exact", "certified"):
+        said = facts["unchanged"]
+        risks.append(
+            f"no weight was changed for it: {said}"
+            if isinstance(said, str)
+            else "no weight was changed for it: what learning on without the data takes away is all"
+        )
     return risks
 
 

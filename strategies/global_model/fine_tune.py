@@ -20,6 +20,7 @@ class FineTune(UnlearningStrategy):
     """No unlearning step at all: the recovery rounds that follow every request are all it does."""
 
     scopes = frozenset(Scope)
+    edits = False
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Keep the model as it is."""

@@ -169,7 +169,7 @@ class EwcAscent(UnlearningStrategy):
             self._fisher = self._averaged(named.parameters(arrays), replies)
             return arrays
         self._fisher = {}
-        return parameters_within(arrays, _heard(replies), self._reach)
+        return parameters_within(arrays, self._heard(replies), self._reach)
 
     def _averaged(self, model: Arrays, replies: Iterable[Reply]) -> Arrays:
         replies = iter(replies)
@@ -190,16 +190,20 @@ class EwcAscent(UnlearningStrategy):
             ) from error
         return normalise(mean, self.fisher_floor)
 
-
-def _heard(replies: Iterable[Reply]) -> Iterator[Reply]:
-    """Pass replies on, and say of whom nothing was left to forget."""
-    for reply in replies:
-        if reply.metrics.get("steps") == 0:
-            log.warning(
-                "client %d: the loss on its forget set, %.3g, was as high as stop_loss = %.3g "
-                "before the first step, so nothing was unlearned there; set stop_loss higher",
-                reply.client,
-                reply.metrics.get("loss-before", float("nan")),
-                reply.metrics.get("stop-loss", float("nan")),
-            )
-        yield reply
+    def _heard(self, replies: Iterable[Reply]) -> Iterator[Reply]:
+        """Pass replies on; say of whom nothing was left to forget, and of all if it is so."""
+        moved = 0
+        said = ""
+        for reply in replies:
+            if reply.metrics.get("steps") == 0:
+                said = (
+                    f"client {reply.client}: the loss on its forget set, "
+                    f"{reply.metrics.get('loss-before', float('nan')):.3g}, was as high as "
+                    f"stop_loss = {reply.metrics.get('stop-loss', float('nan')):.3g} before the "
+                    "first step, so nothing was unlearned there; set stop_loss higher"
+                )
+                log.warning("%s", said)
+            else:
+                moved += 1
+            yield reply
+        self.settled = "" if moved else said

@@ -89,7 +89,10 @@ class FedAccum(UnlearningStrategy):
                 f"FedAccum with interval {self.interval} finds no recorded round before round "
                 f"{first}; recorded are {list(stored)[:5]} ..., so choose interval 1"
             )
-        kept = frozenset(self.remaining).difference(request.owners(self.remaining))
+        owners = frozenset(request.owners(self._roster.nodes))
+        if not any(owners & history.participants(t).keys() for t in history.rounds):
+            self.settled = "its owners' whole past was left out with an earlier request"
+        kept = frozenset(self.remaining) - owners
         rewritten = self.rewrite(history, before=clean[-1])
         current = history.arrays(clean[-1])
         for t in (t for t in stored if t >= clean[-1]):

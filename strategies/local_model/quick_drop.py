@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.trust import mean_within, reach
+from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Instruction, Reply, Scalar, Settings
 from unlearning.records.history import History
@@ -118,6 +119,7 @@ class QuickDrop(UnlearningStrategy):
         self.mix = mix
         self.clip = clip
         self.trust = trust
+        self._climbed = False
         self._holders: tuple[int, ...] = ()
         self._reach = 0.0
 
@@ -130,7 +132,7 @@ class QuickDrop(UnlearningStrategy):
         """Find who may hold the forget set."""
         clients = self._roster.nodes if request.leavers else self.remaining
         self._holders = request.owners(clients)
-        self._reach = reach(self.trust, self.federation, arrays)
+        self._reach, self._climbed = reach(self.trust, self.federation, arrays), False
         return arrays, self.ascent_rounds + self.repair_rounds
 
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
@@ -155,4 +157,8 @@ class QuickDrop(UnlearningStrategy):
         """Average the models; ascended ones only as far as the server's own reach."""
         if server_round > self.ascent_rounds:
             return super().combine(server_round, arrays, replies)
-        return mean_within(arrays, replies, self._reach)
+        after = mean_within(arrays, replies, self._reach)
+        self._climbed |= not named.is_same(named.parameters(arrays), named.parameters(after))
+        if server_round == self.ascent_rounds and not self._climbed:
+            self.idle = "no owner moved the model away from what is forgotten"
+        return after

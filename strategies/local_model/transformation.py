@@ -149,7 +149,7 @@ class Transformation(UnlearningStrategy):
             if not found and nearest is not None:
                 found = (nearest,)
             if not found:
-                log.warning("Transformation found nothing that class %d is like", label)
+                self.idle = f"nothing was found that class {label} is like"
                 self.sets = {}
                 return
             self.sets[label] = found

@@ -82,9 +82,10 @@ class BoostingReplay(UnlearningStrategy):
                 after = model.learn(arrays, replies)
             else:
                 sums, examples = model.summed({**arrays, **found[0]}, found[1], replies)
-                self._watch(*found, sums)
-                after = replayed(model, arrays, *found, sums, self._tolerance)
-                after = {**after, **rests_on(self._resting(arrays, examples))}
+                if examples:  # else nobody holds any, and nothing is learned from nobody
+                    self._watch(*found, sums)
+                    after = replayed(model, arrays, *found, sums, self._tolerance)
+                    after = {**after, **rests_on(self._resting(arrays, examples))}
         if server_round == self._rounds:
             pairs = zip(after["clients"].tolist(), after["examples"].tolist(), strict=True)
             record_afresh(self, self._history, dict(pairs))

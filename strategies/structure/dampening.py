@@ -9,7 +9,6 @@ dampens what the leaver moved least; here it is what the text says.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,8 +20,6 @@ from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 __all__ = ["Dampening", "dampened", "mean_movement", "relative_movement"]
-
-log = logging.getLogger("fedunlearn")
 
 
 def mean_movement(history: History, client: int) -> Arrays | None:
@@ -99,10 +96,11 @@ class Dampening(UnlearningStrategy):
 
     Notes
     -----
-    The ratio is never below the leavers' share of the clients: with a threshold not above it
-    nothing can happen, and the log says so. The model is damaged first, and rounds of recovery are
-    part of the method. Buffers stay. Movements are those of local updates before aggregation, over
-    the rounds whose updates were kept. Clients that left before are not counted.
+    The ratio is never below the leavers' share of the clients, and near 1 where clients are alike.
+    A request for which the threshold selects no weight fails and says from where on one would. The
+    model is damaged first, and rounds of recovery are part of the method. Buffers stay. Movements
+    are those of local updates before aggregation, over the rounds whose updates were kept. Clients
+    that left before are not counted.
     """
 
     scopes = frozenset({Scope.CLIENT})
@@ -128,12 +126,16 @@ class Dampening(UnlearningStrategy):
         movements = {client: moved for client, moved in found.items() if moved is not None}
         leavers = request.leavers & movements.keys()
         if not leavers or len(leavers) >= self.threshold * len(movements):
-            log.warning(
-                "Dampening changes nothing: %d of %d clients with recorded updates leave, and "
-                "threshold = %g selects no parameter there; take a larger one, or retrain",
-                len(leavers), len(movements), self.threshold,
-            )  # fmt: skip
+            self.idle = (
+                f"{len(leavers)} of {len(movements)} clients with recorded updates leave, and "
+                f"threshold = {self.threshold:g} selects no weight there"
+            )
             return arrays, 0
         ratios = relative_movement(movements, frozenset(leavers))
         self.shrunk = sum(int((ratio < self.threshold).sum()) for ratio in ratios.values())
+        if not self.shrunk:
+            least = min(float(ratio.min()) for ratio in ratios.values() if ratio.size)
+            self.idle = (
+                f"threshold = {self.threshold:g} selects no weight, one above {least:.3g} would"
+            )
         return dampened(arrays, ratios, self.threshold, self.factor, self.most), 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays
+from unlearning.errors import UnsupportedRequestError
 from unlearning.models.heads import reset
 from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
@@ -32,12 +33,28 @@ class HeadDrop(UnlearningStrategy):
     Notes
     -----
     Without its head nothing can be asked of the task, and with a new one nearly all of it comes
-    back: the claim is ``suppressed``. For a partial request, which leaves the head to the other
-    clients, nothing happens but recovery. A task without a head leaves the model as it is.
+    back: the claim is ``suppressed``. A partial request, which leaves the head to the other
+    clients, is refused: there is nothing to do for it. A task without a head leaves the model as
+    it is.
     """
 
     scopes = frozenset({Scope.TASK})
     guarantee = Guarantee.SUPPRESSED
+
+    def check(self, request: Request) -> None:
+        """Refuse, too, what leaves the head to others.
+
+        Raises
+        ------
+        UnsupportedRequestError
+            For a partial request.
+        """
+        super().check(request)
+        if request.clients:
+            raise UnsupportedRequestError(
+                f"HeadDrop cannot serve {request.describe()!r}: the head rests on the other "
+                "clients too and would stay; take task-subtraction or retrain"
+            )
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Reset the head."""

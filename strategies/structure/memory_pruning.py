@@ -102,4 +102,6 @@ class MemoryPruning(UnlearningStrategy):
         learned = named.copy(self.learn(self.federation.completed + 1, arrays, replies))
         fresh, self._fresh = self._fresh, {}
         after, self.reset = reset_idle(arrays, learned, fresh, self.share)
+        if not self.reset:
+            self.idle = f"share = {self.share:g} of the weights is less than one of them"
         return after

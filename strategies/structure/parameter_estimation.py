@@ -66,7 +66,8 @@ class ParameterEstimation(UnlearningStrategy):
     One round asks everyone, the leavers too, for the diagonal of the Gauss-Newton matrix of its
     mean loss, every client counting alike as in the authors' code; it reads the sum over classes,
     without labels, so one pass costs as many gradients as there are classes. Without an answer of
-    an owner nothing is reset and recovery is all that happens. Norm scales, buffers and frozen
+    an owner, or where an array has fewer than 1 / ``share`` entries, nothing is reset: the request
+    fails. Norm scales, buffers and frozen
     weights are never reset. In a trial on digits the backdoor stayed out where it used pixels that
     nobody else's data move, and came back to a third in recovery where it used others.
     """
@@ -127,6 +128,12 @@ class ParameterEstimation(UnlearningStrategy):
         ranks = {name: information(forgotten, everyone)[name] for name in weights(arrays)}
         self._chosen = largest_of_each(ranks, self.share)
         self.reset = sum(int(mask.sum()) for mask in self._chosen.values())
+        if not self.reset:
+            largest = max((array.size for array in ranks.values()), default=0)
+            self.idle = (
+                f"share = {self.share:g} selects no weight: no owner said what its data determine, "
+                f"or the largest array that may be reset, of {largest} entries, is too small"
+            )
         return {
             n: np.where(self._chosen[n], np.zeros_like(a), a) if n in self._chosen else a
             for n, a in arrays.items()

@@ -107,7 +107,7 @@ class PruningClient(UnlearningStrategy):
             return history.initial, 0
         gone, stayed = _newest(history, request.leavers)
         if not gone or not stayed:
-            log.warning("PruningClient changes nothing: no updates of both sides were kept")
+            self.idle = "no updates of both sides were kept"
             return arrays, 0
         benign, leaving = _mean(history, *stayed), _mean(history, *gone)
         last = gone[0] == stayed[0] == self.federation.completed > self.federation.edited

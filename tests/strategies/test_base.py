@@ -31,9 +31,10 @@ ALL = (0, 1, 2, 3)
 
 
 class Sketch(UnlearningStrategy):
-    """An algorithm of which each test fills in what it needs."""
+    """An algorithm of which each test fills in what it needs, if only the exchange."""
 
     scopes = frozenset(Scope)
+    edits = False
 
     def __init__(self, rounds: int = 1) -> None:
         super().__init__()

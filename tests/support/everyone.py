@@ -15,10 +15,11 @@ from strategies.local_model.subspace import Subspace
 from strategies.structure.class_pruning import ClassPruning
 from strategies.structure.dampening import Dampening
 from strategies.structure.parameter_estimation import ParameterEstimation
+from strategies.structure.pruning_client import PruningClient
 from tests.support.structure import toy_with
 from tests.support.toy import DeepToyModel, ToyFederation, ToyModel
 
-__all__ = ["everyone", "founded", "made", "network_for"]
+__all__ = ["SETTINGS", "everyone", "founded", "made", "network_for"]
 
 
 def everyone() -> Iterator[object]:
@@ -29,12 +30,19 @@ def everyone() -> Iterator[object]:
             yield pytest.param(cls, model, id=alias if network else f"{alias}-{model}")
 
 
+# What selects something on a toy, where nobody moves a weight twice as far as all do on average
+# and a twentieth of the weights is none.
+SETTINGS: dict[type[UnlearningStrategy], dict[str, float]] = {
+    Dampening: {"threshold": 0.95},
+    PruningClient: {"least": 0.34, "most": 0.5},
+}
+
+
 def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
     """Return the strategy with its defaults, but fewer rounds."""
     known = registry.options(cls).items()
     few = {name: 2 for name, n in known if name.endswith("_rounds") and n > 2}
-    # In a toy federation nobody moves a weight twice as far as all do on average.
-    return cls(**few, **({"threshold": 0.95} if cls is Dampening else {}))
+    return cls(**few, **SETTINGS.get(cls, {}))
 
 
 def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> ToyFederation:

@@ -25,6 +25,7 @@ class Scribe:
     def __init__(self, ledger: Ledger, *, fails: str = "", error: BaseException | None = None):
         self.calls: list[str] = []
         self.rewritten: History | None = None
+        self.settled = ""
         self._ledger, self._fails, self._error = ledger, fails, error or ValueError("no luck")
 
     def _note(self, name: str) -> None:

@@ -127,10 +127,13 @@ class Boosting:
         )
 
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
-        """Decide all open nodes; begin the next iteration where none is left."""
+        """Decide all open nodes; begin the next iteration where none is left.
+
+        Where nobody holds an example, nothing is decided.
+        """
         rows = np.flatnonzero(arrays["feature"] == OPEN)
         sums, examples = self.summed(arrays, rows, replies)
-        if not len(rows):
+        if not len(rows) or not examples:
             return arrays
         return {**self.decided(arrays, rows, sums), **rests_on(before(arrays) | examples)}
 

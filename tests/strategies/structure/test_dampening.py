@@ -7,8 +7,7 @@ import pytest
 
 from strategies.structure.dampening import Dampening, dampened, mean_movement, relative_movement
 from tests.support.toy import ToyFederation, request
-from unlearning import arrays as named
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, FederationError
 from unlearning.records.history import History
 from unlearning.request import Scope
 
@@ -60,12 +59,23 @@ def test_clients_alike_leave_the_model_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.25])
-def test_a_threshold_not_above_the_leavers_share_changes_nothing(tmp_path, caplog, threshold):
+def test_a_threshold_not_above_the_leavers_share_fails_the_request(tmp_path, threshold):
     toy = ToyFederation(tmp_path)
     arrays = toy.learn(rounds=2)
-    after = toy.unlearn(Dampening(threshold=threshold), request(Scope.CLIENT), arrays)
-    assert named.digest(after) == named.digest(arrays)
-    assert "changes nothing" in caplog.text
+    with pytest.raises(FederationError, match=r"1 of 4 clients .* selects no weight there"):
+        toy.unlearn(Dampening(threshold=threshold), request(Scope.CLIENT), arrays)
+
+
+def test_where_no_weight_is_below_the_threshold_the_request_says_which_one_would_do(tmp_path):
+    toy = ToyFederation(tmp_path)
+    arrays = toy.learn(rounds=2)
+    twin = toy.branch(tmp_path / "twin")
+    with pytest.raises(FederationError, match=r"one above \S+ would") as told:
+        toy.unlearn(Dampening(threshold=0.3), request(Scope.CLIENT), arrays)
+    least = float(str(told.value).partition("one above ")[2].split()[0])
+    strategy = Dampening(threshold=least + 0.005)
+    twin.unlearn(strategy, request(Scope.CLIENT), arrays)
+    assert strategy.shrunk > 0
 
 
 def test_buffers_stay_and_nobody_is_asked(tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -12,12 +13,14 @@ from clients.state import arrays_of, load_arrays
 from clients.steps import Shard
 from clients.steps.train import train
 from clients.steps.train_masked import train_masked
+from strategies import holdings
 from strategies.structure.memory_pruning import MemoryPruning, reset_idle
 from strategies.structure.parameter_estimation import ParameterEstimation, information
 from strategies.structure.random_reset import RandomReset
 from tests.support.toy import TRAIN, ToyFederation, ToyModel, request
 from tests.support.toy import shard as points
 from unlearning import arrays as named
+from unlearning.errors import FederationError
 from unlearning.models.selection import largest_of_each, redrawn, smallest, weights
 from unlearning.protocol import FREE
 from unlearning.request import Scope
@@ -65,11 +68,16 @@ def test_fresh_values_are_those_of_the_initialiser_in_another_order() -> None:
     assert one.tolist() == redrawn(array, [1, 2]).tolist()
 
 
-def test_with_nothing_to_reset_it_is_a_round_of_fine_tuning(tmp_path) -> None:
+def test_with_nothing_to_reset_it_is_a_round_of_training_and_fails(tmp_path, monkeypatch) -> None:
     toy = ToyFederation(tmp_path / "a")
     arrays = toy.learn(rounds=3)
     twin = toy.branch(tmp_path / "b")
-    after = twin.unlearn(MemoryPruning(share=0.0), request(Scope.CLIENT), arrays)
+    with pytest.raises(FederationError, match="share = 0 of the weights is less than one of them"):
+        twin.unlearn(MemoryPruning(share=0.0), request(Scope.CLIENT), arrays)
+    monkeypatch.setattr(holdings, "refuse_idle", lambda *told: None)
+    after = toy.branch(tmp_path / "d").unlearn(
+        MemoryPruning(share=0.0), request(Scope.CLIENT), arrays
+    )
     tuned = toy.branch(tmp_path / "c")
     seeds = [[0, 4, client, 1] for client in (0, 2, 3)]  # of an unlearning round
     expected = trained_by(tuned, arrays, seeds)
@@ -176,5 +184,6 @@ def test_a_random_reset_takes_its_share_by_chance_and_asks_nobody(tmp_path) -> N
     fresh = toy.initial["layer.weight"]
     moved = after["layer.weight"] != arrays["layer.weight"]
     assert np.isin(after["layer.weight"][moved], fresh).all()
-    none = toy.branch(tmp_path / "none").unlearn(RandomReset(share=0.0), request("client"), arrays)
-    assert named.digest(none) == named.digest(arrays)
+    none = toy.branch(tmp_path / "none")
+    with pytest.raises(FederationError, match="RandomReset did nothing"):
+        none.unlearn(RandomReset(share=0.0), request("client"), arrays)

@@ -266,9 +266,13 @@ def test_full_request_drops_the_head_and_keeps_the_others(tmp_path: Path, alias:
     assert moved == (alias != "head-drop")
 
 
-@pytest.mark.parametrize(
-    "alias", ["head-drop", "task-subtraction", "task-osd", "task-negation", "task-restart"]
-)
+def test_a_partial_request_leaves_a_head_drop_nothing_to_do(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(UnsupportedRequestError, match="the head rests on the other clients too"):
+        world.unlearn(make("head-drop", {}), Request(Scope.TASK, clients=(1,), tasks=("parity",)))
+
+
+@pytest.mark.parametrize("alias", ["task-subtraction", "task-osd", "task-negation", "task-restart"])
 def test_partial_request_keeps_the_head(tmp_path: Path, alias: str) -> None:
     """Client 1 holds right and parity; client 2, who holds parity too, keeps it."""
     world = World(tmp_path)
