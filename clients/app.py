@@ -23,7 +23,7 @@ from unlearning.npy import decoded, encoded
 from unlearning.protocol import Scalar, Wire, part
 from unlearning.request import Omission
 
-__all__ = ["make_client_app"]
+__all__ = ["MakeParticipant", "arrays_in", "config_of", "make_client_app", "trained"]
 
 _NPY = "numpy.ndarray"  # Flower's name of the format
 
@@ -67,24 +67,16 @@ def make_client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        config = _config(message)
+        config = config_of(message)
         begun = time.perf_counter()
         with limited(config):
             arrays = _arrays(message, config)
-            answer, count, metrics = make_participant(context, config).fit(arrays, config)
-        names = json.loads(str(metrics.pop(Wire.NAMES)))
-        numbers = {key: _number(key, value) for key, value in metrics.items()}
-        numbers[Wire.NUM_EXAMPLES] = int(count)
-        numbers[Wire.CLIENT_SECONDS] = time.perf_counter() - begun
-        pairs = zip(names, answer, strict=True)
-        content = RecordDict()
-        content[Wire.ARRAYS] = ArrayRecord({name: _encoded(np.asarray(a)) for name, a in pairs})
-        content[Wire.METRICS] = MetricRecord(numbers)  # type: ignore[arg-type]
-        return Message(content, reply_to=message)
+            answer = make_participant(context, config).fit(arrays, config)
+        return trained(message, answer, time.perf_counter() - begun)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        config = _config(message)
+        config = config_of(message)
         with limited(config):
             arrays = _arrays(message, config)
             loss, count, metrics = make_participant(context, config).evaluate(arrays, config)
@@ -94,14 +86,14 @@ def make_client_app(
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        config = _config(message)
+        config = config_of(message)
         # Without a limit: what is loaded here, once per process, is no work of this client's.
         properties = make_participant(context, config).get_properties(config)
         return Message(RecordDict({Wire.CONFIG: ConfigRecord(dict(properties))}), reply_to=message)
 
     @app.query("delete")
     def delete(message: Message, context: Context) -> Message:
-        config = _config(message)
+        config = config_of(message)
         omission = Omission.from_json(json.loads(str(config[Wire.FORGET])))
         with limited(config):
             receipt = make_participant(context, config).delete(omission)
@@ -110,7 +102,25 @@ def make_client_app(
     return app
 
 
-def _config(message: Message) -> dict[str, Scalar]:
+def trained(
+    message: Message, answer: tuple[list[NDArray[Any]], int, dict[str, Any]], seconds: float
+) -> Message:
+    """Return the reply to a ``train`` message: what ``fit`` answered, and how long it took."""
+    arrays, count, metrics = answer
+    names = json.loads(str(metrics.pop(Wire.NAMES)))
+    numbers = {key: _number(key, value) for key, value in metrics.items()}
+    numbers[Wire.NUM_EXAMPLES] = int(count)
+    numbers[Wire.CLIENT_SECONDS] = seconds
+    content = RecordDict()
+    content[Wire.ARRAYS] = record = ArrayRecord()
+    for name, array in zip(names, arrays, strict=True):
+        record[name] = _encoded(np.asarray(array))  # a dict of them would be copied one by one
+    content[Wire.METRICS] = MetricRecord(numbers)  # type: ignore[arg-type]
+    return Message(content, reply_to=message)
+
+
+def config_of(message: Message) -> dict[str, Scalar]:
+    """Return the scalars that came with a message."""
     record = part(message.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
     return {k: v for k, v in record.items() if isinstance(v, (bool, int, float, str))}
 
@@ -118,9 +128,15 @@ def _config(message: Message) -> dict[str, Scalar]:
 def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
     record = part(message.content, Wire.ARRAYS, ArrayRecord) or ArrayRecord()
     config[Wire.NAMES] = json.dumps(list(record))
-    return [
-        decoded(array.data) if array.stype == _NPY else array.numpy() for array in record.values()
-    ]
+    return list(arrays_in(record).values())
+
+
+def arrays_in(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a record by name, in its order."""
+    return {
+        name: decoded(array.data) if array.stype == _NPY else array.numpy()
+        for name, array in record.items()
+    }
 
 
 def _encoded(array: NDArray[Any]) -> Array:

@@ -6,7 +6,8 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +28,7 @@ from unlearning.records.commitment import leaf, root
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
 
-__all__ = ["Holdings", "Participant", "arrays_of", "load_arrays"]
+__all__ = ["Holdings", "Participant", "Work", "arrays_of", "load_arrays"]
 
 LAST_LOCAL = "last_local"
 # Last part of the address of a keepsake's randomness: whatever else is kept, it is made alike.
@@ -65,6 +66,34 @@ class Holdings:
     workbench: nn.Module
     array_model: ArrayModel | None = None
     forgetting: Shard | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one message asks of a client: a step, the model, and what the step may look at.
+
+    Parameters
+    ----------
+    step : str
+        Name of the step.
+    given : Arrays
+        The model as it came.
+    local : Local
+        The client's data.
+    settings : mapping
+        The step's own.
+    address : list of int
+        Of its randomness.
+    config : dict
+        All that came with the message.
+    """
+
+    step: str
+    given: Arrays
+    local: Local
+    settings: Settings
+    address: list[int]
+    config: Config
 
 
 class Participant(NumPyClient):
@@ -118,31 +147,50 @@ class Participant(NumPyClient):
             the step's metrics.
         """
         names = json.loads(str(config[Wire.NAMES]))
-        sent = dict(zip(names, parameters, strict=True))
+        work = self.begun(dict(zip(names, parameters, strict=True)), config)
+        return self.ended(work, self.ran(work))
+
+    def begun(self, sent: Arrays, config: Config) -> Work:
+        """Return what a message asks for, with the data that its step may look at."""
         extras = {
             name.removeprefix(Wire.EXTRA): array
             for name, array in sent.items()
             if name.startswith(Wire.EXTRA)
         }
-        given = {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)}
-        address = json.loads(str(config[Wire.SEED]))
-        settings = cast(Settings, json.loads(str(config.get(Wire.SETTINGS, "{}"))))
+        given = {n: a for n, a in sent.items() if not n.startswith(Wire.EXTRA)} if extras else sent
         step = str(config[Wire.STEP])
-        local = self._local(config, extras, {} if steps.needs_model(step) else given)
-        outcome = self._run(step, given, local, settings, address)
-        arrays = arrays_of(self.holdings.workbench) if outcome.arrays is None else outcome.arrays
+        return Work(
+            step=step,
+            given=given,
+            local=self._local(config, extras, {} if steps.needs_model(step) else given),
+            settings=cast(Settings, _loaded(config.get(Wire.SETTINGS))),
+            address=json.loads(str(config[Wire.SEED])),
+            config=config,
+        )
+
+    def ran(self, work: Work) -> Outcome:
+        """Run a step; return what came of it, its arrays in any case."""
+        outcome = self._run(work.step, work.given, work.local, work.settings, work.address)
+        if outcome.arrays is not None:
+            return outcome
+        return replace(outcome, arrays=arrays_of(self.holdings.workbench))
+
+    def ended(self, work: Work, outcome: Outcome) -> tuple[list[Array], int, Config]:
+        """Remember what is to be remembered of a step that was run; return the answer to it."""
+        config, arrays = work.config, outcome.arrays or {}
         processed = outcome.examples_processed
         for name, (left, noted) in outcome.kept.items():
             self.memory.remember(name, left, noted)
         beside: dict[str, float] = {}
-        if step == "train":
+        if work.step == "train":
             facts = {"round": int(config.get(Wire.SERVER_ROUND, 0))}
             if config.get(Wire.REMEMBER):
                 self.memory.remember(LAST_LOCAL, arrays, facts)
             for name, how in sorted(_keepsakes(config).items()):
                 begun = time.perf_counter()
                 try:
-                    made = self._run(name, given, local, how, [*address, 0, _KEEPSAKE])
+                    address = [*work.address, 0, _KEEPSAKE]
+                    made = self._run(name, work.given, work.local, how, address)
                 except TimeoutError:
                     raise
                 except Exception as error:  # the learning that all share must not fail with it
@@ -270,6 +318,8 @@ class Participant(NumPyClient):
 
     def _kept(self, omission: Omission) -> Array:
         """Return the positions in the training set that an omission leaves."""
+        if omission == Omission():
+            return np.arange(len(self.holdings.train.labels))
         labels = self.holdings.train.labels.cpu().numpy()
         keep = np.full(len(labels), not omission.everything)
         if omission.samples:
@@ -283,11 +333,22 @@ class Participant(NumPyClient):
 
 def _keepsakes(config: Config) -> dict[str, Settings]:
     """Return what to make while training, or to have at hand: steps and their settings."""
-    return dict(json.loads(str(config.get(Wire.KEEP, "{}"))))
+    return _loaded(config.get(Wire.KEEP))
 
 
 def _omission(config: Config, key: str) -> Omission:
-    return Omission.from_json(json.loads(str(config.get(key, "{}"))))
+    return _omission_of(str(config.get(key, "{}")))
+
+
+@lru_cache(maxsize=256)
+def _omission_of(text: str) -> Omission:
+    """Return an omission of its JSON: the same few come with every message."""
+    return Omission.from_json(json.loads(text))
+
+
+def _loaded(text: object) -> dict[str, Any]:
+    """Return the JSON object of a text; None: an empty one."""
+    return {} if text is None or text == "{}" else dict(json.loads(str(text)))
 
 
 def _take(shard: Shard, positions: Array) -> Shard:

@@ -37,7 +37,10 @@ class BadReplyError(ValueError):
 
 def to_record(arrays: Mapping[str, named.Array]) -> ArrayRecord:
     """Return named arrays as a Flower record, in the given order."""
-    return ArrayRecord({name: _encoded(np.asarray(array)) for name, array in arrays.items()})
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = _encoded(np.asarray(array))  # a dict of them would be copied one by one
+    return record
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:

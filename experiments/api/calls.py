@@ -421,7 +421,7 @@ def _check_reach(
     """
     from unlearning.errors import ConfigError
 
-    if alone if alone is not None else config.engine.grid == "local":
+    if alone if alone is not None else config.engine.grid in ("local", "stacked"):
         return
     trunk = config.model.trunk
     names = [config.data.name, config.model.name, *([trunk.name] if trunk else []), *strategies]

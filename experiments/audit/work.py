@@ -13,8 +13,7 @@ from experiments.audit.traces import Tracer
 from experiments.config.loading import Config, alias_of
 from experiments.config.registry import make
 from experiments.federation.conduct import Conductor
-from experiments.federation.grids import LocalGrid
-from experiments.federation.participants import client_app
+from experiments.federation.participants import in_process
 from experiments.federation.party import Party
 from experiments.federation.quiet import quiet
 from experiments.federation.task import Scenario, task
@@ -46,11 +45,12 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
     FedUnlearnError
         If a control cannot be made.
     """
-    store, seeded = TraceStore(root), config.model_copy(update={"seed": job.seed})
+    store, seeded = TraceStore(root), _here(config, job.seed)
     made = task(Scenario.of(seeded))
     requests = made.scheduled(seeded)
     tracer = Tracer(made, requests, config.train, config.device)
-    grid, keys = LocalGrid(client_app, len(made.clients)), dict(job.models)
+    grid = in_process(seeded.engine.grid, len(made.clients))
+    keys = dict(job.models)
 
     def keep(role: str, arrays: Arrays, costs: Mapping[str, Cost]) -> None:
         if (key := keys.get(Model(role, job.seed))) is not None:
@@ -77,3 +77,13 @@ def work(config: Config, names: Sequence[str], job: Job, root: Path | None = Non
             gone = dose_request(made, requests, percent)
             keep(Model.dosed(percent, job.seed).role, conductor.without(grid, gone), {})
     return Done(job, tuple(failures))
+
+
+def _here(config: Config, seed: int) -> Config:
+    """Return a config with a seed of its own, carried out in this process: side by side if it can.
+
+    ``local`` stays: one client after the other.
+    """
+    grid = "local" if config.engine.grid == "local" else "stacked"
+    engine = config.engine.model_copy(update={"grid": grid})
+    return config.model_copy(update={"seed": seed, "engine": engine})

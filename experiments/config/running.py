@@ -23,8 +23,10 @@ __all__ = [
 class EngineConfig(Table):
     """How the federation is carried out; no setting here changes a result."""
 
-    grid: Literal["ray", "local"] = Field(
-        default="ray", description="ray for worker processes, local for this process alone"
+    grid: Literal["ray", "local", "stacked", "auto"] = Field(
+        default="ray",
+        description="ray for worker processes; local for this process alone, stacked likewise with "
+        "small dense networks trained side by side; auto for stacked where that works, else ray",
     )
     workers: Positive = Field(default=2, description="the number of worker processes")
     ray_address: str | None = Field(

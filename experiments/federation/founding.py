@@ -43,6 +43,7 @@ __all__ = [
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
+_STACKED_WINDOW = 64  # where they are answered together: more save nothing
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class Site:
     @property
     def window(self) -> int:
         """Messages in flight at a time."""
-        return max(_LEAST_WINDOW, 4 * self.config.engine.workers)
+        together = self.config.engine.grid in ("stacked", "auto")
+        least = _STACKED_WINDOW if together else _LEAST_WINDOW
+        return max(least, 4 * self.config.engine.workers)
 
 
 def found_federation(

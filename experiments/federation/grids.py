@@ -1,4 +1,4 @@
-"""LocalGrid: a Flower grid that calls the ClientApp in this process.
+"""Flower grids that call the ClientApp in this process: one by one, or many clients at once.
 
 For tests, and for the many tiny federations of a statistical audit. The same app, the same seeds,
 the same model bit for bit as on Ray. The private corners of Flower that an in-process grid needs
@@ -19,7 +19,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["LocalGrid", "Run"]
+from clients.together import Together
+
+__all__ = ["LocalGrid", "Run", "StackedGrid"]
 
 _FIRST_NODE = 1000
 _CLIENT_RAISED = 2  # Flower's error code
@@ -99,3 +101,43 @@ class LocalGrid(Grid):
         except Exception as error:  # as Flower's engines do: a client's failure is a reply
             reason = f"{type(error).__name__}: {error}"
             return Message(Error(code=_CLIENT_RAISED, reason=reason), reply_to=message)
+
+
+class StackedGrid(LocalGrid):
+    """A grid that lets clients with small dense networks train side by side.
+
+    Messages wait until the replies are fetched; those that can be answered together are, and all
+    others as the grid above answers them. The models are the same, bit for bit.
+
+    Parameters
+    ----------
+    app : ClientApp
+        Flower's app, without mods.
+    num_nodes : int
+        Number of nodes.
+    together : Together
+        Answers many messages at once; it must make the participants that ``app`` makes.
+    """
+
+    def __init__(self, app: ClientApp, num_nodes: int, together: Together) -> None:
+        super().__init__(app, num_nodes)
+        self.together = together
+        self._waiting: list[Message] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take in messages; return their ids."""
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            ids.append(message.metadata.message_id)
+            self._waiting.append(message)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Have all that waits answered, and return the replies that are there."""
+        waiting, self._waiting = self._waiting, []
+        pairs = [(message, self.contexts[message.metadata.dst_node_id]) for message in waiting]
+        for message, reply in zip(waiting, self.together.answers(pairs), strict=True):
+            made = self._answer(message) if reply is None else reply
+            self._replies[message.metadata.message_id] = made
+        return super().pull_messages(message_ids)

@@ -39,6 +39,8 @@ from unlearning.records.ledger import Ledger
 
 __all__ = ["compare", "conduct", "on_ray", "ray_starts", "resume", "run"]
 
+log = logging.getLogger("fedunlearn")
+
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
 
@@ -174,21 +176,24 @@ def _is_over(folder: RunFolder, intent: Intent, ledger: Ledger) -> bool:
 
 def _check(course: Course, *, begun: bool = False) -> None:
     course.check(begun=begun)
-    if course.config.engine.grid == "ray":
+    if _grid_of(course) == "ray":
         check_working_directory()
 
 
 def _carried_out(course: Course, opened: AbstractContextManager[Books], out: Path) -> Path:
     """Carry a course out on the grid of its config; say how it goes on if somebody stops it."""
-    engine = _in_process if course.config.engine.grid == "local" else on_ray
-    stop = Stop()
+    kind, stop = _grid_of(course), Stop()
     try:
         with opened as books:
 
             def body(grid: Grid) -> None:
                 course.conduct(grid, books, stop.is_set)
 
-            engine(course.config, course.num_clients, body, stop)
+            if kind == "ray":
+                on_ray(course.config, course.num_clients, body, stop)
+            else:
+                told = _in_process(kind, course.num_clients, body, stop)
+                RunFolder(out).write_engine(told)
     except StoppedError as error:
         error.go_on = f"fedunlearn resume {out}"
         raise
@@ -215,12 +220,32 @@ def _called(course: Course, command: str | None) -> Course:
     return course if command is None else replace(course, command=command)
 
 
-def _in_process(config: Config, num_clients: int, body: Callable[[Grid], None], stop: Stop) -> None:
-    from experiments.federation.grids import LocalGrid
-    from experiments.federation.participants import client_app
+def _grid_of(course: Course) -> str:
+    from experiments.federation.participants import chosen_grid
 
+    return chosen_grid(course.config, course.tasks[course.seeds[0]])
+
+
+def _in_process(
+    kind: str, num_clients: int, body: Callable[[Grid], None], stop: Stop
+) -> dict[str, object]:
+    """Call ``body`` with a grid of this process; return how its clients were trained."""
+    from experiments.federation.grids import StackedGrid
+    from experiments.federation.participants import in_process
+
+    grid = in_process(kind, num_clients)
     with stop.listening(), quiet("flwr", level=logging.WARNING):  # the progress bar tells the same
-        body(LocalGrid(client_app, num_clients))
+        body(grid)
+    if not isinstance(grid, StackedGrid):
+        return {"grid": kind}
+    found = grid.together
+    log.info("trained side by side: %d times, %d on their own", found.stacked, found.alone)
+    return {
+        "grid": kind,
+        "stacked": found.stacked,
+        "alone": found.alone,
+        "reasons": dict(found.reasons),
+    }
 
 
 def on_ray(

@@ -18,17 +18,33 @@ from torch import nn
 
 from clients.app import make_client_app
 from clients.participant import Holdings, Participant
+from clients.stacked import layers_of
 from clients.steps import Shard
+from clients.together import Together
+from experiments.config.schema import Config
 from experiments.data.sites import pin, pinned, read_site, split_rows
-from experiments.federation.task import ClientData, forget_tasks, task
+from experiments.federation.grids import LocalGrid, StackedGrid
+from experiments.federation.task import ClientData, Task, forget_tasks, task
 from experiments.models import networks as models
 from unlearning.errors import ConfigError
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.memory import ClientMemory
 
-__all__ = ["DISPOSABLE", "client_app", "disposable", "forget_built", "of_node", "participant"]
+__all__ = [
+    "DISPOSABLE",
+    "chosen_grid",
+    "client_app",
+    "disposable",
+    "forget_built",
+    "in_process",
+    "of_node",
+    "participant",
+]
 
 DISPOSABLE = "FEDUNLEARN_DISPOSABLE_WORKER"  # set in the environment of workers that restart
+
+
+_place = lru_cache(maxsize=64)(Path)  # the same few folders come with every message
 
 
 @lru_cache(maxsize=4)
@@ -97,7 +113,7 @@ def of_node(context: Context, config: dict[str, Scalar]) -> Participant:
     if task(scenario).remote:
         return _site(context, client, scenario, device)
     home = context.node_config.get("home") or config.get(Wire.HOME)
-    return participant(client, scenario, device, Path(str(home)) if home else None)
+    return participant(client, scenario, device, _place(str(home)) if home else None)
 
 
 def _site(context: Context, client: int, scenario: str, device: str) -> Participant:
@@ -122,14 +138,15 @@ def _site(context: Context, client: int, scenario: str, device: str) -> Particip
     return Participant(client, holdings, ClientMemory(home / f"epoch-{epoch}", client))
 
 
+@lru_cache(maxsize=4096)
 def participant(client: int, scenario: str, device: str, home: Path | None) -> Participant:
-    """Return a client of a scenario that remembers below ``home``."""
+    """Return a client of a scenario that remembers below ``home``; it keeps nothing in itself."""
     return Participant(client, _holdings(scenario, device, client), ClientMemory(home, client))
 
 
 def forget_built() -> None:
     """Drop the tasks, data and models that this process keeps: what they are made of may change."""
-    for kept in (_holdings, _site_holdings, _workbench):
+    for kept in (participant, _holdings, _site_holdings, _workbench):
         kept.cache_clear()
     forget_tasks()
 
@@ -140,3 +157,19 @@ def disposable() -> bool:
 
 
 client_app = make_client_app(of_node, disposable=disposable)
+
+
+def in_process(grid: str, num_clients: int) -> LocalGrid:
+    """Return a grid of this process: ``local``, one client after the other, or ``stacked``."""
+    if grid == "local":
+        return LocalGrid(client_app, num_clients)
+    return StackedGrid(client_app, num_clients, Together(of_node))
+
+
+def chosen_grid(config: Config, made: Task) -> str:
+    """Return the grid that a config asks for; in place of ``auto`` what suits the model."""
+    if config.engine.grid != "auto":
+        return config.engine.grid
+    on_cpu = models.device(config.device).type == "cpu"
+    is_dense = made.array_model is None and layers_of(made.fresh_model(0)) is not None
+    return "stacked" if on_cpu and is_dense else "ray"

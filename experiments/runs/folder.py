@@ -148,6 +148,7 @@ class RunFolder:
         self.federation = self.path / "federation.json"
         self.records = self.path / "records.json"
         self.status = self.path / "status.json"
+        self.engine = self.path / "engine.json"
         self.ledger = self.path / "ledger.sqlite"
         self.key = self.path / "ledger.key"
         self.histories = self.path / "history"
@@ -265,6 +266,10 @@ class RunFolder:
     def write_federation(self, federation: FederationFacts) -> None:
         """Write who takes part; from then on requests can be checked."""
         write_atomically(self.federation, json.dumps(federation.to_json(), indent=1).encode())
+
+    def write_engine(self, told: Mapping[str, object]) -> None:
+        """Write how the clients were trained in this process: one by one, or side by side."""
+        write_atomically(self.engine, json.dumps(dict(told), indent=1).encode())
 
     def write_commitments(self, roots: Mapping[int, str]) -> None:
         """Write what the clients committed themselves to, once: a later word does not count."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,19 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from experiments.federation.grids import LocalGrid
+from clients.together import Together
+from experiments.config.loading import Config, load
+from experiments.federation.grids import LocalGrid, StackedGrid
+from experiments.federation.launch import compare
+from experiments.federation.participants import chosen_grid
+from experiments.federation.task import Scenario, task
+from experiments.runs.results import read_results
 from strategies.roster import Roster
 from tests.support.toy import ToyFederation, ToyGrid
 from unlearning import arrays as named
 
 ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "experiments" / "configs"
 PUBLIC = {"app", "client", "clientapp", "serverapp", "serverapp.strategy", "simulation"}
 
 
@@ -172,3 +180,57 @@ def test_private_corners_of_flower_are_touched_in_few_files() -> None:
         "experiments/federation/grids.py",
         "experiments/federation/simulation.py",  # its engine, whose public shell is deprecated
     }
+
+
+class _Spied(Together):
+    """Notes how many messages came at a time."""
+
+    def answers(self, pairs):  # type: ignore[no-untyped-def]
+        self.reasons[f"{len(pairs)} at a time"] += 1
+        return super().answers(pairs)
+
+
+def digits(*changes: str) -> Config:
+    return load(
+        CONFIGS / "digits_client.toml",
+        ["rounds=3", "recovery_rounds=1", "data.clients=6", "data.limit=200", *changes],
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [(), ("data.partitioner=dirichlet", "data.alpha=0.5"), ("train.momentum=0.5",)]
+)
+def test_stacked_clients_come_to_the_same_models(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    found = {}
+    for grid in ("local", "stacked" if changes else "auto"):
+        out = compare(
+            digits(f"engine.grid={grid}", *changes),
+            tmp_path / grid,
+            strategies=["gradient-ascent", "fed-recover"],
+            observer=lambda _: None,
+        )
+        rows = read_results(out)[1]
+        found[grid] = {row.strategy: row.model_digest for row in rows}
+        told = json.loads((out / "engine.json").read_text())
+        if grid == "local":
+            assert told == {"grid": "local"}
+            continue
+        assert told["grid"] == "stacked"
+        assert told["stacked"] > 2 * told["alone"]
+    first, second = found.values()
+    assert first == second
+    assert len(first) == 5
+
+
+def test_what_cannot_be_stacked_is_answered_alone() -> None:
+    grid = StackedGrid(app(), 3, _Spied(lambda context, config: None))  # type: ignore[arg-type,return-value]
+    replies = list(grid.send_and_receive([ask(n) for n in grid.get_node_ids()]))
+    assert [facts(r)["partition-id"] for r in replies] == [0, 1, 2]
+    assert grid.together.reasons == {"3 at a time": 1}
+    (broken,) = grid.send_and_receive([ask(1001, "train")])
+    assert "no disk" in broken.error.reason
+
+
+def test_a_convolutional_network_goes_to_ray_where_auto_is_asked() -> None:
+    config = digits("engine.grid=auto", "model.name=cnn")
+    assert chosen_grid(config, task(Scenario.of(config))) == "ray"
