@@ -40,6 +40,7 @@ from experiments.runs.lock import held
 from experiments.runs.log import logged
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import ORIGINAL, RETRAIN, FailedRow, Row, write_results
+from experiments.runs.text import write_text_measures
 from experiments.runs.versions import versions
 from experiments.tracking.live import tracked
 from unlearning.arrays import mismatch, parameters, plain
@@ -173,6 +174,8 @@ class Books:
             named = {plain(name): array for name, array in released.items()}
             write_atomically(self.folder.model, pack(named))
         details = self._write(partial=False)
+        if details.text_measures:
+            write_text_measures(self.folder.path, details.text_measures)
         if picture := timeline(details.timeline):
             write_atomically(self.folder.timeline, picture.encode())
         render(self.folder.path)

@@ -11,6 +11,8 @@ from experiments.config.schema import Config, DataConfig, MarkerConfig, ModelCon
 
 __all__ = ["Scenario"]
 
+_PATHS = ("base", "folder")  # keys of a model that name a frozen network
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -65,6 +67,13 @@ class Scenario:
 
 
 def _with_absolute_file(model: ModelConfig) -> ModelConfig:
+    own = {
+        key: str(Path(str(model.params[key])).expanduser().absolute())
+        for key in _PATHS
+        if model.params.get(key)
+    }
+    if own:
+        model = ModelConfig.model_validate({**model.model_dump(), **own})
     if model.trunk is None or model.trunk.file is None:
         return model
     path = str(Path(model.trunk.file).expanduser().absolute())

@@ -1,9 +1,9 @@
 """What a model of text still says of what it was to forget, beside the scorecard.
 
-Perplexity of every set; how often it goes on word for word with what it was trained on; and, where
-canaries were planted, how exposed their secrets are. The retrained model shows what each number is
-where there is nothing to remember: perplexity on the forget set that of held-out text, exposure
-about 1.44 bits.
+Perplexity of every set; how often it goes on letter for letter with what it was trained on; and,
+where canaries were planted, how exposed their secrets are. The retrained model shows what each
+number is where there is nothing to remember: perplexity on the forget set that of held-out text,
+exposure about 1.44 bits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Integers = NDArray[np.int64]
 
 REFERENCES = 511  # other secrets that each canary's is ranked among: 9 bits at most
 _COMPLETED = 200  # windows that are gone on with
-_LENGTH = 8  # characters of a completion
+_LENGTH = 4  # characters of a completion: most of a word
 
 
 def measure_text(

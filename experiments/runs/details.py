@@ -205,8 +205,8 @@ class TextMeasure(Record):
     measure : str
         ``retain_perplexity``, ``forget_perplexity``, ``held_out_perplexity`` (of the forgotten
         clients' unseen text) and ``test_perplexity``; ``forget_completion`` and
-        ``held_out_completion``, the share of windows whose second half begins, word for word, as
-        the model goes on with the first; ``canary_exposure``, a mean in bits, and
+        ``held_out_completion``, the share of windows whose second half begins, for four
+        characters, as the model goes on with the first; ``canary_exposure``, a mean in bits, and
         ``canary_completion``, the share of canaries whose secret the model says.
     value : float
         Never a stand-in: what was not measured is not there.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.runs.details import TextMeasure
 from experiments.runs.results import CONTROLS
 from experiments.runs.table import DASH, with_sd
 from unlearning.evaluation.scorecard import summarise
+from unlearning.records.files import write_atomically
 
-__all__ = ["EXPOSURE", "TITLES", "plain_text_table"]
+__all__ = ["EXPOSURE", "TITLES", "plain_text_table", "write_text_measures"]
 
 EXPOSURE = "canary_exposure"
 TITLES = {  # measure: title, decimals
@@ -17,11 +21,20 @@ TITLES = {  # measure: title, decimals
     "forget_perplexity": ("Perplexity, forget set", 2),
     "held_out_perplexity": ("Perplexity, held-out text like it", 2),
     "test_perplexity": ("Perplexity, test set", 2),
-    "forget_completion": ("Word-for-word completion, forget set", 3),
-    "held_out_completion": ("Word-for-word completion, held-out", 3),
+    "forget_completion": ("Verbatim completion, forget set", 3),
+    "held_out_completion": ("Verbatim completion, held-out text", 3),
     EXPOSURE: ("Exposure of canaries (bits)", 2),
     "canary_completion": ("Canaries completed", 3),
 }
+
+
+def write_text_measures(run_dir: Path, measures: Sequence[TextMeasure]) -> None:
+    """Write ``text.csv``, a row per strategy, seed and measure, in the order they were made."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("strategy", "seed", "measure", "value"))
+    writer.writerows((one.strategy, one.seed, one.measure, one.value) for one in measures)
+    write_atomically(run_dir / "text.csv", text.getvalue().encode())
 
 
 def plain_text_table(measures: Sequence[TextMeasure]) -> str:

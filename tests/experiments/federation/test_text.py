@@ -119,6 +119,8 @@ def test_forget_loss_with_npo_serves_text_and_everything_is_measured(tmp_path: P
     words = plain_text_table(details.text_measures).splitlines()
     assert words[0].split() == ["Text", "original", "retrain", "fine-tune", "forget-loss"]
     assert len(words) == 9
+    lines = (out / "text.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 * 8
 
 
 def measured(details: Details, strategy: str) -> dict[str, float]:
