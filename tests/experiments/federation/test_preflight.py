@@ -15,7 +15,7 @@ from torch import nn
 from experiments.config.loading import Config, from_mapping
 from experiments.data.datasets import load
 from experiments.federation import launch, preflight
-from experiments.federation.conduct import starting_model
+from experiments.federation.founding import starting_model
 from experiments.federation.task import Scenario, Task
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
