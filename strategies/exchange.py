@@ -18,6 +18,7 @@ from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import FederationError
 from unlearning.models import shards
+from unlearning.models.sequences import groups_in
 from unlearning.protocol import Instruction, Reply, Scalar, Settings, Wire, part
 from unlearning.request import Forgotten, Request
 
@@ -96,7 +97,7 @@ class Exchange:
         defaults = dict(federation.train)
         if self.phase == RECOVER:
             defaults |= federation.recovery
-        count = shards.shards_in(self.arrays)
+        count = groups_in(list(self.arrays))
 
         def place(client: int, instruction: Instruction) -> Settings:
             """Return what draws and shards of a client hang on, where there are any."""

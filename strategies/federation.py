@@ -17,6 +17,7 @@ from unlearning.errors import ConfigError
 from unlearning.fulfil import Guard
 from unlearning.models import shards
 from unlearning.models.array_model import ArrayModel
+from unlearning.models.sequences import groups_in
 from unlearning.protocol import Scalar, Settings
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
@@ -312,11 +313,12 @@ class Federation:
     ) -> tuple[int, ...]:
         """Return who trains in a round of a model, by the names of its arrays.
 
-        Of a model in shards every shard draws for itself. There, and where training samples
-        stably, it is drawn by keys that ignore whoever has left (``gone``; None: all up to now).
+        Of a model in shards or sequences every group draws for itself. There, and where training
+        samples stably, it is drawn by keys that ignore whoever has left (``gone``; None: all up to
+        now).
         """
         stable = 1 if self.train.get("stable_steps") else 0
-        if count := shards.shards_in(names) or stable:
+        if count := groups_in(list(names)) or stable:
             gone = self.forgotten.clients if gone is None else gone
             return shards.drawn(self.seed, server_round, clients, gone, self.share_drawn, count)
         return self.sample(server_round, clients)

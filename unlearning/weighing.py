@@ -6,8 +6,9 @@ trained it, by the examples it was trained on there. Any other model is one part
 
 Arrays called ``heads.<task>.<...>`` belong to one task and read the trunk, which they help to
 train. Those called ``isolated.<task>.<...>`` read it too but never change it. Those called
-``shards.<s>.<...>`` are the model of one group of clients, trained by nobody else. Everything else
-is the trunk. Task names contain no dot.
+``shards.<s>.<...>`` are the model of one group of clients, trained by nobody else, and
+``sequences.<j>-<i>.<...>`` a module that some groups have trained. Everything else is the trunk.
+Task names contain no dot.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "EXAMPLES",
     "HEADS",
     "ISOLATED",
+    "SEQUENCES",
     "SHARDS",
     "TRUNK",
     "Examples",
@@ -31,19 +33,20 @@ __all__ = [
     "part_of",
 ]
 
-HEADS, ISOLATED, SHARDS = "heads", "isolated", "shards"
+HEADS, ISOLATED, SHARDS, SEQUENCES = "heads", "isolated", "shards", "sequences"
+_KINDS = (HEADS, ISOLATED, SHARDS, SEQUENCES)
 TRUNK = ""  # the part that is no task's
 EXAMPLES = "examples-of/"  # prefix of the metrics that say how many examples a part rests on
 
 
 def part_of(name: str) -> str:
-    """Return the part an array belongs to: a task, a shard, or :data:`TRUNK`.
+    """Return the part an array belongs to: a task, a shard, a module, or :data:`TRUNK`.
 
     >>> part_of("heads.left.weight"), part_of("trunk.0.weight")
     ('left', '')
     """
     kind, _, rest = name.partition(".")
-    return rest.partition(".")[0] if kind in (HEADS, ISOLATED, SHARDS) else TRUNK
+    return rest.partition(".")[0] if kind in _KINDS else TRUNK
 
 
 @dataclass(frozen=True)

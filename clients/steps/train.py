@@ -8,6 +8,7 @@ Networks from Decentralized Data", AISTATS 2017 (arXiv 1602.05629).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,12 +17,14 @@ import torch
 from torch import nn
 
 from clients.multitask import MultiTask
+from clients.sequenced import Sequenced
 from clients.sharded import Sharded
 from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
 from clients.training import batches, loss_of, number, optimiser, stable_batches, trained
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
+from unlearning.models.sequences import module_name, place_of
 from unlearning.protocol import MASK, Settings, Wire
 from unlearning.weighing import EXAMPLES
 
@@ -41,7 +44,8 @@ def train(
     keys (:mod:`unlearning.draws`), and answers 1 as the number of examples: all clients count
     alike, since a weight by examples would tell the model how many were forgotten.
 
-    Of a network in shards the client's own (``shard``) is trained and no other.
+    Of a network in shards the client's own (``shard``) is trained and no other; of one in sequences
+    the next module of every order that the client's group (``shard``) has a part in.
 
     A network for several tasks is trained on all of them. With the setting ``attribute`` the client
     keeps, per task, what the task has done to the trunk so far: the sum over rounds of the task's
@@ -56,6 +60,8 @@ def train(
         return _train_tasks(model, local, settings, generator)
     if isinstance(model, Sharded):
         return _train_shard(model, local, settings, generator)
+    if isinstance(model, Sequenced):
+        return _train_modules(model, local, settings, generator)
     model.train()
     silence = _silencer(model, local.extras)
     silence()
@@ -111,6 +117,46 @@ def _train_shard(
         for place in range(len(model.shards))
     }
     return replace(outcome, metrics={**outcome.metrics, **rests})
+
+
+def _train_modules(
+    model: Sequenced, local: Local, settings: Settings, generator: np.random.Generator
+) -> Outcome:
+    """Train, order by order, the first module that has not had its rounds.
+
+    Every order has random streams of its own: what others do makes no difference to it.
+    """
+    group, count = int(number(settings, "shard")), len(local.retain)
+    rests = {
+        f"{EXAMPLES}{module_name(j, i)}": 0.0
+        for j in range(model.orders)
+        for i in range(model.groups)
+    }
+    net = copy.deepcopy(model.base).requires_grad_(True)
+    processed, losses, weight = 0, 0.0, count
+    for order, stream in enumerate(generator.spawn(model.orders)):
+        place = model.length(order, model.stage_rounds)
+        if place == model.groups or place_of(group, order, model.groups) > place:
+            continue
+        with torch.no_grad():
+            start = {n: w.clone() for n, w in model.weights(order, place + 1).items()}
+            for name, value in net.named_parameters():
+                value.copy_(start[name])
+        torch.default_generator.manual_seed(int(stream.integers(2**31)))
+        outcome = train(net, local, settings, stream)
+        module = model.module(order, place)
+        with torch.no_grad():
+            for name, step in module.net.named_parameters():
+                step.add_(net.get_parameter(name) - start[name])
+        module.trained += 1
+        weight = outcome.num_examples
+        rests[f"{EXAMPLES}{module_name(order, place)}"] = float(weight)
+        processed += outcome.examples_processed
+        losses += outcome.metrics.get(Wire.LOSS, 0.0) * outcome.examples_processed
+    if model.finished and not processed:  # all is trained: a step of nothing, by everyone
+        rests = dict.fromkeys(rests, float(weight))
+    metrics = {Wire.LOSS: losses / processed} if processed else {}
+    return Outcome(weight, processed, metrics={**metrics, **rests})
 
 
 def _train_tasks(

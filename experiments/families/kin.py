@@ -17,7 +17,10 @@ CONTROL, OTHER = "control", "other"
 RANDOM_RESET = "random-reset"  # a control of those that reset weights; not run unless named
 
 FAMILIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "1.1": ("retraining", ("retrain", "rapid-retrain", "heavy-ball", "sharded", "fats")),
+    "1.1": (
+        "retraining",
+        ("retrain", "rapid-retrain", "heavy-ball", "sharded", "sequences", "fats"),
+    ),
     "1.2": ("contribution removal", ("contribution-subtraction", "fed-recovery", "sifu")),
     "2.1": ("calibration of updates", ("fed-eraser", "fed-accum", "fed-recover", "crab")),
     "2.2": (

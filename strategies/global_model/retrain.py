@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import INITIAL
@@ -44,7 +45,7 @@ class Retrain(UnlearningStrategy):
     scopes = frozenset(Scope)
     needs = frozenset({INITIAL})
     guarantee = Guarantee.EXACT
-    models = EVERY_MODEL
+    models: ClassVar[frozenset[str] | None] = EVERY_MODEL
     learns_again = True
 
     def __init__(self, *, from_scratch: bool = False) -> None:

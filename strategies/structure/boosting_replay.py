@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from strategies.afresh import record_afresh
 from strategies.base import UnlearningStrategy
-from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
 from unlearning.models.boosting import Boosting, before, rests_on

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from strategies.afresh import record_afresh
 from strategies.base import UnlearningStrategy
-from strategies.structure.afresh import record_afresh
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
 from unlearning.models.forest import Forest, remove

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from strategies.afresh import record_afresh
 from strategies.base import in_range
-from strategies.structure.afresh import record_afresh
 from strategies.structure.boosting_replay import BoostingReplay
 from unlearning.arrays import Arrays
 from unlearning.models.boosting import before, rests_on
