@@ -68,7 +68,7 @@ def sparse_masks(
 
 
 class Fused(UnlearningStrategy):
-    """A few entries of the layers that react most are trained on; all others stand still for good.
+    """A few entries of the layers that react most are trained on; no better than fine-tuning here.
 
     Parameters
     ----------
