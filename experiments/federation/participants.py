@@ -63,11 +63,12 @@ def _holdings(scenario: str, device: str, client: int) -> Holdings:
     """
     found = task(scenario).client(client)
     held = _held(scenario, device, client, found)
-    if (other := task(scenario).asked(client)) is None:
+    made = task(scenario)
+    if (other := made.asked(client)) is None:
         return held
     place = held.train.features.device
-    parts = (torch.from_numpy(part).to(place) for part in (task(scenario).seen(other.x), other.y))
-    return replace(held, forgetting=Shard(*parts))
+    arrays = (made.seen(other.x), made.labels(other.x, other.y))
+    return replace(held, forgetting=Shard(*(torch.from_numpy(part).to(place) for part in arrays)))
 
 
 @lru_cache(maxsize=64)
