@@ -23,10 +23,11 @@ from clients.training import lone_examples, loss_of
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.models.array_model import ArrayModel
-from unlearning.protocol import Settings, Wire
+from unlearning.protocol import EVERY, Settings, Wire
 from unlearning.records.commitment import leaf, root
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
+from unlearning.told import LEAST, SPLITS
 
 __all__ = ["Holdings", "Participant", "Work", "arrays_of", "load_arrays"]
 
@@ -230,12 +231,15 @@ class Participant(NumPyClient):
         """Return the mean loss, number of examples and accuracy on the split ``split``.
 
         ``split`` is ``retain`` (default), ``forget`` or ``held-out``. An empty split answers
-        0 examples.
+        0 examples. ``every`` answers for all of them with counts alone, and of a split with fewer
+        than ten examples only that they are few: a sum over so few would tell of each.
         """
         names = json.loads(str(config[Wire.NAMES]))
         arrays = dict(zip(names, parameters, strict=True))
         split = str(config.get(Wire.SPLIT, "retain")).replace("-", "_")
         local = self._local(config, {})
+        if split == EVERY:
+            return 0.0, 0, self._counts(arrays, local)
         if split not in ("retain", "forget", "held_out"):
             raise FederationError(f"unknown split {split!r} (known: retain, forget, held-out)")
         shard: Shard = getattr(local, split)
@@ -245,6 +249,21 @@ class Participant(NumPyClient):
         model = self.holdings.workbench
         loss = float(loss_of(model)(logits, shard.labels))
         return loss, len(shard), {"accuracy": accuracy_of(model, logits, shard.labels)}
+
+    def _counts(self, arrays: Arrays, local: Local) -> Config:
+        """Return examples and right answers of every split; of small ones only that they are."""
+        found: Config = {}
+        for split in SPLITS:
+            shard: Shard = getattr(local, split)
+            count = len(shard)
+            few = 0 < count < LEAST
+            right = 0
+            if count and not few:
+                right = int((self._logits(arrays, shard).argmax(1) == shard.labels).sum())
+            found[f"{split}-examples"] = 0 if few else count
+            found[f"{split}-right"] = right
+            found[f"{split}-few"] = int(few)
+        return found
 
     def _logits(self, arrays: Arrays, shard: Shard) -> torch.Tensor:
         """Return what the model says about some examples."""

@@ -199,6 +199,8 @@ class Federation:
         An update may be so many times as long as the median of its round; 0: as long as it likes.
     batch : int
         So many requests are published together; fewer wait, their data out of training.
+    residuals : tuple of str
+        Where else, in words, bytes of deleted messages can still lie; the ledger notes them.
     stop : callable
         True cancels the run.
     roster : Roster or None
@@ -264,6 +266,7 @@ class Federation:
     noise_key: bytes | None = None
     length_factor: float = 10.0
     batch: int = 1
+    residuals: tuple[str, ...] = ()
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None
     completed: int = 0

@@ -206,7 +206,8 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
     -------
     dict
         Who ``acknowledged`` and who stayed ``unacknowledged``, by id, and how many ``examples`` of
-        what the request names those who answered hold; 0: there was nothing to forget.
+        what the request names those who answered hold; 0: there was nothing to forget. Where bytes
+        of messages can lie beyond what was deleted: ``residuals``, in words.
     """
     owners = request.owners(roster.nodes)
     model = ArrayRecord()
@@ -230,4 +231,10 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
     total = sum(done.values())
     if not total and not left:
         log.info("request %s: its owners hold nothing of it; nothing to forget", request.id)
-    return {"acknowledged": sorted(done), "unacknowledged": left, "examples": total}
+    left_behind = {"residuals": list(federation.residuals)} if federation.residuals else {}
+    return {
+        "acknowledged": sorted(done),
+        "unacknowledged": left,
+        "examples": total,
+        **left_behind,
+    }

@@ -13,7 +13,7 @@ from typing import TypeVar
 from unlearning.arrays import Arrays
 from unlearning.weighing import Examples
 
-__all__ = ["FREE", "MASK", "Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
+__all__ = ["EVERY", "FREE", "MASK", "Instruction", "Reply", "Scalar", "Settings", "Wire", "part"]
 
 Part = TypeVar("Part")
 
@@ -22,6 +22,7 @@ Settings = Mapping[str, Scalar]
 
 MASK = "mask/"  # prefix of extras that say which entries of an array's first axis may be non-zero
 FREE = "free/"  # prefix of extras that say which entries of an array are trained
+EVERY = "every"  # split of the data: the retained, the forgotten and the held-out, each by itself
 
 
 class Wire:
@@ -38,7 +39,7 @@ class Wire:
     SERVER_ROUND = "server-round"
     OMIT = "omit"  # Omission, as JSON: forgotten for good, dropped before any step
     FORGET = "forget"  # Omission, as JSON: the forget set of the current request
-    SPLIT = "split"  # of the data, for evaluation: retain, forget, held-out
+    SPLIT = "split"  # of the data, for evaluation: retain, forget, held-out, or EVERY one
     SETTINGS = "settings"  # the step's own settings, as JSON
     SCENARIO = "scenario"  # what the client is made of (data, model), as JSON; opaque here
     DEVICE = "device"  # where clients compute: auto, cpu, cuda, cuda:N

@@ -170,6 +170,7 @@ def _enter(server: Server, debt: Debt, examples: int) -> None:
                 "acknowledged": sorted({*(done if isinstance(done, list) else []), debt.client}),
                 "unacknowledged": left,
                 "examples": (known if isinstance(known, int) else 0) + max(examples, 0),
+                **({"residuals": before["residuals"]} if "residuals" in before else {}),
             },
             ledger,
         )

@@ -25,7 +25,13 @@ from strategies.passing import PassingGrid
 from unlearning.errors import RequestError
 from unlearning.protocol import part
 
-__all__ = ["MAIL", "KeyedGrid"]
+__all__ = ["MAIL", "RESIDUAL", "KeyedGrid"]
+
+RESIDUAL = (
+    "Flower's SuperLink keeps the bytes of messages that it has delivered in its database and "
+    "write-ahead log while it runs, and after an ordinary end; `fedunlearn federation stop` "
+    "empties both"
+)
 
 MAIL = "mail"  # the record of both directions; its entries are numbered texts of JSON
 _MOST_LETTERS = 8  # of one reply
@@ -65,6 +71,11 @@ class KeyedGrid(PassingGrid):
         self._lock = threading.Lock()
         self._looked = 0.0
         self._pulled = 0.0
+
+    @property
+    def residuals(self) -> tuple[str, ...]:
+        """Where bytes of deleted messages can still lie."""
+        return (RESIDUAL,)
 
     def identify(self, node: int) -> int | None:
         """Return the client whose key a node has; None: no member."""

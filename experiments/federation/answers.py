@@ -50,7 +50,9 @@ def answers(
 
 def answer(task: Task, request: Request, party: Party, device: str = "cpu") -> Answer:
     """Return the measures of one request on one model; see :func:`answers`."""
-    outputs = judge_of(task, [request], device).outputs(party.arrays, alone=True)
+    outputs = party.outputs  # where the sites tell, they were asked about this request alone
+    if not task.remote:
+        outputs = judge_of(task, [request], device).outputs(party.arrays, alone=True)
     return _answer(request, party, outputs, is_marked=asks_for_marker(task, [request]))
 
 
@@ -60,7 +62,7 @@ def _answer(request: Request, party: Party, outputs: Outputs, *, is_marked: bool
         request=request.id,
         strategy=party.strategy,
         seed=party.seed,
-        examples=outputs.forget.num_examples,
+        examples=outputs.num_forgotten,
         forget_accuracy=card.forget_accuracy,
         mia_auc=card.mia_auc,
         # The trigger tells of the request that takes the data with the marker away, of no other.

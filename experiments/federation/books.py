@@ -29,6 +29,7 @@ from experiments.runs.details import (
     Phases,
     Refused,
     Roc,
+    SiteMeasure,
     Tallied,
     TaskMeasure,
     TextMeasure,
@@ -226,6 +227,7 @@ class Books:
                 "clients": len(task.clients),
                 "classes": task.num_classes,
                 "model": config.model.name,
+                **({"at_sites": True} if task.remote else {}),
                 **({"owners": list(task.owners)} if task.owners else {}),
             },
             timeline=tuple(point for party in self._parties for point in party.timeline),
@@ -234,6 +236,7 @@ class Books:
             task_measures=tuple(self._task_measures),
             feature_measures=tuple(self._feature_measures),
             text_measures=tuple(self._text_measures),
+            site_measures=tuple(one for party in self._parties for one in _told(party)),
             answers=tuple(self._answers),
             refused=tuple(self._refused),
             rocs=tuple(entry.roc for entry in entries if entry.roc is not None),
@@ -253,6 +256,19 @@ def _fitting(party: Party, reference: Party | None) -> Party | None:
     if reference is None or len(party.outputs.forget) != len(reference.outputs.forget):
         return None
     return reference
+
+
+def _told(party: Party) -> Iterator[SiteMeasure]:
+    """Yield what the sites told of a model; a simulation's judge sees everything itself."""
+    named = {"strategy": party.strategy, "seed": party.seed}
+    for split, told in party.outputs.told.items():
+        for client, count, right in told.by_client:
+            facts = {"client": client, "split": split, "examples": count, "accuracy": right / count}
+            yield SiteMeasure.model_validate({**named, **facts})
+        for client in told.silent:
+            yield SiteMeasure.model_validate(
+                {**named, "client": client, "split": split, "few": True}
+            )
 
 
 def _entry(party: Party, reference: Party | None) -> _Entry:

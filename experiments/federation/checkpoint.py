@@ -29,6 +29,7 @@ from unlearning.evaluation.scorecard import Outputs, Predictions, Triggered
 from unlearning.evaluation.tally import Tally
 from unlearning.records.files import write_atomically
 from unlearning.records.ring import Ring, key_id_of
+from unlearning.told import Told
 
 __all__ = ["Checkpoints", "Outcome", "Outcomes", "Saved"]
 
@@ -67,7 +68,7 @@ class Saved:
 
 _OUTCOMES = (
     Party, Failure, Refused, Answer, TaskMeasure, FeatureMeasure, TextMeasure, Point, Cost,
-    Outputs, Predictions, Triggered, Tally,
+    Outputs, Predictions, Triggered, Tally, Told,
 )  # fmt: skip
 _KEEPER = Keeper([Saved, Moment, *_OUTCOMES])
 

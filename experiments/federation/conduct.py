@@ -29,6 +29,7 @@ from experiments.federation.founding import (
 from experiments.federation.going_on import checkpoints, last_saved, take_up
 from experiments.federation.judge import Judge
 from experiments.federation.party import Failure, Party, in_words
+from experiments.federation.site_judge import site_judge
 from experiments.federation.task import Task
 from experiments.federation.task_judge import judge_of
 from experiments.federation.testimony import Testimony
@@ -145,7 +146,7 @@ class Conductor:
             kept = checkpoints(self._site, federation, self._site.homes)
 
         def judge(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
-            judged, points = self._judge([*self._served(), request]), tuple(lookout.points)
+            judged, points = self._judge_now(request, federation), tuple(lookout.points)
             original = self._original(before, judged, federation, request.scope, points)
             seen.enter(request, original, federation.history.read_bytes)
             return score(judged.outputs(after)).to_json()
@@ -162,7 +163,7 @@ class Conductor:
         arrays = self._keep_serving(strategy, grid, federation, arrays)
         yield from seen.told
         served = self._served()
-        final = self._judge(served)
+        final = self._judge(served, federation)
         outputs = final.outputs(arrays)
         yield Party(
             name,
@@ -335,8 +336,25 @@ class Conductor:
         for request in self._requests:
             self._ledger.receive(request)
 
-    def _judge(self, requests: Iterable[Request]) -> Judge:
+    def _judge(
+        self,
+        requests: Iterable[Request],
+        federation: Federation | None = None,
+        leavers: frozenset[int] = frozenset(),
+    ) -> Judge:
+        """Return the judge of some requests; one that sites are to help needs the federation."""
+        if self._task.remote and federation is not None:
+            return site_judge(self._task, requests, self._config.device, federation, leavers)
         return judge_of(self._task, requests, self._config.device)
+
+    def _judge_now(self, request: Request, federation: Federation) -> Judge:
+        """Return the judge of a request that is being served.
+
+        Of what was served before, sites have nothing left to look at: it is judged alone there.
+        """
+        if self._task.remote:
+            return self._judge([request], federation, request.leavers)
+        return self._judge([*self._served(), request])
 
     def _answer(
         self, grid: Grid, name: str, strategy: UnlearningStrategy, learned: _Learned

@@ -153,6 +153,7 @@ def found_federation(
         robust=robust_of(config.guard),
         length_factor=config.guard.length_factor,
         batch=config.guard.batch,
+        residuals=tuple(getattr(grid, "residuals", ())),
         stop=site.stop,
         roster=roster,
     )

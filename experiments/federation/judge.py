@@ -67,7 +67,13 @@ class Judge:
             probabilities = self._predict(arrays, self._triggered.x)
             target = self._triggered.target
             triggered = Triggered(probabilities, self._triggered.y, target=target)
-        return Outputs(**seen, triggered=triggered)
+        return Outputs(
+            test=seen["test"],
+            retain=seen["retain"],
+            forget=seen["forget"],
+            held_out=seen["held_out"],
+            triggered=triggered,
+        )
 
     def tally(self, outputs: Outputs) -> Tally:
         """Return the right answers per remaining client and class of a model's outputs."""

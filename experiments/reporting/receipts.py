@@ -93,7 +93,13 @@ def draw(data: bytes) -> bytes:
             receipt=found,
             said=said,
             fate=_FATES.get(said["state"], said["state"]),
-            risks=residual_risks({"duplicates": said["duplicates"], "step": None}),
+            risks=residual_risks(
+                {
+                    "duplicates": said["duplicates"],
+                    "step": None,
+                    "deletion": {"residuals": said.get("residuals", ())},
+                }
+            ),
             fingerprint=fingerprint_of(found["key"]),
             # Inside a script element a "<" could end it; JSON may write it as an escape.
             embedded=data.decode().replace("<", "\\u003c"),

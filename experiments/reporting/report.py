@@ -31,6 +31,7 @@ from experiments.reporting.look import SCRIPT, STYLE
 from experiments.reporting.requests import asked_for, unserved
 from experiments.reporting.run import TITLES, Run
 from experiments.reporting.scorecard import scorecard
+from experiments.reporting.sites import site_table
 from experiments.reporting.svg import as_pdf, inline
 from experiments.reporting.tasks import task_table
 from experiments.reporting.template import TEMPLATE
@@ -107,6 +108,7 @@ def _content(run_dir: Path) -> dict[str, object]:
         "tasks": task_table(run),
         "features": feature_table(run),
         "text": text_table(run),
+        "sites": site_table(run),
         "claims": claims.claims(run, ledger),
         "always": claims.ALWAYS,
         "refused": details.refused,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.reporting.run import TITLES, Cell, Run, mean, measured, number, reasons
+from experiments.reporting.sites import why_not_told
 from experiments.runs.results import CONTROLS, ORIGINAL, RETRAIN, spread
 from experiments.runs.table import DASH
 from unlearning.evaluation.scorecard import METRICS, Verdict
@@ -68,6 +69,8 @@ def _why_not(run: Run, strategy: str, name: str) -> str:
         return "no backdoor was planted in this run"
     if name == "backdoor_success":
         return "no test example with the trigger has another true label"
+    if run.details.data.get("at_sites"):
+        return why_not_told(name)
     if name in ("mia_auc", "prediction_distance"):
         return "the forget set or the held-out set is empty"
     return f"the {name.removesuffix('_accuracy')} set is empty for {strategy}"

@@ -44,6 +44,7 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 {% if tasks %}<li><a href="#tasks">Tasks</a></li>{% endif %}
 {% if features %}<li><a href="#features">Features</a></li>{% endif %}
 {% if text %}<li><a href="#text">Text</a></li>{% endif %}
+{% if sites %}<li><a href="#sites">By site</a></li>{% endif %}
 {% if rows %}<li><a href="#claim">How far the claim goes</a></li>
 <li><a href="#measures">What is measured</a></li>{% endif %}
 <li><a href="#ledger">Ledger</a></li>
@@ -363,6 +364,25 @@ TEMPLATE = r"""{% macro cell(c, head="") %}
 </div>
 <p>Sensitivity: mean change of the logits per unit of noise on the features. Attribute inference: the attacker knows a row but for them, tries a low and a high value and takes the one that the model's loss likes better; on rows never trained on it finds what the population gives away by itself.</p>
 {{ reasons(features.reasons) }}
+</section>
+{% endif %}
+
+{% if sites %}
+<section aria-labelledby="sites">
+<h2 id="sites">By site</h2>
+<p>The data are the sites' own: each told how many examples it has in a split and how many the model got right, and nothing of a split with fewer than 10. The numbers above are sums over what was told; where nobody could tell, there is none. A site that was to be forgotten told of the forget split before it deleted, and of nothing afterwards.</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="sites">
+<table>
+<caption><span>Accuracy of models on the sites' own data, as the sites told.</span></caption>
+<thead><tr><th scope="col">Model</th><th scope="col">Client</th>{% for name in sites.splits %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in sites.lines %}
+<tr><th scope="row">{{ line.strategy }}</th><td class="num">{{ line.client }}</td>{% for c in line.cells %}{{ td(c) }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{{ reasons(sites.reasons) }}
 </section>
 {% endif %}
 

@@ -218,6 +218,34 @@ class TextMeasure(Record):
     value: float
 
 
+class SiteMeasure(Record):
+    """What one site told of one model on one split of its own data.
+
+    Parameters
+    ----------
+    strategy, seed
+        Whose model.
+    client : int
+        Which site.
+    split : str
+        ``retain``, ``forget`` or ``held_out``.
+    few : bool
+        It has some examples, but fewer than ten: it told nothing.
+    examples : int
+        How many it told of.
+    accuracy : float or None
+        Right answers over examples; None where it told nothing.
+    """
+
+    strategy: str
+    seed: int
+    client: int
+    split: str
+    few: bool = False
+    examples: int = 0
+    accuracy: float | None = None
+
+
 class Details(Record):
     """Everything the report tells beside the rows."""
 
@@ -233,6 +261,7 @@ class Details(Record):
     task_measures: tuple[TaskMeasure, ...] = ()
     feature_measures: tuple[FeatureMeasure, ...] = ()
     text_measures: tuple[TextMeasure, ...] = ()
+    site_measures: tuple[SiteMeasure, ...] = ()
     answers: tuple[Answer, ...] = ()
     refused: tuple[Refused, ...] = ()
     rocs: tuple[Roc, ...] = ()

@@ -22,6 +22,8 @@ def residual_risks(facts: Mapping[str, object]) -> list[str]:
             f"client {_listed(silent)} did not confirm that its data are deleted: it refused, or "
             "was away; they stay out of training all the same"
         )
+    if isinstance(deletion, Mapping):
+        risks += [str(one) for one in deletion.get("residuals", ())]
     copies, step = facts.get("duplicates"), facts.get("step")
     if isinstance(copies, Mapping):
         if copies["copies"]:

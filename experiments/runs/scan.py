@@ -7,6 +7,7 @@ encrypted or written in another number format is not found.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.runs.folder import RunFolder
 from unlearning.errors import ConfigError
 
 __all__ = ["WINDOW", "Found", "Needles", "places", "read_needles", "scan"]
@@ -130,10 +132,19 @@ def places(run: Path, cache: Path, also: Iterable[Path] = ()) -> list[Path]:
     """Return where a run may leave bytes: its folder, caches, temporary and spill folders."""
     temp = Path(tempfile.gettempdir())
     spilled = [*sorted(temp.glob("ray*")), *sorted(temp.glob("*fedunlearn*"))]
-    candidates = [run, cache, *spilled]
+    candidates = [run, cache, *spilled, *_federation(run)]
     if home := os.environ.get("FLWR_HOME"):
         candidates.append(Path(home))
     return [path for path in dict.fromkeys([*candidates, *also]) if path.exists()]
+
+
+def _federation(run: Path) -> list[Path]:
+    """Return the folder of the federation that a run is of: Flower's database and log lie there."""
+    try:
+        found = json.loads(RunFolder(run).deployment.read_text(encoding="utf-8"))
+        return [Path(str(found["folder"]))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def scan(roots: Iterable[Path], needles: Needles) -> tuple[list[Found], int, int]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.evaluation import metrics
+from unlearning.told import Told
 
 __all__ = [
     "ACCURACY_MARGIN",
@@ -113,6 +114,9 @@ class Outputs:
         Never trained on, from the same source as the forget set: the attack's non-members.
     triggered : Triggered or None
         None where no backdoor was planted.
+    told : mapping of str to Told
+        Where the clients' data are their own: what they told of ``retain``, ``forget`` and
+        ``held_out``, which are empty then.
     """
 
     test: Predictions
@@ -120,6 +124,13 @@ class Outputs:
     forget: Predictions
     held_out: Predictions
     triggered: Triggered | None = None
+    told: Mapping[str, Told] = field(default_factory=dict)
+
+    @property
+    def num_forgotten(self) -> int:
+        """The number of examples of the forget set, seen here or told of."""
+        told = self.told.get("forget")
+        return self.forget.num_examples if told is None else told.examples
 
 
 @dataclass(frozen=True)
@@ -211,7 +222,9 @@ class Spread:
     high: float | None
 
 
-def _accuracy(found: Predictions) -> float | None:
+def _accuracy(found: Predictions, told: Told | None = None) -> float | None:
+    if told is not None:
+        return told.accuracy
     return metrics.accuracy(found.probabilities, found.labels) if len(found) else None
 
 
@@ -251,8 +264,8 @@ def score(outputs: Outputs, reference: Outputs | None = None) -> Scorecard:
             outputs.forget.probabilities, reference.forget.probabilities
         )
     return Scorecard(
-        retain_accuracy=_accuracy(outputs.retain),
-        forget_accuracy=_accuracy(outputs.forget),
+        retain_accuracy=_accuracy(outputs.retain, outputs.told.get("retain")),
+        forget_accuracy=_accuracy(outputs.forget, outputs.told.get("forget")),
         test_accuracy=_accuracy(outputs.test),
         mia_auc=_membership(outputs),
         backdoor_success=_backdoor(outputs.triggered),

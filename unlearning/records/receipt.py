@@ -236,6 +236,8 @@ def _statement(rows: Sequence[Row]) -> dict[str, Any]:
         "owners_confirmed": deletion.get("acknowledged", []),
         "owners_not_confirmed": deletion.get("unacknowledged", []),
         "deleted": served.get("deleted"),
+        # Only where there are some: receipts from before know no such line.
+        **({"residuals": deletion["residuals"]} if deletion.get("residuals") else {}),
         "duplicates": served.get("duplicates"),
         "model_before": served.get("model_before"),
         "model_after": served.get("model_after"),

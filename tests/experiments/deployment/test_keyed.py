@@ -1,7 +1,9 @@
 """Nodes are known by their keys, and wishes ride on replies."""
 
+import html
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from clients.app import make_client_app
 from experiments.deployment import keys, wishes
 from experiments.deployment.desk import bind, close_memberships, receiver
-from experiments.deployment.keyed import KeyedGrid
+from experiments.deployment.keyed import RESIDUAL, KeyedGrid
 from experiments.deployment.kit import Kit
 from experiments.deployment.post import carry
 from experiments.deployment.server import Server
@@ -17,8 +19,12 @@ from experiments.deployment.shares import remote, write_shares
 from experiments.federation.course import Course
 from experiments.federation.grids import LocalGrid
 from experiments.federation.participants import of_node
+from experiments.reporting.receipts import draw
+from experiments.runs.folder import RunFolder
+from experiments.runs.risks import residual_risks
 from tests.experiments.deployment.test_shares import settings
 from unlearning.errors import FedUnlearnError
+from unlearning.records import receipt
 
 APP = make_client_app(of_node, mods=(carry,))
 
@@ -76,6 +82,21 @@ def test_a_wish_rides_on_a_reply_and_its_verdict_comes_back(deployed, tmp_path):
     assert verdict["nonce"] == wish["body"]["nonce"]
     assert kits[1].letters("outbox") == []
     assert kits[1].tombstones["samples"] == [1, 2]
+
+
+def test_a_receipt_names_the_superlinks_log_as_a_place_where_bytes_can_lie(deployed, tmp_path):
+    server, kits, grid, config = deployed
+    kits[1].ask((1, 2), None, None)
+    conduct(server, grid, config, tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    with folder.open_ledger(readonly=True) as ledger:
+        (request,) = ledger.requests()
+        raw = receipt.make(ledger, request.id, ledger.seal, datetime.now(UTC))
+        assert all(check.holds for check in receipt.check(raw, ledger.seal.public))
+        (fulfilled,) = [e for e in ledger.events(request.id) if e.event == "fulfilled"]
+    assert json.loads(raw)["statement"]["residuals"] == [RESIDUAL]
+    assert RESIDUAL in residual_risks(fulfilled.facts)
+    assert RESIDUAL.split(";")[0] in html.unescape(draw(raw).decode())
 
 
 def test_a_wish_for_others_is_refused_where_it_arrives(deployed, tmp_path):

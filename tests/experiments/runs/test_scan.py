@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -76,3 +77,16 @@ def test_needles_that_tell_nothing_are_refused(tmp_path: Path) -> None:
     for name in ("zero.npz", "none.npz"):
         with pytest.raises(ConfigError, match=r"holds no 64 bytes|cannot be read"):
             read_needles(tmp_path / name)
+
+
+def test_a_run_of_a_federation_is_looked_for_in_flowers_database_too(tmp_path: Path) -> None:
+    run, fed = tmp_path / "run", tmp_path / "fed"
+    run.mkdir()
+    fed.mkdir()
+    assert fed not in module.places(run, tmp_path / "cache")
+    (run / "deployment.json").write_text(json.dumps({"federation": "f", "folder": str(fed)}))
+    assert fed in module.places(run, tmp_path / "cache")
+    secret = RNG.bytes(256)
+    (fed / "superlink.db-wal").write_bytes(bytes(7) + secret)
+    found, _, _ = scan(module.places(run, tmp_path / "cache"), Needles([secret]))
+    assert [one.path.name for one in found] == ["superlink.db-wal"]
