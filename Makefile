@@ -10,7 +10,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench docs
 
 help: ## Show what can be made
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv] [WORKERS=2]"
@@ -30,6 +30,11 @@ lint: $(VENV)/.tools ## Check style and types
 
 bench: $(VENV)/.installed ## Measure training, messages, history and memory
 	$(BIN)/python -m experiments.benchmarks.machinery
+
+docs: $(VENV)/.installed ## Build the documentation, with warnings as errors
+	$(PIP) --editable '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build
+	@echo docs/_build/index.html
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python" >&2; exit 1; }
