@@ -27,12 +27,13 @@ def main(table: str, count: int, refits: int) -> None:
     taken: list[float] = []
     events: list[int] = []
     distance = 0.0
-    for number, gone in enumerate(np.random.default_rng(0).permutation(len(signs))[:count]):
+    for gone in np.random.default_rng(0).permutation(len(signs))[:count]:
         begun = time.process_time()
         after, steps = svm.decrement(features, signs, CEILING, machine, np.array([gone]))
         taken.append(time.process_time() - begun)
         events.append(steps)
-        if number < refits:
+        if steps and refits:  # one that moved others; the rest change nothing
+            refits -= 1
             kept = np.arange(len(signs)) != gone
             rows = features.rows[kept]
             again = svm.fit(svm.Features(rows), signs[kept], CEILING)

@@ -352,3 +352,21 @@ def test_malformed_sums_are_left_out() -> None:
 def test_settings_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{name}"):
         Boosting(Plan(seed=0, inputs=2), 2, **{name: value})  # type: ignore[arg-type]
+
+
+def test_binary_columns_give_the_same_trees_with_one_threshold_each() -> None:
+    """Columns of 0 and 1: every threshold parts them alike, so one is enough."""
+    generator = np.random.default_rng(0)
+    x, y = (generator.random((60, 4)) < 0.5).astype(float), generator.integers(0, 2, 60)
+    made = []
+    for binary in ("", "0-3"):
+        plan = Plan(seed=0, inputs=4, depth=2, features=4, thresholds=3, bins=8, binary=binary)
+        model = Boosting(plan, 2, 3)
+        state = model.initial()
+        while not model.is_complete(state):
+            how = model.teach(state, [0])[0]
+            found = sums_at(how.settings, state, how.extras["rows"], x, y)
+            state = model.learn(state, [Reply(0, 60, found._asdict())])
+        made.append((state, model.predict(state, x)))
+    assert np.array_equal(made[0][0]["feature"], made[1][0]["feature"])
+    assert np.array_equal(made[0][1], made[1][1])

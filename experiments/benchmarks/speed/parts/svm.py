@@ -32,14 +32,16 @@ def svm(setting: Setting) -> Found:
             np.savez(table, x=x[:size].reshape(size, -1), signs=np.where(y[:size] == 1, 1.0, -1.0))
             asked = {"table": str(table), "count": 30, "refits": 1}
             found = child(_SCRIPT, HERE, [json.dumps(asked)], timeout_s=3600)
-            taken = found.answer["deletions_s"]
+            taken, events = found.answer["deletions_s"], found.answer["events"]
+            moving = [one for one, steps in zip(taken, events, strict=True) if steps]
             ratios[str(size)] = found.answer["fit_s"] / statistics.median(taken)
             megabytes[str(size)] = found.megabytes
             details[f"at {size} rows"] = {
                 "fit_s": found.answer["fit_s"],
                 "deletion_s": statistics.median(taken),
                 "slowest_deletion_s": max(taken),
-                "deletions_with_events": sum(map(bool, found.answer["events"])),
+                "deletions_with_events": len(moving),
+                "deletion_with_events_s": statistics.median(moving) if moving else None,
                 "distance_from_refit": found.answer["distance"],
             }
     largest = str(SIZES[0])
