@@ -41,7 +41,11 @@ def main(config: str, changes: list[str], rounds: int) -> None:
     loaded = _loading.load(Path(config), changes)
     made = _tasks.task(_tasks.Scenario.of(loaded))
     with TemporaryDirectory() as home:
-        grid = _grids.LocalGrid(_clients.client_app, len(made.clients))
+        grid = (
+            _clients.in_process("stacked", len(made.clients))
+            if hasattr(_clients, "in_process")
+            else _grids.LocalGrid(_clients.client_app, len(made.clients))
+        )
         federation = Federation(
             seed=loaded.seed,
             history=_history.History(Path(home) / "history", keep=("globals", "updates")),
@@ -55,7 +59,7 @@ def main(config: str, changes: list[str], rounds: int) -> None:
             },
         )
         federation.roster = Roster.discover(
-            grid, len(made.clients), federation.client_config, timeout_s=600
+            grid, len(made.clients), federation.client_config, timeout_s=600, window=64
         )
         federation.history.start(made.initial())
         marks: list[float] = []

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from experiments.benchmarks.speed.clock import HERE, child
 
-__all__ = ["CONFIGS", "Beside", "beside", "command"]
+__all__ = ["CONFIGS", "STACKED", "Beside", "beside", "command"]
 
 _SCRIPT = Path(__file__).with_name("command_child.py")
 CONFIGS = "experiments/configs"
+STACKED = ("--set", "engine.grid=stacked")  # in place of local, with the same bits
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,18 @@ def command(
     return found.cpu_s, float(found.answer["wall_s"])
 
 
-def beside(older: Path, arguments: Sequence[str], repeats: int = 3) -> Beside:
-    """Run a command in this build and in an older one, in turn."""
+def beside(
+    older: Path, arguments: Sequence[str], repeats: int = 3, *, ours: Sequence[str] = ()
+) -> Beside:
+    """Run a command in this build and in an older one, in turn.
+
+    ``ours`` are further arguments of this build, for what the older one does not know.
+    """
     taken: dict[Path, list[tuple[float, float]]] = {HERE: [], older: []}
     for _ in range(repeats):
         for worktree, found in taken.items():
-            found.append(command(arguments, worktree))
+            further = ours if worktree == HERE else ()
+            found.append(command([*arguments, *further], worktree))
     medians = [
         tuple(statistics.median(column) for column in zip(*found, strict=True))
         for found in taken.values()

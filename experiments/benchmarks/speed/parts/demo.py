@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from experiments.benchmarks.speed.clock import Found, Setting
-from experiments.benchmarks.speed.commands import CONFIGS, beside
+from experiments.benchmarks.speed.commands import CONFIGS, STACKED, beside
 
 
 def demo(setting: Setting) -> Found:
     """Measure both in turn."""
     older = setting.older()
     asked = ["compare", f"{CONFIGS}/digits_client.toml", "--out", "{home}/run"]
-    local = beside(older, [*asked, "--set", "engine.grid=local"])
+    local = beside(older, [*asked, "--set", "engine.grid=local"], ours=STACKED)
     ray = beside(older, asked)
     figures = {
         "local_ratio": local.ratio,
