@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -26,6 +27,7 @@ from unlearning.request import Omission
 __all__ = ["MakeParticipant", "arrays_in", "config_of", "make_client_app", "trained"]
 
 _NPY = "numpy.ndarray"  # Flower's name of the format
+_named = lru_cache(maxsize=32)(str)  # NumPy works out a type's name anew each time
 
 _LATER_S = 0.05  # until the next look at whether an import is over
 _GRACE, _GRACE_S = 0.1, 2.0  # of a limit: what interrupted work gets to clear up
@@ -140,7 +142,7 @@ def arrays_in(record: ArrayRecord) -> dict[str, NDArray[Any]]:
 
 
 def _encoded(array: NDArray[Any]) -> Array:
-    return Array(str(array.dtype), array.shape, _NPY, encoded(array))
+    return Array(_named(array.dtype), array.shape, _NPY, encoded(array))
 
 
 def _number(key: str, value: Scalar) -> int | float:

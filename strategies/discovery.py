@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -31,15 +32,27 @@ def concrete(base: type[Kind]) -> dict[str, type[Kind]]:
         What all strategies derive from.
     """
     found: dict[str, type[Kind]] = {}
-    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(info.name)
-        classes = defined(module, base)
+    for name in _modules(tuple(package.__path__)):
+        module = importlib.import_module(name)
+        classes = _defined(module, base)  # type: ignore[arg-type]
         for cls in classes:
-            name = _kebab(cls.__name__) if len(classes) > 1 else alias(cls)
-            if name in found:
-                raise RuntimeError(f"alias {name!r} stands for {found[name]} and {cls}")
-            found[name] = cls
+            short = _kebab(cls.__name__) if len(classes) > 1 else alias(cls)
+            if short in found:
+                raise RuntimeError(f"alias {short!r} stands for {found[short]} and {cls}")
+            found[short] = cls
     return dict(sorted(found.items()))
+
+
+@cache
+def _modules(places: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the package's modules; its files are looked for once."""
+    found = pkgutil.walk_packages(list(places), f"{package.__name__}.")
+    return tuple(info.name for info in found)
+
+
+@lru_cache(maxsize=1024)
+def _defined(module: ModuleType, base: type[Kind]) -> list[type[Kind]]:
+    return defined(module, base)
 
 
 def defined(module: ModuleType, base: type[Kind]) -> list[type[Kind]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import LEARN, RECOVER, UNLEARN, Federation, keeping
 from strategies.plausibility import of_one_kind, without_outliers
@@ -20,7 +21,7 @@ from unlearning.errors import FederationError
 from unlearning.models import shards
 from unlearning.models.sequences import groups_in
 from unlearning.protocol import Instruction, Reply, Scalar, Settings, Wire, part
-from unlearning.request import Forgotten, Request
+from unlearning.request import Forgotten, Omission, Request
 
 __all__ = [
     "LEARN",
@@ -42,6 +43,7 @@ log = logging.getLogger("fedunlearn")
 _UNLEARN = 1  # last component of a seed address in unlearning rounds; learning rounds have none
 _SLACK_S = 60.0  # of a client's clock beside ours
 _LARGEST_LOSS = 1e6  # mean training loss in nats; beyond, and below 0, it says nothing
+_NOTHING = json.dumps(Omission().to_json())
 _NOTHING_LEFT = "holds no data any more"
 
 Hook = Callable[[int, Arrays, Iterable[Reply]], Arrays]
@@ -109,6 +111,19 @@ class Exchange:
                 found |= {"draw_seed": federation.seed, "draw_client": client, "draw_round": now}
             return found
 
+        plain: dict[int, str] = {}  # settings without anything of a client's own, by round
+
+        def settings(client: int, instruction: Instruction, kept: Settings) -> object:
+            number = instruction.seed_round or self.number
+            own = {**kept, **place(client, instruction), **instruction.settings}
+            if own:
+                return {**faded(defaults, number), **own}
+            if number not in plain:
+                plain[number] = json.dumps(faded(defaults, number))
+            return plain[number]
+
+        is_first = self.request is None and not federation.forgotten.requests
+        record: ConfigRecord | None = None
         for client, instruction in sorted(self.asked.items()):
             if instruction.arrays is None and shared is None:
                 shared = to_record(self.arrays)  # not before it is asked for: it may be large
@@ -126,15 +141,15 @@ class Exchange:
                 Wire.SERVER_ROUND: absolute,
                 Wire.REMEMBER: federation.remember and not trains_again,
                 Wire.KEEP: {} if trains_again else dict(keep),
-                Wire.SETTINGS: {
-                    **faded(defaults, instruction.seed_round or self.number),
-                    **kept,
-                    **place(client, instruction),
-                    **instruction.settings,
-                },
-                **omissions(federation.forgotten, client, self.request, self.held),
+                Wire.SETTINGS: settings(client, instruction, kept),
+                **(
+                    {Wire.OMIT: _NOTHING}
+                    if is_first
+                    else omissions(federation.forgotten, client, self.request, self.held)
+                ),
             }
-            content = to_content(model, instruction.extras, facts)
+            content = to_content(model, instruction.extras, facts, like=record)
+            record = part(content, Wire.CONFIG, ConfigRecord)
             node = self.roster.nodes[client]
             yield Message(content, node, MessageType.TRAIN, group_id=str(absolute))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -12,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.npy import decoded, encoded
-from unlearning.protocol import Reply, Wire, part
+from unlearning.protocol import Reply, Scalar, Wire, part
 
 __all__ = [
     "BadReplyError",
@@ -26,6 +27,7 @@ __all__ = [
 
 
 _NPY = "numpy.ndarray"  # Flower's name of the format below
+_named = lru_cache(maxsize=32)(str)  # NumPy works out a type's name anew each time
 _METERED = (Wire.CLIENT_SECONDS, Wire.EXAMPLES_PROCESSED)
 _LARGEST = 1e15  # nothing that a client measures is larger, and sums of it stay finite
 _FARTHEST = 1e3  # no local training moves a model by a thousand times its own length
@@ -61,7 +63,7 @@ def _decoded(array: Array) -> named.Array:
 
 
 def _encoded(array: named.Array) -> Array:
-    return Array(str(array.dtype), array.shape, _NPY, encoded(array))
+    return Array(_named(array.dtype), array.shape, _NPY, encoded(array))
 
 
 def num_bytes(record: Mapping[str, Array]) -> int:
@@ -70,7 +72,11 @@ def num_bytes(record: Mapping[str, Array]) -> int:
 
 
 def to_content(
-    model: ArrayRecord, extras: Mapping[str, named.Array], config: Mapping[str, object]
+    model: ArrayRecord,
+    extras: Mapping[str, named.Array],
+    config: Mapping[str, object],
+    *,
+    like: ConfigRecord | None = None,
 ) -> RecordDict:
     """Return the content of one message: a config record of its own, the arrays shared.
 
@@ -82,6 +88,8 @@ def to_content(
         Further arrays, sent under ``Wire.EXTRA``.
     config : mapping
         Scalars are sent as they are, everything else as JSON.
+    like : ConfigRecord or None
+        Of a message before: what is the same is not checked again by Flower.
     """
     if extras:
         prefixed = {f"{Wire.EXTRA}{name}": np.asarray(array) for name, array in extras.items()}
@@ -90,7 +98,17 @@ def to_content(
         key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
         for key, value in config.items()
     }
-    return RecordDict({Wire.ARRAYS: model, Wire.CONFIG: ConfigRecord(plain)})  # type: ignore[arg-type]
+    return RecordDict({Wire.ARRAYS: model, Wire.CONFIG: _record(plain, like)})
+
+
+def _record(plain: dict[str, Scalar], like: ConfigRecord | None) -> ConfigRecord:
+    if like is None or like.keys() != plain.keys():
+        return ConfigRecord(plain)  # type: ignore[arg-type]
+    record = like.copy()
+    for (key, value), before in zip(plain.items(), map(like.get, plain), strict=True):
+        if type(value) is not type(before) or value != before:
+            record[key] = value
+    return record
 
 
 def read_reply(

@@ -78,7 +78,7 @@ def is_buffer(name: str, array: Array) -> bool:
     normalisation statistics do (``running_mean``, ``running_var``), and those that the client's
     half has marked, as their module does not train them.
     """
-    return not np.issubdtype(array.dtype, np.floating) or name.endswith(_BUFFER_ENDINGS)
+    return array.dtype.kind != "f" or name.endswith(_BUFFER_ENDINGS)
 
 
 def is_parameter(name: str, array: Array) -> bool:
@@ -134,7 +134,7 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
     State that no module trains may be infinite, as a mask is, but is a number all the same.
     """
     for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating) or _known(array, _all_finite):
+        if array.dtype.kind != "f" or _known(array, _all_finite):
             continue
         if not name.endswith(_MARK) or np.isnan(array).any():
             return name
@@ -289,7 +289,7 @@ def delta(start: Mapping[str, Array], end: Mapping[str, Array]) -> Arrays:
     out: Arrays = {}
     for name, array in start.items():
         new = end[name]
-        if not np.issubdtype(array.dtype, np.floating):
+        if array.dtype.kind != "f":
             out[name] = new
         else:
             out[name] = difference(new, array) if name.endswith(_MARK) else np.asarray(new - array)
@@ -304,7 +304,7 @@ def apply_update(start: Mapping[str, Array], update: Mapping[str, Array]) -> Arr
     out: Arrays = {}
     for name, array in start.items():
         step = update[name]
-        if np.issubdtype(array.dtype, np.floating):
+        if array.dtype.kind == "f":
             out[name] = (array.astype(np.float64) + step).astype(array.dtype)
         else:
             out[name] = np.asarray(step).astype(array.dtype)

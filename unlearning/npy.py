@@ -59,7 +59,7 @@ def decoded(data: bytes) -> Array:
     ValueError
         If they are not exactly one numeric array, as :func:`numpy.save` writes it.
     """
-    version = np.lib.format.read_magic(BytesIO(data[:_START]))
+    version = _version(data[:_START])
     if version not in _LENGTHS:
         raise ValueError(f"array format {version} is unknown")
     length = _LENGTHS[version]
@@ -73,6 +73,11 @@ def decoded(data: bytes) -> Array:
     # A header may promise any size: only the bytes that are there are looked at.
     values = np.frombuffer(data, dtype, offset=end)
     return values.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+
+
+@lru_cache(_HEADERS)
+def _version(start: bytes) -> tuple[int, int]:
+    return np.lib.format.read_magic(BytesIO(start))
 
 
 @lru_cache(_HEADERS)

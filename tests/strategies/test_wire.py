@@ -409,3 +409,22 @@ def test_a_malformed_receipt_acknowledges_nothing(tmp_path: Path) -> None:
         "unacknowledged": [0, 1, 2, 3],
         "examples": 0,
     }
+
+
+def test_a_config_like_the_one_before_is_what_it_would_be_alone() -> None:
+    first = {"a": 1, "b": "x", "c": {"d": [1, 2]}, "e": 0.5}
+    before = to_content(to_record({}), {}, first)[Wire.CONFIG]
+    assert isinstance(before, ConfigRecord)
+    for config in (
+        first,
+        {**first, "a": True},  # equal to 1, but no integer
+        {**first, "a": 2, "e": 1},
+        {**first, "c": {}},
+        {**first, "f": 1},
+        {"a": 1},
+    ):
+        alone = dict(to_content(to_record({}), {}, config)[Wire.CONFIG])  # type: ignore[arg-type]
+        like = dict(to_content(to_record({}), {}, config, like=before)[Wire.CONFIG])  # type: ignore[arg-type]
+        assert like == alone
+        assert [*map(type, like.values())] == [*map(type, alone.values())]
+    assert dict(before) == dict(to_content(to_record({}), {}, first)[Wire.CONFIG])  # type: ignore[arg-type]
