@@ -27,6 +27,7 @@ from experiments.federation.founding import (
     keepsakes,
     starting_history,
     starting_model,
+    strange_need,
 )
 from experiments.federation.guard import check_fits
 from experiments.federation.party import Failure, Party, in_words
@@ -415,7 +416,8 @@ class Course:
         """Return a new strategy, or what is wrong with its code; a user's mistake is raised."""
         try:
             made = make(name, self.config.options_for(name))
-            made.keepsakes()
+            if strange := strange_need(made):
+                raise LookupError(strange)
             if not hasattr(made, "federation"):
                 raise TypeError(
                     "its constructor does not call super().__init__(); call it first of all"

@@ -10,6 +10,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from clients import steps
 from clients.state import named_as
 from experiments.config.loading import Config
 from experiments.federation.distil import distil
@@ -20,10 +21,10 @@ from experiments.models.foreign import fitted, read_arrays
 from experiments.runs.folder import RunFolder
 from strategies import fitness
 from strategies.base import UnlearningStrategy
-from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, Federation
+from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.roster import Roster
 from unlearning.arrays import Arrays, mismatch
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, unknown
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.history import COLUMNS, History
 from unlearning.records.ledger import Ledger
@@ -39,6 +40,7 @@ __all__ = [
     "prepare_foreign",
     "starting_history",
     "starting_model",
+    "strange_need",
 ]
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
@@ -120,7 +122,8 @@ def found_federation(
         registered=None if task.remote else task.facts().clients,
         quorum=config.engine.min_replies,
         cap=config.guard.count_cap,
-        timeout_s=min(config.engine.timeout_s, _JOIN_S),
+        # To start is no work of a client's: a worker process takes the time it takes.
+        timeout_s=_JOIN_S if config.engine.grid == "ray" else min(config.engine.timeout_s, _JOIN_S),
         window=site.window,
         stop=site.stop,
     )
@@ -281,6 +284,13 @@ def check_foreign(config: Config, strategy: UnlearningStrategy) -> None:
         strategy.check_foreign()
     else:
         fitness.check_foreign(type(strategy).__name__, strategy.needs - COLUMNS - {INITIAL})
+
+
+def strange_need(strategy: UnlearningStrategy) -> str:
+    """Return in words what a strategy needs that nobody can keep or make; empty if nothing."""
+    known = sorted({*COLUMNS, INITIAL, LAST_LOCAL, ATTRIBUTION, PUBLIC, *steps.names()})
+    strange = [name for name in strategy.keepsakes() if name not in known]
+    return unknown("need", strange[0], known) if strange else ""
 
 
 def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:

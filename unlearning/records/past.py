@@ -289,7 +289,7 @@ class Past:
         HistoryError
             If contributions were not kept or the client never took part.
         """
-        self.require(("contributions",), "reading contributions")
+        self._check_kept("contributions")
         found = self.store.select("kind = 'contribution' AND client = ?", (int(client),))
         if client in self.incomplete:
             raise HistoryError(
@@ -312,7 +312,7 @@ class Past:
         HistoryError
             If sensitivities were not kept or the round is not recorded.
         """
-        self.require(("sensitivities",), "reading sensitivities")
+        self._check_kept("sensitivities")
         self._check_recorded(server_round)
         rows = self.store.db.execute(
             "SELECT client, weight, distance FROM participants WHERE round = ? ORDER BY client",
@@ -381,6 +381,15 @@ class Past:
                 f"(strategy = {strategy!r}, or in compare --strategies)"
             )
 
+    def _check_kept(self, column: str) -> None:
+        """Refuse to read a column that was not kept, in words for the author of a strategy."""
+        if column not in self.kept.keep:
+            raise HistoryError(
+                f"{column!r} ({_MEANING[column]}) is read, which {self.store.place(INDEX)} was not "
+                f"recorded with; name {column!r} among the strategy's `needs` and run the "
+                "federation again"
+            )
+
     @property
     def nbytes(self) -> int:
         """Size in bytes of everything stored, without the index."""
@@ -411,7 +420,7 @@ class Past:
         HistoryError
             In words, if it is not there.
         """
-        self.require((column,), f"reading {column}")
+        self._check_kept(column)
         values = (kind, int(server_round), None if client is None else int(client))
         if found := self.store.select("kind = ? AND round = ? AND client IS ?", values):
             return found[0]

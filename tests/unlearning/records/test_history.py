@@ -141,13 +141,13 @@ def test_only_what_is_asked_for_is_kept(root: Path | None) -> None:
         assert history.stored_rounds == history.stored_globals == ()
         assert history.participants(4) == {1: 15, 2: 16}
         assert history.nbytes == len(blobs.encode(model(0)))
-        for read in (
-            lambda: history.arrays(1),
-            lambda: history.update(1, 0),
-            lambda: history.contribution(0),
-            lambda: history.sensitivities(1),
+        for name, read in (
+            ("globals", lambda: history.arrays(1)),
+            ("updates", lambda: history.update(1, 0)),
+            ("contributions", lambda: history.contribution(0)),
+            ("sensitivities", lambda: history.sensitivities(1)),
         ):
-            with pytest.raises(HistoryError, match="was not recorded with"):
+            with pytest.raises(HistoryError, match=f"'{name}' among the strategy's `needs`"):
                 read()
 
 
