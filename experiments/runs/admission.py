@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
+from experiments.runs.intent import Intent
 from experiments.runs.record_ids import RecordIds
 from unlearning.columns import Columns
 from unlearning.errors import RequestError, UnsupportedRequestError, unknown
@@ -144,6 +145,7 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **fac
         def examine() -> None:
             if _is_known(request, ledger):
                 return
+            _check_goes_on(folder)
             check(request, federation, ledger)
             check_claim(request, federation, claim)
             _check_round(request, folder, rounds if isinstance(rounds, int) else None)
@@ -175,6 +177,16 @@ def _content(request: Request) -> dict[str, object]:
 def _at(request: Request) -> str:
     when = "" if request.at_round is None else f" after round {request.at_round}"
     return f"{request.describe()}{when}"
+
+
+def _check_goes_on(folder: RunFolder) -> None:
+    """Refuse to promise what nobody can keep: a run that is over and cannot be resumed."""
+    status = folder.read_status()
+    if status is not None and not status.is_running and not Intent.is_in(folder.path):
+        raise RequestError(
+            f"{folder.path} is over and was made by a version that could not be resumed, so the "
+            "request would never be served; run its config again with another --out and ask there"
+        )
 
 
 def _check_round(request: Request, folder: RunFolder, rounds: int | None) -> None:

@@ -63,6 +63,11 @@ class Intent:
         write_atomically(folder / _FILE, json.dumps(asdict(self), indent=1).encode())
 
     @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Return whether a run folder has one; those of older versions have none."""
+        return (folder / _FILE).is_file()
+
+    @staticmethod
     def read(folder: Path) -> Intent:
         """Return what a run folder was made to do.
 

@@ -239,3 +239,11 @@ def test_of_two_processes_only_one_takes_the_last_client_but_one(tmp_path):
     finally:
         for process in both:
             process.communicate(timeout=30)
+
+
+def test_a_run_of_an_older_version_that_is_over_promises_nothing(tmp_path):
+    folder = make(tmp_path)
+    folder.status.write_text('{"state": "finished"}')
+    refused(folder, compose(clients=[3]), "would never be served; run its config again")
+    (folder.path / "intent.json").write_text("{}")
+    assert admit(folder, compose(clients=[3]))
