@@ -7,10 +7,12 @@ which of the last moments counts. What no history backs any more is removed.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.federation.party import Failure, Party
 from experiments.runs.details import (
@@ -33,7 +35,8 @@ from unlearning.told import Told
 
 __all__ = ["Checkpoints", "Outcome", "Outcomes", "Saved"]
 
-_MOMENT = "moment"  # what is bound to its bytes
+_MOMENT, _TOLD = "moment", "told"  # endings of files, and what is bound to their bytes
+_POINTS = "points.jsonl"
 _HEAD = 64  # bytes that tell the key
 _KEPT = 2  # the one before is the last whose round is surely recorded
 
@@ -66,15 +69,42 @@ class Saved:
     answers: tuple[Answer, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What was told of the requests served so far."""
+
+    originals: tuple[Party, ...] = ()
+    read: tuple[int, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How much it is; nothing of it ever changes."""
+        return len(self.originals), len(self.read), len(self.answers)
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """What the file of a moment holds: the moment, and how much of the other files is its."""
+
+    moment: Moment
+    points: int
+    done: int
+    told: int  # the number of what was told by then; 0: nothing
+
+
 _OUTCOMES = (
     Party, Failure, Refused, Answer, TaskMeasure, FeatureMeasure, TextMeasure, Point, Cost,
     Outputs, Predictions, Triggered, Tally, Told,
 )  # fmt: skip
-_KEEPER = Keeper([Saved, Moment, *_OUTCOMES])
+_KEEPER = Keeper([_Stop, _Told, Moment, *_OUTCOMES])
 
 
 class Checkpoints:
     """The last moments of one federation, in a folder.
+
+    What is written after a round does not grow with the rounds before it: points of the timeline
+    are appended to one file, and what was told of requests is written when a request is served.
 
     Parameters
     ----------
@@ -84,7 +114,8 @@ class Checkpoints:
         What clients keep, copied beside every moment; None: nothing that training changes. It is
         the clients' own and never encrypted here.
     ring : Ring or None
-        Encrypts every moment with a key of its own, which goes when the moment goes.
+        Encrypts moments and what was told, each with a key of its own, which goes with the file.
+        Points, which are measures alone, are not encrypted.
     """
 
     def __init__(
@@ -92,22 +123,31 @@ class Checkpoints:
     ) -> None:
         self._root, self._homes, self._ring = root, homes, ring
         self._number = max(self._numbers(), default=0)
+        self._points = 0  # how many are in the file
+        self._told = _Told()
+        self._told_at: dict[int, int] = {}  # moment -> the number of what was told by then
 
     def save(self, saved: Saved, *, durable: bool = False) -> None:
         """Write a moment; of those before it the last stays."""
         if self._root is None:
             return
         self._root.mkdir(parents=True, exist_ok=True)
+        before = self._told_at.get(self._number, 0)
         self._number += 1
         if self._homes is not None and self._homes.exists():
             shutil.copytree(self._homes, self._copy(self._number), copy_function=_link)
-        data = _KEEPER.to_bytes(saved)
-        if self._ring is not None:
-            data = self._ring.lock(data, None, _MOMENT)
-        write_atomically(self._path(self._number), data, durable=durable)
+        self._append(saved.points, durable=durable)
+        told = _Told(saved.originals, saved.read, saved.answers)
+        self._told_at[self._number] = before
+        if told.counts != self._told.counts:
+            self._told, self._told_at[self._number] = told, self._number
+            self._write(self._told_path(self._number), told, _TOLD, durable=durable)
+        stop = _Stop(saved.moment, len(saved.points), saved.done, self._told_at[self._number])
+        self._write(self._path(self._number), stop, _MOMENT, durable=durable)
         for number in self._numbers():
             if number <= self._number - _KEPT:
                 self._remove(number)
+        self._sweep()
 
     def find(self, mark: tuple[int, tuple[str, ...]]) -> Saved | None:
         """Return the latest moment that belongs to a state of the history, and drop all others.
@@ -116,21 +156,22 @@ class Checkpoints:
         """
         for number in sorted(self._numbers(), reverse=True):
             try:
-                data = self._path(number).read_bytes()
-                data = data if self._ring is None else self._ring.unlock(data, _MOMENT)
-                saved: Saved = _KEEPER.from_bytes(data)
-            except (OSError, KeepingError, HistoryError):
+                stop: _Stop = self._read(self._path(number), _MOMENT)
+                if (stop.moment.rounds, tuple(stop.moment.served)) != mark:
+                    continue
+                told = self._read(self._told_path(stop.told), _TOLD) if stop.told else _Told()
+                points = self._first_points(stop.points)
+            except (OSError, ValueError, KeepingError, HistoryError):
                 continue  # half written when the power went, or its key is gone
-            if (saved.moment.rounds, tuple(saved.moment.served)) != mark:
-                continue
             for other in self._numbers():
                 if other != number:
                     self._remove(other)
-            self._number = number
+            self._number, self._told, self._told_at = number, told, {number: stop.told}
+            self._sweep()
             if self._homes is not None and self._copy(number).exists():
                 shutil.rmtree(self._homes, ignore_errors=True)
                 shutil.copytree(self._copy(number), self._homes, copy_function=_link)
-            return saved
+            return Saved(stop.moment, points, stop.done, told.originals, told.read, told.answers)
         return None
 
     def settle(self) -> None:
@@ -138,13 +179,62 @@ class Checkpoints:
         for number in self._numbers():
             if number != self._number:
                 self._remove(number)
+        self._sweep()
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _append(self, points: tuple[Point, ...], *, durable: bool) -> None:
+        """Add those points to the file that are not in it; what was lost is written anew."""
+        path = self._place / _POINTS
+        if not self._points:
+            path.unlink(missing_ok=True)
+        if new := points[self._points :]:
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{point.model_dump_json()}\n" for point in new)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+        self._points = len(points)
+
+    def _first_points(self, count: int) -> tuple[Point, ...]:
+        """Return so many points, and cut off what came after them."""
+        path = self._place / _POINTS
+        lines = path.read_text(encoding="utf-8").splitlines() if count else []
+        if len(lines) < count:
+            raise KeepingError(f"{path} ends early")
+        found = tuple(Point.model_validate_json(line) for line in lines[:count])
+        if len(lines) > count:
+            text = "".join(f"{line}\n" for line in lines[:count])
+            write_atomically(path, text.encode(), durable=False)
+        self._points = count
+        return found
+
+    def _write(self, path: Path, value: object, kind: str, *, durable: bool) -> None:
+        data = _KEEPER.to_bytes(value)
+        if self._ring is not None:
+            data = self._ring.lock(data, None, kind)
+        write_atomically(path, data, durable=durable)
+
+    def _read(self, path: Path, kind: str) -> Any:
+        data = path.read_bytes()
+        return _KEEPER.from_bytes(data if self._ring is None else self._ring.unlock(data, kind))
+
+    def _sweep(self) -> None:
+        """Remove what was told where no moment that is left speaks of it."""
+        kept = set(self._told_at.values())
+        for path in self._place.glob(f"*.{_TOLD}"):
+            if int(path.stem) not in kept:
+                self._drop(path)
 
     def _numbers(self) -> list[int]:
-        found = () if self._root is None else self._root.glob("*.moment")
+        found = () if self._root is None else self._root.glob(f"*.{_MOMENT}")
         return [int(path.stem) for path in found]
 
     def _path(self, number: int) -> Path:
-        return self._place / f"{number:08d}.moment"
+        return self._place / f"{number:08d}.{_MOMENT}"
+
+    def _told_path(self, number: int) -> Path:
+        return self._place / f"{number:08d}.{_TOLD}"
 
     def _copy(self, number: int) -> Path:
         return self._place / f"{number:08d}.homes"
@@ -156,12 +246,17 @@ class Checkpoints:
         return self._root
 
     def _remove(self, number: int) -> None:
+        self._told_at.pop(number, None)
+        self._drop(self._path(number))
+        shutil.rmtree(self._copy(number), ignore_errors=True)
+
+    def _drop(self, path: Path) -> None:
+        """Remove a file, and the key that it is encrypted with."""
         if self._ring is not None:
-            with suppress(FileNotFoundError), self._path(number).open("rb") as file:
+            with suppress(FileNotFoundError), path.open("rb") as file:
                 locked = key_id_of(file.read(_HEAD))
                 self._ring.destroy(() if locked is None else (locked,))
-        self._path(number).unlink(missing_ok=True)
-        shutil.rmtree(self._copy(number), ignore_errors=True)
+        path.unlink(missing_ok=True)
 
 
 def _link(source: str, target: str) -> None:

@@ -172,6 +172,12 @@ class Book:
         except LedgerError as error:
             raise LedgerError(f"the signed head of {self.place} is damaged: {error}") from error
 
+    @property
+    def size(self) -> int:
+        """The number of the last event."""
+        found = self.rows("seq = (SELECT MAX(seq) FROM events)")
+        return int(str(found[0][0])) if found else 0
+
     def rows(self, where: str = "1", values: tuple[object, ...] = ()) -> list[Row]:
         """Return the rows that fulfil a condition, in order."""
         try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from unlearning.records import states
 from unlearning.records.book import Book, Row
 from unlearning.records.event import Event
+from unlearning.request import Request
 
 __all__ = ["Docket"]
 
 
 class Docket:
     """Reads a book and judges by one branch; it writes nothing.
+
+    Every event is read once: a run asks several times a round, and the ledger only grows.
 
     Parameters
     ----------
@@ -22,39 +25,75 @@ class Docket:
 
     def __init__(self, book: Book, branch: str) -> None:
         self._book, self._branch = book, branch
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seq = 0  # the last event that was read
+        self._received: list[Request] = []
+        self._events: dict[str, list[str]] = {}
+        self._states: dict[str, str] = {}
+        self._held: dict[str, Event] = {}  # the last time that each was held
+        self._released: set[str] = set()
+        self._started: set[str] = set()
 
     def counts(self, row: Row) -> bool:
         """Return whether an event concerns this branch: its own, or one for all branches."""
         return row[3] == self._branch or (row[3] == "" and row[4] in states.FOR_ALL)
 
+    def received(self) -> list[Request]:
+        """Return all requests, in the order received."""
+        self._catch_up()
+        return list(self._received)
+
     def states(self) -> dict[str, str]:
         """Return the state of every request, by id, in the order received."""
-        events: dict[str, list[str]] = {}
-        for row in self._book.rows("request_id != '' AND branch IN ('', ?)", (self._branch,)):
-            if self.counts(row):
-                events.setdefault(str(row[2]), []).append(str(row[4]))
-        return {name: states.state_after(past) for name, past in events.items()}
+        self._catch_up()
+        return dict(self._states)
 
     def held(self) -> dict[str, Event]:
         """Return the requests that are held, by id: the event that says why."""
-        rows = self._book.rows("event = 'held' AND branch = ?", (self._branch,))
-        last, known = {str(row[2]): row for row in rows}, self.states()
-        return {name: Event.of(row) for name, row in last.items() if known[name] == "held"}
+        self._catch_up()
+        return {name: one for name, one in self._held.items() if self._states[name] == "held"}
 
     def is_released(self, request_id: str) -> bool:
         """Return whether a held request was let go and not held again."""
-        rows = self._book.rows("request_id = ? AND branch = ?", (request_id, self._branch))
-        return [row[4] for row in rows if row[4] in ("held", "released")][-1:] == ["released"]
+        self._catch_up()
+        return request_id in self._released
 
     def started(self) -> set[str]:
         """Return the requests that were started or held, failed ones too, by id.
 
         One that was taken back is not among them.
         """
-        found: set[str] = set()
-        for row in self._book.rows("branch IN ('', ?)", (self._branch,)):
-            if row[4] in ("started", "held") and self.counts(row):
-                found.add(str(row[2]))
-            elif row[4] in ("restarted", "withdrawn") and self.counts(row):
-                found.discard(str(row[2]))
-        return found
+        self._catch_up()
+        return set(self._started)
+
+    def _catch_up(self) -> None:
+        with self._book.turn:
+            if (
+                self._seq and self._book.size < self._seq
+            ):  # what was read inside a transaction was undone
+                self._begin()
+            for row in self._book.rows("seq > ?", (self._seq,)):
+                self._seq = int(str(row[0]))
+                if row[2]:
+                    self._take(row)
+
+    def _take(self, row: Row) -> None:
+        name, event = str(row[2]), str(row[4])
+        if event == "received":
+            self._received.append(Request.from_json(Event.of(row).facts))
+        if not self.counts(row):
+            return
+        past = self._events.setdefault(name, [])
+        past.append(event)
+        self._states[name] = states.state_after(past)
+        if event == "held":
+            self._held[name] = Event.of(row)
+            self._released.discard(name)
+        elif event == "released":
+            self._released.add(name)
+        if event in ("started", "held"):
+            self._started.add(name)
+        elif event in ("restarted", "withdrawn"):
+            self._started.discard(name)

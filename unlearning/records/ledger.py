@@ -71,12 +71,14 @@ class Ledger(Closing):
         self._branch, self._due_days = branch, due_days
         self._drawn: Mapping[str, Request] = {}
         self._book = Book(self._path, anchor, readonly)
+        self._docket = Docket(self._book, branch)
 
     def on_branch(self, branch: str) -> Ledger:
         """Return a view of the same ledger that writes to another branch and judges by it."""
         view = Ledger.__new__(Ledger)
         view._path, view._branch, view._book = self._path, branch, self._book
         view._due_days, view._drawn = self._due_days, self._drawn
+        view._docket = Docket(self._book, branch)
         return view
 
     def drawn(self, requests: Iterable[Request], **facts: object) -> Ledger:
@@ -285,10 +287,7 @@ class Ledger(Closing):
 
     def requests(self) -> list[Request]:
         """Return all requests, in the order received."""
-        found = [
-            Request.from_json(Event.of(row).facts) for row in self._book.rows("event = 'received'")
-        ]
-        return [self._drawn.get(request.id, request) for request in found]
+        return [self._drawn.get(request.id, request) for request in self._docket.received()]
 
     def state(self, request_id: str) -> str:
         """Return the state of a request on this branch; :mod:`unlearning.records.states`.
@@ -302,10 +301,6 @@ class Ledger(Closing):
         if request_id not in known:
             raise LedgerError(unknown("request", request_id, known))
         return known[request_id]
-
-    @property
-    def _docket(self) -> Docket:
-        return Docket(self._book, self._branch)
 
     def waiting(self) -> list[Request]:
         """Return the requests that are still to be served on this branch, in order received.

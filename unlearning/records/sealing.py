@@ -31,6 +31,8 @@ SCHEMA = (
 _TAG = "fedunlearn-history-index-1"
 _START = "0" * 64
 _OF_ROUND = "kind IN ('global', 'update')"  # all other files belong to no round alone
+# NOT of the above, in ranges: the index finds them without a look at every round.
+_OF_NONE = ("kind < 'global'", "kind > 'global' AND kind < 'update'", "kind > 'update'")
 _MEANING = {
     "rounds": "the number of its rounds",
     "chain": "the chain over its rounds",
@@ -60,12 +62,14 @@ class Sealing:
     ) -> None:
         self._db, self._place, self._name, self.key = db, place, name, key
         self._seal: Seal | None = None
+        self._counted = (-1, 0)  # the last round, and how many there were with it
 
     # --- writing -------------------------------------------------------------------------------
 
     def add(self, server_round: int) -> None:
         """Bind the rows of a round that is the latest."""
-        last = self._db.execute("SELECT chain FROM seals ORDER BY round DESC LIMIT 1").fetchone()
+        last = self._last()
+        count = 1 + self._count(last)
         people = self._db.execute(
             "SELECT * FROM participants WHERE round = ? ORDER BY client", (server_round,)
         ).fetchall()
@@ -74,11 +78,13 @@ class Sealing:
             f"SELECT * FROM blobs WHERE round = ? AND {_OF_ROUND} ORDER BY path", (server_round,)
         ).fetchall()
         pair = _digest([erased.fetchall(), people]), _digest(files)
-        self._write(server_round, *pair, _chain(last[0] if last else _START, *pair))
+        self._write(server_round, *pair, _chain(last[1] if last else _START, *pair))
+        self._counted = server_round, count
 
     def redo(self) -> None:
         """Bind the rows of all rounds anew."""
         self._db.execute("DELETE FROM seals")
+        self._counted = (-1, 0)
         chain = _START
         for server_round, people, files in self._found():
             chain = _chain(chain, people, files)
@@ -86,7 +92,7 @@ class Sealing:
 
     def close(self) -> None:
         """Write the closing line."""
-        facts = {"tag": _TAG, "name": self._name, **self._facts(), "key": ""}
+        facts = {"tag": _TAG, "name": self._name, **self._facts(counted=True), "key": ""}
         seal = self._read_seal()
         signature = ""
         if seal is not None:
@@ -103,15 +109,36 @@ class Sealing:
             self._seal = Seal.read(self.key)
         return self._seal
 
-    def _facts(self) -> dict[str, object]:
-        last = self._db.execute("SELECT chain FROM seals ORDER BY round DESC LIMIT 1").fetchone()
-        others = self._db.execute(f"SELECT * FROM blobs WHERE NOT {_OF_ROUND} ORDER BY path")
+    def _last(self) -> tuple[int, str] | None:
+        """Return the last round that is bound, and the end of the chain."""
+        query = "SELECT round, chain FROM seals ORDER BY round DESC LIMIT 1"
+        found: tuple[int, str] | None = self._db.execute(query).fetchone()
+        return found
+
+    def _count(self, last: tuple[int, str] | None) -> int:
+        """Return how many rounds are bound; counted anew if the last is not the one counted."""
+        if last is None:
+            return 0
+        if last[0] != self._counted[0]:
+            count = self._db.execute("SELECT COUNT(*) FROM seals").fetchone()[0]
+            self._counted = last[0], int(count)
+        return self._counted[1]
+
+    def _facts(self, *, counted: bool = False) -> dict[str, object]:
+        """Return what the closing line says; ``counted``: this object has counted the rounds."""
+        last = self._last()
+        if not counted:
+            self._counted = (-1, 0)
+        others: list[tuple[object, ...]] = []
+        for where in _OF_NONE:
+            query = f"SELECT * FROM blobs INDEXED BY blobs_by_kind WHERE {where}"
+            others += self._db.execute(query).fetchall()
         settings = self._db.execute("SELECT * FROM settings ORDER BY key")
         return {
-            "rounds": self._db.execute("SELECT COUNT(*) FROM seals").fetchone()[0],
-            "chain": last[0] if last else _START,
+            "rounds": self._count(last),
+            "chain": last[1] if last else _START,
             "settings": _digest(settings.fetchall()),
-            "others": _digest(others.fetchall()),
+            "others": _digest(sorted(others, key=_path)),
         }
 
     def _found(self) -> Iterator[tuple[object, str, str]]:
@@ -210,6 +237,10 @@ class Sealing:
 
 def _by_round(rows: Iterable[tuple[object, ...]], at: int) -> dict[object, list[object]]:
     return {name: list(group) for name, group in groupby(rows, key=lambda row: row[at])}
+
+
+def _path(row: object) -> str:
+    return str(row[0]) if isinstance(row, tuple) else ""
 
 
 def _digest(rows: Sequence[object]) -> str:
