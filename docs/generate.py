@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -25,6 +26,8 @@ __all__ = [
     "write_leaderboard",
 ]
 
+_HERE = Path(__file__).parent
+_PAPERS = _HERE.parent / "experiments" / "results" / "papers.md"
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
 _ITEMS = ("Parameters", "Returns", "Raises", "Yields", "Attributes")
@@ -166,6 +169,7 @@ def strategy_page(name: str) -> str:
     lines = [f"# {name}", "", _markdown(inspect.getdoc(module) or "", 2), ""]
     lines += ["| fact | value |", "| --- | --- |"]
     lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += _beside(name)
     lines += ["", "## The class", "", _markdown(inspect.getdoc(cls) or "", 3), ""]
     if found.options:
         table = "\n".join(
@@ -174,6 +178,27 @@ def strategy_page(name: str) -> str:
         )
         lines += ["## In a config", "", f"```toml\n[options.{name}]\n{table}\n```", ""]
     return "\n".join(lines)
+
+
+def _beside(name: str) -> list[str]:
+    """Return when to use a strategy, its cost, the paper's figures beside ours, what was read."""
+    told = tomllib.loads((_HERE / "methods.toml").read_text(encoding="utf-8")).get(name)
+    figures = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in _PAPERS.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{name}` |")
+    ]
+    lines: list[str] = []
+    if told is not None:
+        lines += ["", "## When to use it", "", told["use"], ""]
+        lines += [f"Its cost beside retraining: {told['cost']}"]
+        lines += ["", f"Read of its source: {told['read']}."]
+    if figures:
+        lines += ["", "## Beside the paper", ""]
+        lines += ["| the paper's figure | read in | ours | the same setting? |"]
+        lines += ["| --- | --- | --- | --- |"]
+        lines += [f"| {' | '.join(cells[1:])} |" for cells in figures]
+    return lines
 
 
 def _toml(value: object) -> str:

@@ -7,7 +7,8 @@ trained it, by the examples it was trained on there. Any other model is one part
 Arrays called ``heads.<task>.<...>`` belong to one task and read the trunk, which they help to
 train. Those called ``isolated.<task>.<...>`` read it too but never change it. Those called
 ``shards.<s>.<...>`` are the model of one group of clients, trained by nobody else, and
-``sequences.<j>-<i>.<...>`` a module that some groups have trained. Everything else is the trunk.
+``sequences.<j>-<i>.<...>`` a module that some groups have trained, those called
+``nodes.<l>-<i>.<...>`` a node of a tree of shards. Everything else is the trunk.
 Task names contain no dot.
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "EXAMPLES",
     "HEADS",
     "ISOLATED",
+    "NODES",
     "SEQUENCES",
     "SHARDS",
     "TRUNK",
@@ -33,8 +35,8 @@ __all__ = [
     "part_of",
 ]
 
-HEADS, ISOLATED, SHARDS, SEQUENCES = "heads", "isolated", "shards", "sequences"
-_KINDS = (HEADS, ISOLATED, SHARDS, SEQUENCES)
+HEADS, ISOLATED, SHARDS, SEQUENCES, NODES = "heads", "isolated", "shards", "sequences", "nodes"
+_KINDS = (HEADS, ISOLATED, SHARDS, SEQUENCES, NODES)
 TRUNK = ""  # the part that is no task's
 EXAMPLES = "examples-of/"  # prefix of the metrics that say how many examples a part rests on
 

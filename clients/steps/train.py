@@ -19,12 +19,14 @@ from torch import nn
 from clients.multitask import MultiTask
 from clients.sequenced import Sequenced
 from clients.sharded import Sharded
+from clients.sharded_tree import ShardedTree
 from clients.steps import Local, Outcome
 from clients.tasktraining import settled, train_tasks
 from clients.training import batches, loss_of, number, optimiser, stable_batches, trained
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
 from unlearning.models.sequences import module_name, place_of
+from unlearning.models.shards import node_name
 from unlearning.protocol import MASK, Settings, Wire
 from unlearning.weighing import EXAMPLES
 
@@ -44,8 +46,9 @@ def train(
     keys (:mod:`unlearning.draws`), and answers 1 as the number of examples: all clients count
     alike, since a weight by examples would tell the model how many were forgotten.
 
-    Of a network in shards the client's own (``shard``) is trained and no other; of one in sequences
-    the next module of every order that the client's group (``shard``) has a part in.
+    Of a network in shards the client's own (``shard``) is trained and no other, of a tree of shards
+    the first node above it that has not had its rounds; of one in sequences the next module of
+    every order that the client's group (``shard``) has a part in.
 
     A network for several tasks is trained on all of them. With the setting ``attribute`` the client
     keeps, per task, what the task has done to the trunk so far: the sum over rounds of the task's
@@ -60,6 +63,8 @@ def train(
         return _train_tasks(model, local, settings, generator)
     if isinstance(model, Sharded):
         return _train_shard(model, local, settings, generator)
+    if isinstance(model, ShardedTree):
+        return _train_node(model, local, settings, generator)
     if isinstance(model, Sequenced):
         return _train_modules(model, local, settings, generator)
     model.train()
@@ -115,6 +120,26 @@ def _train_shard(
     rests = {
         f"{EXAMPLES}{place}": float(outcome.num_examples if place == own else 0)
         for place in range(len(model.shards))
+    }
+    return replace(outcome, metrics={**outcome.metrics, **rests})
+
+
+def _train_node(
+    model: ShardedTree, local: Local, settings: Settings, generator: np.random.Generator
+) -> Outcome:
+    """Train the node that is due; where all is done, answer a step of nothing for every one."""
+    due = model.due(int(number(settings, "shard")))
+    if due is None:
+        weight = float(len(local.retain))
+        rests = {f"{EXAMPLES}{name}": weight for name in model.nodes}
+        return Outcome(len(local.retain), 0, metrics=rests)
+    model.begin(*due)
+    node = model.node(*due)
+    outcome = train(node.net, local, settings, generator)
+    node.trained += 1
+    rests = {
+        f"{EXAMPLES}{name}": float(outcome.num_examples if name == node_name(*due) else 0)
+        for name in model.nodes
     }
     return replace(outcome, metrics={**outcome.metrics, **rests})
 

@@ -5,6 +5,8 @@ References
 Bourtoule et al., "Machine Unlearning", S&P 2021 (arXiv 1912.03817).
 Su, Li, "Asynchronous Federated Unlearning" (KNOT), INFOCOM 2023, for clients in clusters; its
 clusters follow the clients' updates, which are data: here they follow public ids.
+Wen, Zhang, Yang, Ding, "FedShard", AAAI 2026 (arXiv 2508.09866), for shards merged in a tree; of it
+the abstract alone was read.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from strategies.base import UnlearningStrategy
 from strategies.federation import INITIAL
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError, HistoryError
-from unlearning.models.shards import shard_of, shards_in
+from unlearning.models.shards import part_trained, parts_above, shard_of, shards_in
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
@@ -31,7 +33,9 @@ class Sharded(UnlearningStrategy):
     """The shards of the owners go back to where they were before them, and learn again alone.
 
     Wants a model in shards (``[model] name = "sharded"``), each of which a group of clients learns
-    for itself. Any other model is one shard, and this is then retraining.
+    for itself, or a tree of them (``"sharded-tree"``), in which two go on as one from their mean:
+    there the nodes above the owners' shards learn again, too. Any other model is one shard, and
+    this is then retraining.
 
     Notes
     -----
@@ -61,7 +65,9 @@ class Sharded(UnlearningStrategy):
         """Take the shards that were hit back to a model that no forgotten data had touched."""
         count = shards_in(arrays)
         owners = request.owners(self._roster.nodes)
-        parts = {str(shard_of(k, count)) for k in owners} if count else set(map(part_of, arrays))
+        parts = set(map(part_of, arrays))
+        if count:
+            parts = {part for k in owners for part in parts_above(arrays, shard_of(k, count))}
         self._hit, self._old = frozenset(parts), history
         last = self.federation.completed
         self._begin, start = history.untouched(request)
@@ -74,7 +80,7 @@ class Sharded(UnlearningStrategy):
         return {
             client: replace(instruction, seed_round=original)
             for client, instruction in self.teach(original).items()
-            if self._is_hit(client)
+            if self._is_hit(client, original)
         }
 
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
@@ -87,7 +93,7 @@ class Sharded(UnlearningStrategy):
         with self._clean.record(original, start) as entry:
             if original in old.rounds:
                 for client, rests in old.examples(original).items():
-                    if self._is_hit(client):
+                    if self._is_hit(client, original):
                         continue
                     if "updates" in old.keep and original in old.stored_rounds:
                         update = old.update(original, client)
@@ -105,9 +111,12 @@ class Sharded(UnlearningStrategy):
 
             return self.learn(original, arrays, noted())
 
-    def _is_hit(self, client: int) -> bool:
+    def _is_hit(self, client: int, server_round: int) -> bool:
+        """Return whether what a client trained in a round is learned again."""
         count = shards_in(self._arrays)
-        return not count or str(shard_of(client, count)) in self._hit
+        if not count:
+            return True
+        return part_trained(self._arrays, shard_of(client, count), server_round) in self._hit
 
     def _mixed(self, hit: Arrays, others: Arrays) -> Arrays:
         """Return the shards that were hit from one model, all else from another."""

@@ -102,3 +102,16 @@ def test_every_path_of_ours_in_the_table_beside_other_libraries_is_there():
         for path in re.findall(r"`((?:strategies|experiments|unlearning|docs)/[^`]*)`", line):
             missing += [path] if not (root / path).exists() else []
     assert missing == []
+
+
+def test_a_recent_method_says_when_to_use_it_its_cost_and_what_was_read():
+    import tomllib
+
+    told = tomllib.loads((DOCS / "methods.toml").read_text())
+    assert told.keys() <= strategies().keys()
+    assert all(entry.keys() == {"use", "cost", "read"} for entry in told.values())
+    pages = dict(generate.strategy_pages())
+    for name in told:
+        assert "## When to use it" in pages[name]
+        if name != "random-reset":
+            assert "## Beside the paper" in pages[name]

@@ -11,13 +11,14 @@ Bourtoule et al., "Machine Unlearning", S&P 2021 (arXiv 1912.03817).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from unlearning.weighing import SHARDS
+from unlearning.arrays import Array
+from unlearning.weighing import NODES, SHARDS, part_of
 
-__all__ = ["drawn", "members", "shard_of", "shards_in"]
+__all__ = ["drawn", "members", "node_name", "part_trained", "parts_above", "shard_of", "shards_in"]
 
 _ASSIGN, _DRAW = 6, 7  # last components of seed addresses
 
@@ -25,10 +26,52 @@ _ASSIGN, _DRAW = 6, 7  # last components of seed addresses
 def shards_in(names: Iterable[str]) -> int:
     """Return how many shards a model has, by the names of its arrays; 0: it is in one piece.
 
+    Of a tree it is the number of its leaves.
+
     >>> shards_in(["shards.0.net.weight", "shards.1.net.weight"]), shards_in(["layer.weight"])
     (2, 0)
+    >>> shards_in(["nodes.0-0.net.weight", "nodes.0-1.net.weight", "nodes.1-0.net.weight"])
+    2
     """
-    return len({name.split(".")[1] for name in names if name.startswith(f"{SHARDS}.")})
+    kinds = (f"{SHARDS}.", f"{NODES}.0-")
+    return len({part_of(name) for name in names if name.startswith(kinds)})
+
+
+def node_name(level: int, place: int) -> str:
+    """Return what a node of a tree is called, its part of the model; leaves are level 0."""
+    return f"{level}-{place}"
+
+
+def parts_above(names: Collection[str], shard: int) -> tuple[str, ...]:
+    """Return every part that a shard's clients have a say in: itself, and in a tree all above.
+
+    >>> parts_above(["nodes.0-0.w", "nodes.0-1.w", "nodes.1-0.w"], 1)
+    ('0-1', '1-0')
+    """
+    levels = {part_of(n).split("-")[0] for n in names if n.startswith(f"{NODES}.")}
+    if not levels:
+        return (str(shard),)
+    return tuple(node_name(level, shard >> level) for level in range(len(levels)))
+
+
+def part_trained(arrays: Mapping[str, Array], shard: int, server_round: int) -> str | None:
+    """Return the part of a model in shards that a shard's clients train in a round; None: none.
+
+    Of a flat one the shard itself. A tree goes level by level, each as long as its nodes say.
+
+    >>> tree = {"nodes.0-0.rounds": 2, "nodes.0-1.rounds": 2, "nodes.1-0.rounds": 3}
+    >>> [part_trained(tree, 1, t) for t in (1, 2, 3, 5, 6)]
+    ['0-1', '0-1', '1-0', '1-0', None]
+    """
+    if not any(name.startswith(f"{NODES}.") for name in arrays):
+        return str(shard)
+    level, left = 0, server_round
+    while (rounds := arrays.get(f"{NODES}.{node_name(level, shard >> level)}.rounds")) is not None:
+        left -= int(rounds)
+        if left <= 0:
+            return node_name(level, shard >> level)
+        level += 1
+    return None
 
 
 def shard_of(client: int, shards: int) -> int:

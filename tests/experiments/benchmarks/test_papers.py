@@ -40,3 +40,18 @@ def test_the_average_gap_is_taken_seed_by_seed(
     (tmp_path / "found.csv").write_text("\n".join([*rows, "x,0,.8,.6,.9,.5"]))
     monkeypatch.setattr(papers, "RESULTS", tmp_path)
     assert papers._gap("found.csv")("x").startswith("Avg Gap 2.50 ± 3.54 points")
+
+
+def test_a_recent_method_stands_beside_retraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = "strategy,seed,test_accuracy,backdoor_success,forget_accuracy,speedup_examples"
+    rows = [head, "retrain,0,.9,.1,.2,1", "x,0,.8,.3,.4,5"]
+    for scope in ("client", "class"):
+        (tmp_path / f"recent_{scope}.csv").write_text("\n".join(rows))
+    monkeypatch.setattr(papers, "RESULTS", tmp_path)
+    assert papers._recent("client")("x") == (
+        "test accuracy 0.800, retrained 0.900; marker 0.300, retrained 0.100; 5.00x by examples "
+        "(`recent_client.csv`)"
+    )
+    assert "the class 0.400, retrained 0.200" in papers._recent("class")("x")

@@ -9,13 +9,22 @@ from torch import nn
 
 from clients.participant import arrays_of
 from clients.sharded import Sharded as Network
+from clients.sharded_tree import ShardedTree
+from experiments.models import networks
 from strategies.base import UnlearningStrategy
 from strategies.global_model.retrain import Retrain
 from strategies.global_model.sharded import Sharded
 from tests.support.sequences import answers_of_random_sequences, random_requests
-from tests.support.toy import ToyFederation, ToyModel, request
+from tests.support.toy import CLASSES, FEATURES, ToyFederation, ToyModel, request
 from unlearning import arrays as named
-from unlearning.models.shards import drawn, members, shard_of, shards_in
+from unlearning.models.shards import (
+    drawn,
+    members,
+    part_trained,
+    parts_above,
+    shard_of,
+    shards_in,
+)
 from unlearning.request import Request, Scope
 from unlearning.weighing import part_of
 
@@ -83,6 +92,83 @@ def test_shards_vote_and_those_without_training_are_silent() -> None:
     torch.testing.assert_close(net(x), (x @ mean.T + bias).log_softmax(1))
 
 
+def tree_of(seed: int, levels: int = 2, rounds: tuple[int, ...] = (2, 2)) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        nets = [
+            [nn.Linear(FEATURES, CLASSES) for _ in range(2 ** (levels - 1 - level))]
+            for level in range(levels)
+        ]
+    return ShardedTree(nets, rounds)
+
+
+def test_a_node_begins_with_the_mean_of_its_trained_children() -> None:
+    tree = tree_of(0)
+    tree.node(0, 0).trained += 2
+    tree.begin(1, 0)
+    assert torch.equal(tree.node(1, 0).net.weight, tree.node(0, 0).net.weight)
+    tree.node(0, 1).trained += 2
+    tree.begin(1, 0)
+    mean = (tree.node(0, 0).net.weight + tree.node(0, 1).net.weight) / 2
+    torch.testing.assert_close(tree.node(1, 0).net.weight, mean)
+    x = torch.randn(4, FEATURES)
+    votes = [tree.node(0, place).net(x).softmax(1) for place in (0, 1)]
+    torch.testing.assert_close(tree(x).exp(), sum(votes) / 2)
+    assert tree.due(0) == (1, 0)
+    tree.node(1, 0).trained += 2
+    torch.testing.assert_close(tree(x).exp(), tree.node(1, 0).net(x).softmax(1))
+    assert tree.due(1) is None
+
+
+def test_rounds_are_shared_out_over_the_levels() -> None:
+    tree = networks.build("sharded-tree", (6,), 3, {"levels": 3, "rounds": 20})
+    rounds = [int(tree.node(level, 0).rounds) for level in range(3)]
+    assert rounds == [10, 5, 5]
+    assert shards_in(arrays_of(tree)) == 4
+    assert parts_above(list(arrays_of(tree)), 3) == ("0-3", "1-1", "2-0")
+    assert [part_trained(arrays_of(tree), 3, t) for t in (10, 11, 16, 20, 21)] == [
+        "0-3", "1-1", "2-0", "2-0", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_of_a_tree_the_nodes_off_the_path_stay_and_it_is_the_training_without(
+    tmp_path, monkeypatch, at: int
+) -> None:
+    """Three levels over eight clients; a request after 4 rounds finds the tree half grown."""
+    rounds = (2, 2, 2)
+    monkeypatch.setattr("tests.support.toy.ToyModel", lambda seed: tree_of(seed, 3, rounds))
+    toy = ToyFederation(tmp_path / "a", clients=8, fraction=0.7)
+    arrays = toy.learn(rounds=6 if at == 1 else 4)
+    asked = request(Scope.CLIENT, at)
+    twin = toy.branch(tmp_path / "b")
+    twin.asked.clear()
+    after = twin.unlearn(Sharded(), asked, arrays)
+    leaf = shard_of(at, 4)
+    path = parts_above(list(arrays), leaf)
+    for name, array in arrays.items():
+        if part_of(name) not in path:
+            assert np.array_equal(after[name], array)
+    group = members(range(8), 4)[leaf]
+    assert {client for client, _ in twin.asked[:2]} <= set(group) - {at}
+    count = len(twin.asked)
+    again = toy.branch(tmp_path / "c")  # wipes what was noted
+    assert named.digest(again.unlearn(Retrain(), asked, arrays)) == named.digest(after)
+    assert count < len(again.asked)
+
+
+def test_a_tree_of_one_level_is_one_model(tmp_path, monkeypatch) -> None:
+    found = []
+    for make in (
+        lambda seed: tree_of(seed, 1, (9,)),
+        lambda seed: tree_of(seed, 1, (9,)).node(0, 0).net,
+    ):
+        monkeypatch.setattr("tests.support.toy.ToyModel", make)
+        toy = ToyFederation(tmp_path / str(len(found)))
+        found.append(next(a for n, a in toy.learn(rounds=3).items() if n.endswith("weight")))
+    assert np.array_equal(*found)
+
+
 # The strategy ---------------------------------------------------------------------------------
 
 
@@ -138,6 +224,21 @@ def test_a_shard_without_members_is_not_trained_and_has_no_say(tmp_path) -> None
 )
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_path, number) -> None:
     for one, other in answers_of_random_sequences(Sharded, tmp_path, number):
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        2,
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
+    ],
+)
+def test_of_a_tree_answers_do_not_depend_on_what_was_forgotten(
+    tmp_path, monkeypatch, number
+) -> None:
+    monkeypatch.setattr("tests.support.toy.ToyModel", lambda seed: tree_of(seed, 2, (2, 2)))
+    for one, other in answers_of_random_sequences(Sharded, tmp_path, number, rounds=4):
         assert one == other
 
 
