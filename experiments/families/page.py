@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from experiments.families import sparks
@@ -18,8 +17,8 @@ from experiments.families.kin import CONTROL, FAMILIES, family_of, in_order, tit
 from experiments.families.measures import MEASURES, Finished, scopes_of, seeds_of
 from experiments.families.needs import NEEDS, candidates
 from experiments.families.tables import COLUMNS, Shown, by_family, overview, scenario, shown
-from experiments.families.template import TEMPLATE
-from experiments.reporting.look import SCRIPT
+from experiments.families.template import STYLE, TEMPLATE
+from experiments.reporting.page import rendered
 from experiments.runs.results import RETRAIN
 from experiments.runs.table import DASH
 from strategies.registry import describe
@@ -57,37 +56,34 @@ def page(
     command, versions : str, dict
         How to make it again.
     """
-    templates = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     seeds = seeds_of(runs)
     answered = in_order({n for run in runs for n in run.strategies if family_of(n) != CONTROL})
-    return templates.from_string(TEMPLATE).render(
-        title=heading,
-        summary=_summary(runs, answered),
-        warnings=_warnings(runs, missing),
-        choices=_CHOICES,
-        needs=_needs(runs) if judgements else [],
-        judgements=[_judged(found) for found in judgements],
-        tally=_tally(judgements),
-        scenarios=[scenario(run) for run in runs],
-        columns=COLUMNS,
-        by_family=by_family(runs) if judgements else [],
-        overviews=[
+    content = {
+        "title": heading,
+        "summary": _summary(runs, answered),
+        "warnings": _warnings(runs, missing),
+        "choices": _CHOICES,
+        "needs": _needs(runs) if judgements else [],
+        "judgements": [_judged(found) for found in judgements],
+        "tally": _tally(judgements),
+        "scenarios": [scenario(run) for run in runs],
+        "columns": COLUMNS,
+        "by_family": by_family(runs) if judgements else [],
+        "overviews": [
             {"title": words, "runs": [r.name for r in own], "rows": overview(own, answered)}
             for words, own in _kinds(runs)
         ],
-        served=_served(answered) if judgements else [],
-        families=[(key, name) for key, (name, _) in FAMILIES.items()],
-        num_seeds=len(seeds),
-        margin=margin,
-        measures=[MEASURES[name] for name, *_ in COLUMNS],
-        command=command,
-        versions=versions or {},
-        dash=DASH,
-        is_comparison=bool(judgements),
-        script=Markup(SCRIPT),
-    )
+        "served": _served(answered) if judgements else [],
+        "families": [(key, name) for key, (name, _) in FAMILIES.items()],
+        "num_seeds": len(seeds),
+        "margin": margin,
+        "measures": [MEASURES[name] for name, *_ in COLUMNS],
+        "command": command,
+        "versions": versions or {},
+        "dash": DASH,
+        "is_comparison": bool(judgements),
+    }
+    return rendered(TEMPLATE, content, kind="unlearning comparison", style=STYLE)
 
 
 # --- words --------------------------------------------------------------------------------------

@@ -3,31 +3,12 @@
 It stands in a Python file because Flower bundles an app's Python files and leaves templates out.
 """
 
-from experiments.reporting.look import STYLE
+from experiments.reporting.page import HEAD, WARNINGS
 
-TEMPLATE = (
-    r"""{% macro cell(c) %}
-{% if c.why %}<span class="none" title="{{ c.why }}"><span aria-hidden="true">{{ c.text }}</span><span class="quiet-text">{{ c.why }}</span></span>{% else %}{{ c.text }}{% endif %}{% if c.below %}<span class="below">{{ c.below }}</span>{% endif %}{{ c.picture }}
-{% endmacro %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }} – unlearning comparison</title>
-<link rel="icon" href="data:,">
-<style>"""
-    + STYLE
-    + r"""
+__all__ = ["STYLE", "TEMPLATE"]
+
+STYLE = r"""
 body { max-width: 84rem; }
-table.scores { font-size: .82rem; }
-table.overview { font-size: .8rem; }
-table.overview .below { font-size: .74rem; }
-table.scores th, table.scores td, table.overview th, table.overview td { padding-left: .3rem; padding-right: .3rem; }
-table.scores th:first-child, table.scores td.first, table.overview th:first-child { padding-left: 0; }
-svg.spark { display: inline-block; vertical-align: middle; }
-td body { max-width: 84rem; }
 table.scores { font-size: .82rem; }
 table.overview { font-size: .8rem; }
 table.overview .below { font-size: .74rem; }
@@ -72,9 +53,15 @@ td.first { padding-left: 0; white-space: nowrap; }
   table.scores, table.overview { font-size: 6.8pt; }
   .num { white-space: normal; }
 }
-</style>
-</head>
-<body>
+"""
+
+TEMPLATE = (
+    r"""{% macro cell(c) %}
+{% if c.why %}<span class="none" title="{{ c.why }}"><span aria-hidden="true">{{ c.text }}</span><span class="quiet-text">{{ c.why }}</span></span>{% else %}{{ c.text }}{% endif %}{% if c.below %}<span class="below">{{ c.below }}</span>{% endif %}{{ c.picture }}
+{% endmacro %}
+"""
+    + HEAD
+    + r"""<body>
 <header>
 <p class="kicker">Federated unlearning: {{ "comparison of the families" if is_comparison else "several runs" }}</p>
 <h1>{{ title }}</h1>
@@ -91,16 +78,9 @@ td.first { padding-left: 0; white-space: nowrap; }
 </ul></nav>
 </header>
 <main>
-{% if warnings %}
-<div class="warnings" role="note" aria-labelledby="limits">
-<h3 id="limits">Read with care</h3>
-<ul>
-{% for warning in warnings %}<li>{{ warning }}</li>
-{% endfor %}
-</ul>
-</div>
-{% endif %}
-{% if needs %}
+"""
+    + WARNINGS
+    + r"""{% if needs %}
 
 <section aria-labelledby="needs">
 <h2 id="needs">Which strategy for which need</h2>

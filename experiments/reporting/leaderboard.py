@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from experiments.reporting.leaderboard_template import TEMPLATE
-from experiments.reporting.look import SCRIPT, STYLE
+from experiments.reporting.page import rendered
 from experiments.runs.details import read_details
 from experiments.runs.folder import COMPARE, RunFolder
 from experiments.runs.results import ORIGINAL, RETRAIN, Row, read_results, read_table
@@ -135,13 +133,9 @@ def lines_of(rows: Sequence[Row], run: int = 0) -> list[Line]:
 
 def page(groups: Mapping[str, Sequence[Line]], runs: Sequence[object]) -> str:
     """Return the page as HTML that asks for nothing from anywhere."""
-    templates = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     ordered = [(title, sorted(lines, key=_rank)) for title, lines in sorted(groups.items())]
-    return templates.from_string(TEMPLATE).render(
-        groups=ordered, runs=runs, dash=DASH, style=Markup(STYLE), script=Markup(SCRIPT)
-    )
+    content = {"title": "Leaderboard", "groups": ordered, "runs": runs, "dash": DASH}
+    return rendered(TEMPLATE, content, kind="federated unlearning")
 
 
 def _rank(line: Line) -> tuple[float, str]:

@@ -1,16 +1,12 @@
 """The page over many finished comparisons, as a Jinja template."""
 
+from experiments.reporting.page import HEAD
+
 __all__ = ["TEMPLATE"]
 
-TEMPLATE = r"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Leaderboard: federated unlearning</title>
-<style>{{ style }}</style>
-</head>
-<body>
+TEMPLATE = (
+    HEAD
+    + r"""<body>
 <header>
 <p class="kicker">Federated unlearning: {{ runs | length }} run{{ "s" if runs | length != 1 }}</p>
 <h1>Leaderboard</h1>
@@ -46,3 +42,4 @@ TEMPLATE = r"""<!doctype html>
 </body>
 </html>
 """
+)

@@ -10,24 +10,21 @@ as tables, to ``table.tex``.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel
 
 from experiments.reporting import claims, closeness, cost, findings, latex, origin
 from experiments.reporting.audit import Audited, audit
 from experiments.reporting.features import feature_table
-from experiments.reporting.look import SCRIPT, STYLE
+from experiments.reporting.page import rendered
 from experiments.reporting.requests import asked_for, unserved
 from experiments.reporting.run import TITLES, Run
 from experiments.reporting.scorecard import scorecard
@@ -153,17 +150,10 @@ def _distances(run: Run) -> dict[str, str]:
 
 
 def _page(content: Mapping[str, object]) -> str:
-    """Return the content as a page; only its own script may run, and nothing may be asked for."""
-    allowed = b64encode(sha256(SCRIPT.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-        f"form-action 'none'; script-src 'sha256-{allowed}'"
-    )
-    templates = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    """Return the content as a page."""
     events = content["events"]
-    return templates.from_string(TEMPLATE).render(
+    return rendered(
+        TEMPLATE,
         {
             **content,
             "picture": _picture,
@@ -172,10 +162,8 @@ def _page(content: Mapping[str, object]) -> str:
             "fold_events": isinstance(events, list) and len(events) > _LONG_LEDGER,
             "short": _SHORT,
             "dash": DASH,
-            "policy": policy,
-            "style": Markup(STYLE),
-            "script": Markup(SCRIPT),
-        }
+        },
+        kind="unlearning report",
     )
 
 

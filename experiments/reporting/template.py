@@ -3,6 +3,7 @@
 It stands in a Python file because Flower bundles an app's Python files and leaves templates out.
 """
 
+from experiments.reporting.page import HEAD, WARNINGS
 from experiments.reporting.sections import AUDIT, KINDS
 
 __all__ = ["TEMPLATE"]
@@ -20,19 +21,9 @@ TEMPLATE = (
 <ul class="note">{% for reason in list %}<li>{{ reason }}.</li>{% endfor %}</ul>
 {% endif %}
 {% endmacro %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }} – unlearning report</title>
-<link rel="icon" href="data:,">
-<style>
-{{ style }}</style>
-</head>
-<body>
+"""
+    + HEAD
+    + r"""<body>
 <header>
 <p class="kicker">Federated unlearning report</p>
 <h1>{{ title }}</h1>
@@ -65,16 +56,9 @@ TEMPLATE = (
 {% else %}<li>No number was measured that could be told here.</li>
 {% endfor %}
 </ul>
-{% if warnings %}
-<div class="warnings" role="note" aria-labelledby="limits">
-<h3 id="limits">Read with care</h3>
-<ul>
-{% for warning in warnings %}<li>{{ warning }}</li>
-{% endfor %}
-</ul>
-</div>
-{% endif %}
-</section>
+"""
+    + WARNINGS
+    + r"""</section>
 
 {% if rows %}
 <section aria-labelledby="scorecard">

@@ -225,9 +225,7 @@ def validity_card(
     nulls = _finite(null, "null")
     positives = _finite(positive, "positive")
     sign = 1 if remembered == "higher" else -1
-    levels = {0.0: nulls, 100.0: positives}
-    levels |= {float(k): _finite(values, f"dose {k}") for k, values in doses.items()}
-    means = tuple((k, float(levels[k].mean())) for k in sorted(levels) if levels[k].size)
+    means = _by_dose({0.0: nulls, 100.0: positives}, doses)
     rank = _dose_rank(means, sign)
     if min(nulls.size, positives.size) < MIN_VALUES:
         reason = (
@@ -236,12 +234,8 @@ def validity_card(
         return Card(
             metric, False, reason, None, None, None, None, rank, means, nulls.size, positives.size
         )
-    raised = (
-        leave_one_out_alarms(nulls.tolist(), remembered)
-        if alarm is None
-        else [alarm(value) for value in nulls.tolist()]
-    )
-    hits, rate = sum(raised), sum(raised) / nulls.size
+    hits = sum(_alarms(nulls.tolist(), remembered, alarm))
+    rate = hits / nulls.size
     low, high = clopper_pearson(hits, nulls.size)
     truth = np.repeat([0, 1], [nulls.size, positives.size])
     separation = auc(truth, sign * np.concatenate([nulls, positives]))
@@ -259,6 +253,21 @@ def validity_card(
         null_count=nulls.size,
         positive_count=positives.size,
     )
+
+
+def _alarms(nulls: list[float], remembered: Remembered, alarm: Alarm | None) -> list[bool]:
+    """Return for each null run whether the metric says "not forgotten"."""
+    if alarm is None:
+        return leave_one_out_alarms(nulls, remembered)
+    return [alarm(value) for value in nulls]
+
+
+def _by_dose(
+    ends: Mapping[float, NDArray[np.float64]], doses: Mapping[float, Sequence[float]]
+) -> tuple[tuple[float, float], ...]:
+    """Return the mean at every dose that has values, in order; a dose given replaces an end."""
+    levels = {**ends, **{float(k): _finite(v, f"dose {k}") for k, v in doses.items()}}
+    return tuple((k, float(levels[k].mean())) for k in sorted(levels) if levels[k].size)
 
 
 def _finite(values: Sequence[float], what: str) -> NDArray[np.float64]:

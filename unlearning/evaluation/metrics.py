@@ -35,6 +35,7 @@ __all__ = [
     "js_divergence",
     "membership_auc",
     "prediction_distance",
+    "with_labels",
 ]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # a softmax in float32 gives 0 below this
@@ -53,10 +54,16 @@ def _checked(probabilities: ArrayLike, name: str = "probabilities") -> NDArray[n
     return rows
 
 
-def _with_labels(
+def with_labels(
     probabilities: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return checked softmax rows and their labels."""
+    """Return softmax rows in float64 and their labels in int64, both checked.
+
+    Raises
+    ------
+    ValueError
+        If a set is empty, shapes disagree, a label is out of range or a row is no distribution.
+    """
     rows, truth = _checked(probabilities), np.asarray(labels)
     if truth.shape != (len(rows),) or not np.issubdtype(truth.dtype, np.integer):
         raise ValueError(
@@ -108,7 +115,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     >>> round(accuracy([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]], [0, 1, 1]), 4)
     0.6667
     """
-    rows, truth = _with_labels(probabilities, labels)
+    rows, truth = with_labels(probabilities, labels)
     return float(np.mean(rows.argmax(axis=1) == truth))
 
 
@@ -142,7 +149,7 @@ def example_losses(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.fl
     >>> example_losses([[0.5, 0.5], [0.25, 0.75]], [1, 0]).round(4).tolist()
     [0.6931, 1.3863]
     """
-    rows, truth = _with_labels(probabilities, labels)
+    rows, truth = with_labels(probabilities, labels)
     chosen = rows[np.arange(len(truth)), truth]
     losses: NDArray[np.float64] = -np.log(np.clip(chosen, _SMALLEST, 1.0))
     return losses

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
 
-from unlearning.evaluation import metrics
+from unlearning.evaluation.metrics import with_labels
 
 __all__ = [
     "FLOOR",
@@ -71,9 +71,8 @@ def logit_confidence(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
     ValueError
         As :func:`unlearning.evaluation.metrics.accuracy`.
     """
-    metrics.accuracy(probabilities, labels)  # its checks are the ones needed here
-    rows = np.array(probabilities, dtype=np.float64)
-    positions = np.arange(len(rows)), np.asarray(labels)
+    given, truth = with_labels(probabilities, labels)
+    rows, positions = given.copy(), (np.arange(len(truth)), truth)
     chosen = rows[positions]
     rows[positions] = 0  # summed without it: 1 - p_y cancels where the model is sure
     phi: NDArray[np.float64] = np.log(chosen + FLOOR) - np.log(rows.sum(axis=1) + FLOOR)
@@ -106,8 +105,8 @@ def confidence_of_logits(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.flo
     rows = np.array(logits, dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] < 2 or not np.isfinite(rows).all():
         raise ValueError(f"logits of shape {rows.shape}: expected finite (n, C) with C >= 2")
-    metrics.accuracy(np.exp(log_softmax(rows, axis=1)), labels)
-    positions = np.arange(len(rows)), np.asarray(labels)
+    _, truth = with_labels(np.exp(log_softmax(rows, axis=1)), labels)
+    positions = np.arange(len(truth)), truth
     chosen = rows[positions]
     rows[positions] = -np.inf
     return np.asarray(chosen - logsumexp(rows, axis=1), dtype=np.float64)
@@ -136,9 +135,8 @@ def modified_entropy(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
     ValueError
         As :func:`unlearning.evaluation.metrics.accuracy`.
     """
-    metrics.accuracy(probabilities, labels)
-    rows = np.asarray(probabilities, dtype=np.float64)
-    positions = np.arange(len(rows)), np.asarray(labels)
+    rows, truth = with_labels(probabilities, labels)
+    positions = np.arange(len(truth)), truth
     chosen = rows[positions]
     others = rows * np.log(np.maximum(1 - rows, FLOOR))
     others[positions] = 0
