@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+
 from experiments.benchmarks.defaults import DATA, EPOCHS, SHARING, config_of, meets, summary
+from experiments.benchmarks.rows import RESULTS
 
 
 def line(
@@ -56,3 +59,9 @@ def test_there_are_24_settings_and_each_is_a_config() -> None:
     assert {config.train.local_epochs for config in found} == {1, 4}
     own = config_of("cifar10", "iid", 1, cifar="x.npz")
     assert own.data.name == "npz:x.npz"
+
+
+def test_what_is_committed_is_what_the_file_says() -> None:
+    text = (RESULTS / "tuning.md").read_text(encoding="utf-8")
+    with (RESULTS / "defaults.csv").open(newline="") as file:
+        assert summary(csv.DictReader(file)) in text
