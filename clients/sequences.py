@@ -11,7 +11,20 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["is_sequential", "per_example", "positions_last"]
+__all__ = ["AtTheEnd", "is_sequential", "per_example", "positions_last"]
+
+
+class AtTheEnd(nn.Module):
+    """A network for sequences as one that answers once: what follows the last token."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits, ``(n, classes)``."""
+        said: torch.Tensor = self.inner(x)
+        return said[..., -1]
 
 
 def is_sequential(model: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from clients.sequences import AtTheEnd
 from clients.steps import Shard
 from clients.training import batches, lone_examples, optimiser, trained
 from experiments.config.schema import TrainConfig
@@ -216,6 +217,8 @@ class Tracer:
         network = None
         if task.array_model is None:
             network = models.load(task.fresh_model(0), arrays).to(models.device(self._device))
+            if task.is_sequential:  # an audit looks at one label per example
+                network = AtTheEnd(network)
         by_client = self._by_client(arrays)
         totals = probes.client_class.sum(axis=1)
         right = by_client.sum(axis=1)

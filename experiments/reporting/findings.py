@@ -128,6 +128,11 @@ def _marker_warnings(run: Run) -> list[str]:
             f"{number(summarise(run.marker_before).mean, 2)}, below {MARKER_POWER:.2f}. It cannot "
             "tell a model that forgot from one that never learned, so no verdict is given."
         ]
+    if (run.details.marker or {}).get("kind") == "canary":
+        return [
+            "Canaries are no backdoor, so no verdict is drawn from them: how exposed they still "
+            "are stands under Text, beside the retrained model and what chance gives."
+        ]
     if not run.marker_before:
         return [
             "No backdoor was planted, so no verdict is given: on easy data accuracy and the "

@@ -47,6 +47,7 @@ th, td { padding: .45rem .6rem; vertical-align: top; text-align: left; border-bo
 th:first-child { padding-left: 0; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; font-weight: 600; line-height: 1.25; }
 tbody th { font-weight: 600; white-space: nowrap; }
+.wordy tbody th { white-space: normal; min-width: 8rem; }
 .num { text-align: right; white-space: nowrap; }
 thead .num { white-space: normal; }
 .unit, .sd, .below, .guarantee { color: var(--muted); font-weight: 400; }

@@ -127,9 +127,9 @@ KINDS = r"""{% if tasks %}
 {% if text %}
 <section aria-labelledby="text">
 <h2 id="text">Text</h2>
-<p>What a number is where there is nothing to remember, the retrained model shows: perplexity of the forget set that of any text like it, and no sentence of it completed that could not be guessed. {{ text.note }}</p>
+<p>What a number is where there is nothing to remember, the retrained model shows: perplexity of the forget set that of any text like it, and nothing of it completed that could not be guessed. {{ text.note }}</p>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="text">
-<table>
+<table class="wordy">
 <caption><span>What models still say of the text{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}.</span></caption>
 <thead><tr><th scope="col">Measure</th>{% for name in text.strategies %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>

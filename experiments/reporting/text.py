@@ -22,7 +22,7 @@ class TextLine:
 
 @dataclass(frozen=True)
 class Text:
-    """The table, and what it says of canaries; ``note`` is empty where none was planted."""
+    """The table, and a note: who was asked to be forgotten, and what canaries say."""
 
     strategies: tuple[str, ...]
     lines: tuple[TextLine, ...]
@@ -53,8 +53,18 @@ def text_table(run: Run) -> Text | None:
         for measure, (title, decimals) in TITLES.items()
         if measure in found
     )
-    note = _note(run) if EXPOSURE in found else ""
+    note = " ".join(filter(None, [_who(run), _note(run) if EXPOSURE in found else ""]))
     return Text(names, lines, note, tuple(reasons(names, [line.cells for line in lines])))
+
+
+def _who(run: Run) -> str:
+    """Return the names of the clients that requests name; empty where clients have none."""
+    names = run.details.data.get("owners") or []
+    asked = dict.fromkeys(
+        client for request in run.details.requests for client in request.get("clients", ())
+    )
+    told = [f"client {c} is {names[c]}" for c in asked if 0 <= c < len(names)]
+    return f"C{'; '.join(told)[1:]}." if told else ""
 
 
 def _note(run: Run) -> str:

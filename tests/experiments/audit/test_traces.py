@@ -138,3 +138,22 @@ def test_an_array_model_leaves_what_it_has() -> None:
     assert found.forget.shape == (len(tracer.probes.forget.y), 10)
     assert np.isfinite(found.forget).all()
     assert found.relearn.size == found.features.size == found.noise.size == found.marker.size == 0
+
+
+def test_of_text_a_trace_holds_the_last_character() -> None:
+    made, tracer = make(
+        data={
+            "name": "shakespeare",
+            "partitioner": "natural-id",
+            "window": 8,
+            "speakers": 3,
+            "limit": 60,
+        },
+        model={"name": "char-lstm", "hidden": 4, "layers": 1},
+        marker=None,
+        requests=[{"scope": "client", "clients": [1]}],
+    )
+    found = tracer.trace(made.initial())
+    x = tracer.probes.test.x
+    assert np.allclose(softmax(found.test, axis=1), made.predict(made.initial(), x), atol=1e-5)
+    assert found.relearn[-1] < found.relearn[0]
