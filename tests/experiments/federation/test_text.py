@@ -11,18 +11,21 @@ import pytest
 
 from experiments.config.loading import from_mapping
 from experiments.federation import launch
+from experiments.federation.checkpoint import Outcomes
+from experiments.federation.party import Party
 from experiments.federation.preflight import check
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_judge import judge_of
 from experiments.federation.text_judge import TextJudge
 from experiments.federation.text_measures import said_greedily
-from experiments.runs.details import Details, read_details
+from experiments.runs.details import Details, TextMeasure, read_details
 from experiments.runs.results import read_failed, read_results
 from experiments.runs.text import plain_text_table
 from strategies import discovery
 from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, RequestError
+from unlearning.evaluation.scorecard import Outputs, Predictions
 from unlearning.evaluation.text import exposure_null
 from unlearning.request import Request, Scope
 
@@ -231,3 +234,17 @@ def flat(input_shape: tuple[int, ...], num_classes: int) -> Any:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(*input_shape, num_classes))
     net.every_position = True  # type: ignore[assignment]
     return net
+
+
+def test_what_was_measured_of_text_comes_back_after_a_crash(tmp_path: Path) -> None:
+    rows = np.full((4, 2), 0.5, np.float32)
+    seen = Predictions(rows, np.zeros(4, np.int64), each=2)
+    party = Party("retrain", 0, "exact", {}, Outputs(seen, seen, seen, seen), {}, None, "client")
+    told = TextMeasure(strategy="retrain", seed=0, measure="canary_exposure", value=1.5)
+    kept = Outcomes(tmp_path / "outcomes")
+    for place, outcome in enumerate((party, told)):
+        kept.add(place, outcome)
+    first, second = Outcomes(tmp_path / "outcomes").load()
+    assert isinstance(first, Party)
+    assert first.outputs.forget.num_examples == 2
+    assert second == told

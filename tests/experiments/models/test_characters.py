@@ -1,16 +1,19 @@
 """Networks that answer at every position: sizes, causality, and the derivatives that are asked."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from clients.curvature import hutchinson
 from clients.derivatives import gauss_newton_diagonal, mean_gradient, mean_squared_gradient
-from clients.local import Shard
+from clients.local import Local, Shard
 from clients.sequences import is_sequential
+from clients.steps.forget_loss import forget_loss
 from clients.training import kl_divergence, loss_of
 from experiments.models import networks
 from unlearning.errors import ConfigError
+from unlearning.protocol import Settings
 
 SMALL = {
     "char-lstm": {"hidden": 6, "layers": 2, "embedding": 4},
@@ -116,3 +119,23 @@ def test_examples_that_are_no_windows_are_refused() -> None:
         networks.build("char-lstm", (1, 8, 8), 10)
     with pytest.raises(ConfigError, match="no multiple of heads"):
         networks.build("char-transformer", (8,), 10, {"width": 10, "heads": 4})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_step_of_npo_climbs_the_loss_of_whole_windows(name: str) -> None:
+    """At the start its slope is that of ``-mean_f l``, l the sum over a window's L positions.
+
+    One step at rate r over all windows is then ``+ r L`` times the gradient of the mean loss.
+    """
+    net, data = networks.build(name, (5,), 7, SMALL[name]), shard()
+    nothing = data.take(torch.zeros(0, dtype=torch.int64))
+    slope, _ = mean_gradient(net, data, loss_of(net))
+    before = {key: w.detach().clone() for key, w in net.named_parameters()}
+    settings: Settings = {
+        "kind": "npo", "epochs": 1, "beta": 0.1, "gamma": 1.0, "alpha": 1.0, "clip": 1e9,
+        "batch_size": 8, "learning_rate": 1e-2,
+    }  # fmt: skip
+    local = Local(nothing, data, nothing, lambda seed: net)
+    forget_loss(net, local, settings, np.random.default_rng(0))
+    for key, weight in net.named_parameters():
+        assert torch.allclose(weight - before[key], 1e-2 * 5 * slope[key], atol=1e-6), key
