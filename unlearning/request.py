@@ -28,7 +28,7 @@ class Guarantee(StrEnum):
     EXACT = "exact"  # distributed as retraining without the data
     CERTIFIED = "certified"  # within a stated (epsilon, delta) of retraining
     APPROXIMATE = "approximate"  # no proof; measured only
-    SUPPRESSED = "suppressed"  # hidden by an adapter; the base still holds it
+    SUPPRESSED = "suppressed"  # hidden in the output; some weights still hold it
 
 
 @dataclass(frozen=True)

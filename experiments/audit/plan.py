@@ -49,6 +49,12 @@ def settled(config: Config) -> Config:
             "of rounds: leave it out"
         )
     for place, request in enumerate(config.requests):
+        if request.scope == "feature":
+            raise ConfigError(
+                f"requests.{place}: an audit tells examples that were trained on from others, and "
+                "a request for features takes values and leaves the examples; `fedunlearn compare` "
+                "measures what they still do"
+            )
         if request.at_round not in (None, config.rounds):
             raise ConfigError(
                 f"requests.{place}.at_round = {request.at_round}; an audit serves requests after "

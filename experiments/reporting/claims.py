@@ -31,8 +31,8 @@ _MEANING = {  # guarantee: what it says, what remains at risk
         "is not a deletion, and must not be called one.",
     ),
     "suppressed": (
-        "Hidden by an adapter; the base model still holds the data.",
-        "Whoever removes the adapter has all of its influence back.",
+        "Hidden in what the model says; some of its weights still hold the data.",
+        "Whoever undoes the hiding, an adapter or a head, has its influence back.",
     ),
     "none": (
         "Nothing was forgotten.",

@@ -22,7 +22,7 @@ _RISKS = {
     "exact": "None from training itself.",
     "certified": "Bounded by epsilon and delta, while the proof's assumptions hold.",
     "approximate": "Traces that these measures do not see.",
-    "suppressed": "Whoever removes the adapter has all of it back.",
+    "suppressed": "Other weights still hold it: whoever undoes the hiding has it back.",
 }
 _NAMES = (("forget_accuracy", "Forget accuracy"), ("mia_auc", "MIA AUC"))
 

@@ -213,6 +213,7 @@ def test_missing_controls_are_named(cache: Path, found: Audit) -> None:
     ("changes", "size", "words"),
     [
         ({"requests": []}, 3, "nothing to audit"),
+        ({"requests": [{"scope": "feature", "features": [1]}]}, 3, "leaves the examples"),
         ({"requests": [{"scope": "client", "clients": [1], "at_round": 1}]}, 3, "leave it out"),
         ({"stop": {"tolerance": 0.1}}, 3, "equal numbers of rounds"),
         ({}, 2, "--models is 2"),
