@@ -283,7 +283,7 @@ def _plain_parts(key: str) -> list[str]:
     """Return the parts of a run-config key in the spelling of the TOML file."""
     parts = key.split(".")
     plain = [part.replace("-", "_") for part in parts]
-    if plain[0] == "options" and len(parts) == 3:
+    if plain[0] == "options" and len(parts) > 2:
         plain[1] = parts[1]  # a strategy's alias, which is written with hyphens
     return plain
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.app import client_app
-from experiments.config.loading import from_mapping
+from experiments.benchmarks.rows import CONFIGS
+from experiments.config.loading import from_mapping, from_run_config, load
 from experiments.config.registry import make
 from experiments.federation.conduct import Conductor
 from experiments.federation.grids import LocalGrid
@@ -128,3 +129,16 @@ def test_updates_kept_with_momentum_are_not_rebuilt_from(tmp_path: Path) -> None
     )
     assert "no-t" in found
     assert "fed-eraser" not in found
+
+
+def test_it_can_be_set_from_the_command_line_and_by_flower() -> None:
+    config = load(
+        CONFIGS / "digits_client.toml",
+        ["options.no-t.recovery.rounds=2", "options.no-t.recovery.fraction=0.5"],
+    )
+    assert config.recovering("no-t").recovery_rounds == 2
+    assert config.recovering("no-t").recovery_train.fraction == 0.5
+    assert config.recovering("fed-osd") == config
+    assert config.options_for("no-t") == {}
+    run = from_run_config({"options.no-t.recovery.rounds": 3, "strategy": "no-t"})
+    assert run.recovering("no-t").recovery_rounds == 3
