@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -201,6 +202,10 @@ def poc(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
     sites: Annotated[int, typer.Option(min=3, max=8, help="How many sites.")] = 3,
     data: Annotated[str, typer.Option(help="A data set to share out among them.")] = "digits",
+    warm: Annotated[
+        bool,
+        typer.Option("--warm/--cold", help="Sites fork per message, or start a process as Flower."),
+    ] = True,
     as_json: Json = False,
     show: Show = False,
 ) -> None:
@@ -210,7 +215,8 @@ def poc(
     """
     from experiments.deployment.poc import prove
 
-    found = prove(out, sites, data, say=lambda line: typer.echo(line, err=True), show=shower(show))
+    said = partial(typer.echo, err=True)
+    found = prove(out, sites, data, say=said, show=shower(show), warm=warm)
     if as_json:
         print_json([{"what": one.what, "happened": one.happened, "ok": one.ok} for one in found])
     else:

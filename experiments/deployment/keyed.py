@@ -35,6 +35,7 @@ RESIDUAL = (
 
 MAIL = "mail"  # the record of both directions; its entries are numbered texts of JSON
 _MOST_LETTERS = 8  # of one reply
+_MOST_BYTES = 1 << 20  # of one letter
 _LOOK_S = 2.0  # between two looks for sites that owe a deletion
 _PULL_S = 0.2  # least time between two looks for replies
 
@@ -158,9 +159,13 @@ class KeyedGrid(PassingGrid):
         client = self.identify(reply.metadata.src_node_id)
         if client is None:
             return reply
-        for text in list(record.values())[:_MOST_LETTERS]:
+        for letter in list(record.values())[:_MOST_LETTERS]:
+            text = str(letter)
+            if len(text) > _MOST_BYTES:
+                log.warning("client %d sent a letter larger than any wish", client)
+                continue
             try:
-                wish = parse(str(text))
+                wish = parse(text)
             except RequestError as error:
                 log.warning("client %d sent a letter that is no wish: %s", client, error)
                 continue

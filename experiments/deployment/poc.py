@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ from experiments.deployment.kit import Kit
 from experiments.deployment.server import Server, split_address
 from experiments.deployment.serving import run
 from experiments.deployment.shares import remote, write_shares
+from experiments.deployment.waits import is_tested
 from experiments.federation import launch
 from experiments.runs.admission import admit
 from experiments.runs.folder import RunFolder
@@ -72,6 +74,7 @@ class _Stage:
     folder: Path
     say: Say
     show: Say
+    warm: bool = True
     server: Server | None = None
     kits: list[Kit] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
@@ -83,9 +86,28 @@ class _Stage:
 
 
 def prove(
-    folder: Path, sites: int, data: str, *, say: Say = lambda line: None, show: Say
+    folder: Path,
+    sites: int,
+    data: str,
+    *,
+    say: Say = lambda line: None,
+    show: Say,
+    warm: bool = True,
 ) -> list[Finding]:
     """Carry all of it out; return what was found.
+
+    Parameters
+    ----------
+    folder : Path
+        To be made.
+    sites : int
+        How many.
+    data : str
+        A data set to share out among them.
+    say, show : callable
+        Told of what happens, and of Flower's commands.
+    warm : bool
+        Whether sites import once and fork per message, where this Flower was tried so.
 
     Raises
     ------
@@ -96,7 +118,7 @@ def prove(
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty; name another folder")
     out.mkdir(parents=True, exist_ok=True)
-    stage = _Stage(out, say, show)
+    stage = _Stage(out, say, show, warm and is_tested())
     simulated = _settings(sites, data)
     with _ended(stage):
         server = _founded(stage, simulated)
@@ -121,7 +143,7 @@ def prove(
         kits[_DIES].stop(at_once=True)
         stage.note("the node of client 2 is killed (SIGKILL)", "gone")
         gone = time.monotonic()
-        kits[_DIES].start(show, say)
+        kits[_DIES].start(show, say, warm=stage.warm)
         stage.note("it starts again under its key", f"let in after {time.monotonic() - gone:.0f} s")
         run(server, federated, out / "run", resume=True, say=say)
         _after(stage, made, server, leave)
@@ -158,8 +180,10 @@ def _founded(stage: _Stage, simulated: Config) -> Server:
     stage.note("keys and certificates are made", f"{len(files)} sites, keys 0600 at the sites")
     server.start()
     with ThreadPoolExecutor(len(files)) as pool:
-        list(pool.map(lambda kit: kit.start(stage.show, stage.say), stage.kits))
-    stage.note("SuperLink and SuperNodes run", server.address)
+        start = partial(Kit.start, show=stage.show, say=stage.say, warm=stage.warm)
+        list(pool.map(start, stage.kits))
+    how = "sites are warm" if stage.warm else "a process per message"
+    stage.note("SuperLink and SuperNodes run", f"{server.address}; {how}")
     return server
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 
 from unlearning.errors import ConfigError
 
-__all__ = ["environment", "free_port", "is_open", "is_running", "program", "spawn", "stop"]
+__all__ = [
+    "environment",
+    "free_port",
+    "helpers",
+    "is_open",
+    "is_running",
+    "program",
+    "spawn",
+    "stop",
+]
 
 _POLL_S = 0.1
 _started: dict[int, subprocess.Popen[bytes]] = {}  # by this process; they may outlive it
@@ -105,6 +114,19 @@ def is_running(pid_file: Path) -> bool:
     return bool(pid) and _is_alive(pid) and _born(pid) == born
 
 
+def helpers(pid_file: Path, name: str) -> list[int] | None:
+    """Return the processes called ``name`` that a process began; None: the system does not tell."""
+    if not Path("/proc/self/stat").exists():
+        return None
+    found = []
+    for pid in _descendants(_read(pid_file)[0]):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(name.encode()) for word in words[:2]):
+                found.append(pid)
+    return found
+
+
 def stop(pid_file: Path, *, at_once: bool = False) -> bool:
     """End the process of a pid file and those it began; return whether there was one."""
     pid, _ = _read(pid_file)
@@ -120,6 +142,9 @@ def stop(pid_file: Path, *, at_once: bool = False) -> bool:
         deadline = time.monotonic() + _GRACE_S
         while _session(pid) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+        if pid in _started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _started.pop(pid).wait(_POLL_S)
     pid_file.unlink(missing_ok=True)
     return running
 
@@ -158,6 +183,19 @@ def _is_alive(pid: int) -> bool:
 def _born(pid: int) -> str:
     fields = _stat(pid)
     return fields[19] if len(fields) > 19 else ""
+
+
+def _descendants(ancestor: int) -> list[int]:
+    """Return the processes that one began, and those that these began; Flower detaches some."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        fields = _stat(int(entry.name))
+        if len(fields) > 1 and fields[0] != "Z":
+            parents[int(entry.name)] = int(fields[1])
+    found = [ancestor]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 def _session(leader: int) -> list[int]:

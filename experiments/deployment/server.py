@@ -31,6 +31,7 @@ CONNECTION = "federation"  # the name by which Flower's commands know the SuperL
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # Of Flower's entry points, which lie on the floor above: Flower imports them, nothing here does.
 _ENTRY = f"{__package__.partition('.')[0]}.app"
+_SUPEREXEC = "flower-superexec"  # Flower starts it once, and not again when it dies
 _UP_S = 90.0  # longest wait for the SuperLink
 
 
@@ -132,6 +133,11 @@ class Server:
         """Whether the SuperLink runs on this machine."""
         return processes.is_running(self.pid_file)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the SuperLink runs and has its SuperExec, without which no run begins."""
+        return self.is_running and processes.helpers(self.pid_file, _SUPEREXEC) != []
+
     def add(self, public: Path, name: str | None = None) -> tuple[Member, Path]:
         """Enter a site's key; return its entry and the invitation to hand to the site.
 
@@ -179,6 +185,8 @@ class Server:
     def start(self, host: str = "") -> int:
         """Start the SuperLink, with TLS and node authentication; register what is not yet.
 
+        One that lost its SuperExec is started anew: without it no run begins.
+
         Parameters
         ----------
         host : str
@@ -202,6 +210,8 @@ class Server:
             "--enable-supernode-auth",
             "--disable-runtime-dependency-installation",
         ]
+        if self.is_running and not self.is_whole:
+            processes.stop(self.pid_file)
         if processes.is_open("127.0.0.1", port) and not self.is_running:
             raise ConfigError(f"port {port} is taken by another program; free it")
         self.show(shlex.join(command))
@@ -212,6 +222,8 @@ class Server:
             if not self.is_running or time.monotonic() > deadline:
                 processes.stop(self.pid_file)
                 raise ConfigError(f"the SuperLink does not come up ({_last(log)}); see {log}")
+            time.sleep(0.2)
+        while not self.is_whole and time.monotonic() < deadline:
             time.sleep(0.2)
         for member in self.members.present:
             if not member.node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -75,6 +76,11 @@ def run(
         raise ConfigError(
             f"the SuperLink of {server.folder} is down; `fedunlearn federation start`"
         )
+    if not server.is_whole:
+        raise ConfigError(
+            f"the SuperLink of {server.folder} has lost its SuperExec and begins no run; "
+            "`fedunlearn federation start` puts it right"
+        )
     folder = out.expanduser().absolute()
     settings = server.folder / "app" / "config.toml"
     if not resume:
@@ -110,9 +116,10 @@ def _ended(server: Server, folder: Path, run_id: str) -> tuple[str, str]:
         if _is_working(folder) and time.monotonic() < asked + _LOOK_S:
             continue
         asked = time.monotonic()
-        if not server.is_running:
+        if not server.is_whole:
+            what = "SuperExec" if server.is_running else "SuperLink"
             raise FederationError(
-                "the SuperLink ended; `fedunlearn federation start`, then `federation run --resume`"
+                f"the {what} ended; `fedunlearn federation start`, then `federation run --resume`"
             )
         state, details = server.state_of(run_id)
     return state, details
@@ -186,6 +193,8 @@ def _serve(grid: Grid, server: Server, options: Mapping[str, object]) -> None:
         course = Course.of_intent(load(folder.config), intent, _tell)
     else:
         course = Course.of_run(load(Path(str(options["config"]))), _tell)
+        words = ("fedunlearn", "federation", "run", str(server.folder), "config.toml")
+        course = replace(course, command=shlex.join([*words, "--out", str(out)]))
     course = replace(course, idle_s=float(str(options.get("idle-s", 0.0))))
     course.check()
     opened = course.reopen(RunFolder.open(out)) if options.get("resume") else course.begin(out)

@@ -1,15 +1,21 @@
 """The whole of a deployment, with real processes."""
 
 import importlib.util
+import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from experiments.deployment import poc, processes
 from experiments.deployment.kit import Kit
-from experiments.deployment.server import Server
+from experiments.deployment.server import Server, split_address
+from experiments.deployment.serving import run
+from experiments.runs.folder import RunFolder
+from tests.support.deployed import deployed, eventually
 from unlearning.errors import ConfigError
+from unlearning.records import receipt
 
 SUPERLINK = Path(sys.executable).parent / "flower-superlink"
 NEEDS_FLOWER = pytest.mark.skipif(
@@ -27,6 +33,26 @@ def test_everything_works_from_keys_to_receipts(tmp_path):
     found = poc.prove(tmp_path / "poc", 3, "digits", show=lambda line: None)
     assert [one for one in found if not one.ok] == []
     assert any(one.what.startswith("digest equal") and one.happened == "yes" for one in found)
+
+
+@NEEDS_FLOWER
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("deployment")
+def test_a_short_run_of_real_processes_serves_a_wish_and_leaves_nothing(tmp_path):
+    with deployed(tmp_path, rounds=1, recovery_rounds=0) as found:
+        found.kits[0].ask((4, 8, 15), None, None)
+        out = run(found.server, found.config, tmp_path / "run")
+        with RunFolder.open(out).open_ledger(readonly=True) as ledger:
+            (wish,) = ledger.requests()
+            raw = receipt.make(ledger, wish.id, ledger.seal, datetime.now(UTC))
+            assert all(check.holds for check in receipt.check(raw, ledger.seal.public))
+        statement = json.loads(raw)["statement"]
+        assert (statement["state"], statement["owners_confirmed"]) == ("fulfilled", [0])
+        (verdict,) = found.kits[0].letters("verdicts")
+        assert verdict["request"] == wish.id
+    place = split_address(found.server.address)
+    eventually(lambda: not poc._running(tmp_path) and not processes.is_open(*place), 60.0)
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
