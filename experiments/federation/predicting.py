@@ -21,6 +21,8 @@ __all__ = ["Predictor"]
 Floats = NDArray[np.float32]
 
 _CHUNK = 1024  # examples per forward pass
+_IMAGES = 256  # of a network with convolutions, whose layers then stay in the processor's cache
+_OURS = ("torch.nn.", "experiments.models.")  # layers that take pixels in any order in memory
 
 
 class Predictor:
@@ -43,6 +45,12 @@ class Predictor:
         seen: Callable[[Floats], NDArray[np.floating[Any]]],
     ) -> None:
         self._model, self._columns, self._seen = model, columns, seen
+        self._chunk, self._order = _CHUNK, torch.contiguous_format
+        if isinstance(model, nn.Module) and _convolves(model):
+            self._chunk = _IMAGES
+            if all(type(one).__module__.startswith(_OURS) for one in model.modules()):
+                self._order = torch.channels_last
+                model.to(memory_format=torch.channels_last)
 
     def probabilities(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
         """Return softmax probabilities, shape (n, columns); n may be 0.
@@ -76,11 +84,18 @@ class Predictor:
         model = networks.load(self._model, arrays).to(place).eval()
         parts = [none]
         with torch.inference_mode():
-            for start in range(0, len(x), _CHUNK):
-                chunk = torch.from_numpy(np.ascontiguousarray(x[start : start + _CHUNK])).to(place)
+            for start in range(0, len(x), self._chunk):
+                rows = np.ascontiguousarray(x[start : start + self._chunk])
+                chunk = torch.from_numpy(rows).to(place)
+                if chunk.dim() == 4:  # images
+                    chunk = chunk.contiguous(memory_format=self._order)
                 parts.append(look(model, chunk).cpu().numpy())
         model.cpu()
         return np.concatenate(parts)
+
+
+def _convolves(model: nn.Module) -> bool:
+    return any(isinstance(layer, nn.Conv2d) for layer in model.modules())
 
 
 def _logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -1,20 +1,52 @@
+"""What a network says of images is the same, to rounding, however they lie in memory."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from experiments.federation import predicting
 from experiments.federation.predicting import Predictor
 from experiments.models import networks
-from tests.support.toy import ToyModel
 
 
-def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
-    arrays = networks.to_arrays(ToyModel(1))
-    predictor = Predictor(ToyModel(2), 3, lambda seen: seen)
-    whole = predictor.probabilities(arrays, x, "cpu")
-    monkeypatch.setattr(predicting, "_CHUNK", 2)
-    assert predictor.probabilities(arrays, x, "cpu") == pytest.approx(whole, abs=1e-7)
-    assert whole.sum(1) == pytest.approx(np.ones(7))
-    assert predictor.probabilities(arrays, x[:0], "cpu").shape == (0, 3)
+class _Viewing(nn.Module):
+    """Takes it for granted that rows lie in a row, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Conv2d(1, 2, 3), nn.Linear(72, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.last(self.layer(x).view(len(x), -1))
+        return found
+
+
+def image_networks() -> list[nn.Module]:
+    small = {"hidden": 16, "width": 4}
+    return [networks.build("cnn", (1, 8, 8), 10, small), _Viewing()]
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["ours", "of-ones-own"])
+def test_chunks_and_order_change_nothing_but_rounding(
+    place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predicting, "_IMAGES", 3)
+    model = image_networks()[place]
+    arrays = networks.to_arrays(model)
+    x = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(x)).softmax(1).numpy()
+    found = Predictor(image_networks()[place], 10, lambda x: x).probabilities(arrays, x, "cpu")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_our_networks_lie_channels_last_and_others_as_they_were() -> None:
+    ours, own = image_networks()
+    Predictor(ours, 10, lambda x: x)
+    Predictor(own, 10, lambda x: x)
+    weights = [next(model.parameters()) for model in (ours, own)]
+    assert weights[0].is_contiguous(memory_format=torch.channels_last)
+    assert weights[1].is_contiguous()
