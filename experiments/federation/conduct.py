@@ -25,8 +25,10 @@ from experiments.federation.founding import (
     found_federation,
     prepare_foreign,
     recovery_of,
+    start,
 )
-from experiments.federation.going_on import checkpoints, last_saved, take_up
+from experiments.federation.from_scratch import from_scratch, reference
+from experiments.federation.going_on import going_on, take_up
 from experiments.federation.judge import Judge
 from experiments.federation.party import Failure, Party, in_words
 from experiments.federation.site_judge import site_judge
@@ -40,14 +42,13 @@ from experiments.runs.progress import Observer
 from experiments.runs.results import ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation, Moment, keep_nothing
-from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import ConfigError
 from unlearning.evaluation.scorecard import score
 from unlearning.protocol import Wire
 from unlearning.records.ledger import Ledger
-from unlearning.request import Guarantee, Request
+from unlearning.request import Request
 
 __all__ = ["Conductor"]
 
@@ -140,10 +141,7 @@ class Conductor:
         self._pace.expected = rounds + guess(strategy, config)
         lookout = self._watch(federation, name, self._judge(self._requests))
         seen = Testimony(self._task, config.device)
-        kept = checkpoints(self._site, federation, self._site.homes)
-        saved = last_saved(self._site, kept, federation)
-        if saved is None:  # the history may have begun again, with keys of its own
-            kept = checkpoints(self._site, federation, self._site.homes)
+        kept, saved = going_on(self._site, federation, self._site.homes)
 
         def judge(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
             judged, points = self._judge_now(request, federation), tuple(lookout.points)
@@ -159,7 +157,7 @@ class Conductor:
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
         federation.save = seen.saving(kept.save, lookout, self._pace)
         federation.settle = kept.settle
-        arrays = self._start(strategy, grid, federation, arrays, rounds)
+        arrays = start(strategy, grid, federation, arrays, rounds)
         arrays = self._keep_serving(strategy, grid, federation, arrays)
         yield from seen.told
         served = self._served()
@@ -221,7 +219,8 @@ class Conductor:
                 yield original
             for name, strategy in left.items():
                 if name == RETRAIN and learned.is_given:
-                    yield self._from_scratch(grid, learned.judge)
+                    found = self._from_scratch(grid, self._requests, learned.judge)
+                    yield reference(self._site, self._ledger, self._requests, learned.judge, *found)
                 else:
                     yield self._answer(grid, name, strategy, learned)
         close(self._site, self._ledger, self._requests, federation, list(strategies))
@@ -232,7 +231,7 @@ class Conductor:
         That is the model of the strategy ``retrain`` after its recovery, bit for bit, without an
         original to begin with.
         """
-        return self._without(grid, [gone], None)[0]
+        return self._from_scratch(grid, [gone], None)[0]
 
     # Inside ---------------------------------------------------------------------------------
 
@@ -249,8 +248,8 @@ class Conductor:
         judge = self._judge(self._requests)
         lookout = self._watch(federation, ORIGINAL, judge)
         arrays, rounds = compared_model(self._site, federation), first
-        kept = checkpoints(self._site, federation, self._site.homes / "learn")
-        if (saved := last_saved(self._site, kept, federation)) is not None:
+        kept, saved = going_on(self._site, federation, self._site.homes / "learn")
+        if saved is not None:
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
 
         def save(moment: Moment) -> None:
@@ -258,64 +257,19 @@ class Conductor:
 
         federation.save = save
         if not is_given:
-            arrays = self._start(UnlearningStrategy(), grid, federation, arrays, rounds)
+            arrays = start(UnlearningStrategy(), grid, federation, arrays, rounds)
         federation.save = keep_nothing
         scope, points = self._requests[0].scope, tuple(lookout.points)
         original = self._original(arrays, judge, federation, scope, points)
         return _Learned(federation, arrays, judge, is_given), original
 
-    def _without(
+    def _from_scratch(
         self, grid: Grid, gone: Iterable[Request], judge: Judge | None
     ) -> tuple[Arrays, dict[str, Cost], Lookout]:
-        """Return the model of :meth:`without`, and its cost as if it were an unlearning."""
-        config = self._config
-        federation = found_federation(self._site, grid, (), self._site.homes / "without", Ledger())
-        for request in gone:
-            federation.ledger.receive(request)
-            for event in ("started", "fulfilled"):
-                federation.ledger.add(request.id, event)
-        later = recovery_of(config)  # without anyone the first rounds are learning, not recovery
-        federation.recovery, federation.recovery_rounds = federation.train, 0
-        federation.recovery_fraction, federation.server_momentum = None, 0.0
-        lookout = self._watch(federation, RETRAIN, judge)
-        arrays = self._task.initial()
-        learner = UnlearningStrategy()
-        costs: dict[str, Cost] = {}
-        for phase, rounds in (("unlearn", config.rounds), ("recover", config.recovery_rounds)):
-            arrays = self._start(learner, grid, federation, arrays, rounds)
-            costs[phase] = federation.costs.pop("learn", Cost())
-            for key in ("recovery", "recovery_fraction", "server_momentum"):
-                setattr(federation, key, later[key])
-        federation.history.close()
-        return arrays, costs, lookout
+        def watch(federation: Federation) -> Lookout:
+            return self._watch(federation, RETRAIN, judge)
 
-    def _from_scratch(self, grid: Grid, judge: Judge) -> Party:
-        """Return the reference beside a model that was trained elsewhere: learned from nothing."""
-        final, costs, lookout = self._without(grid, self._requests, judge)
-        learned, phases = self._config.rounds, ("unlearn", "recover")
-        branch = self._ledger.on_branch(f"{RETRAIN}/seed-{self._config.seed}")
-        branch.restart()
-        for request in self._requests:
-            for event in ("started", "fulfilled"):
-                branch.add(request.id, event)
-        outputs = judge.outputs(final)
-        return Party(
-            RETRAIN,
-            self._config.seed,
-            str(Guarantee.EXACT),
-            final,
-            outputs,
-            costs,
-            0,
-            self._requests[0].scope.value,
-            tuple(
-                point.model_copy(
-                    update={"strategy": RETRAIN, "phase": phases[point.round > learned]}
-                )
-                for point in lookout.points
-            ),
-            judge.tally(outputs),
-        )
+        return from_scratch(self._site, grid, gone, watch)
 
     def _keep_serving(
         self, strategy: UnlearningStrategy, grid: Grid, federation: Federation, arrays: Arrays
@@ -326,7 +280,7 @@ class Conductor:
             if self._site.stop():
                 raise InterruptedError
             if any(r.id not in federation.failed for r in self._ledger.due(federation.completed)):
-                arrays = self._start(strategy, grid, federation, arrays, 0)
+                arrays = start(strategy, grid, federation, arrays, 0)
                 last = time.monotonic()
             else:
                 time.sleep(_LOOK_S)
@@ -397,7 +351,7 @@ class Conductor:
         if not learned.is_given:
             rounds = last_round(own) - learned.federation.completed
         try:
-            final = self._start(strategy, grid, federation, learned.arrays, rounds)
+            final = start(strategy, grid, federation, learned.arrays, rounds)
             expect_served(federation.ledger)
             outputs = learned.judge.outputs(final)
         finally:
@@ -418,19 +372,6 @@ class Conductor:
             tuple(lookout.points),
             learned.judge.tally(outputs),
         )
-
-    def _start(
-        self,
-        strategy: UnlearningStrategy,
-        grid: Grid,
-        federation: Federation,
-        arrays: Arrays,
-        rounds: int,
-    ) -> Arrays:
-        strategy.join(federation)
-        timeout = federation.timeout_s
-        result = strategy.start(grid, to_record(arrays), num_rounds=rounds, timeout=timeout)
-        return to_arrays(result.arrays)
 
     def _original(
         self,

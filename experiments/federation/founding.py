@@ -23,6 +23,7 @@ from strategies import fitness
 from strategies.base import UnlearningStrategy
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.roster import Roster
+from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays, mismatch
 from unlearning.errors import ConfigError, unknown
 from unlearning.protocol import Scalar, Settings, Wire
@@ -38,6 +39,7 @@ __all__ = [
     "found_history",
     "keepsakes",
     "prepare_foreign",
+    "start",
     "starting_history",
     "starting_model",
     "strange_need",
@@ -311,3 +313,13 @@ def keepsakes(strategies: Iterable[UnlearningStrategy]) -> dict[str, Settings]:
                     "compare them in separate runs"
                 )
     return found
+
+
+def start(
+    strategy: UnlearningStrategy, grid: Grid, federation: Federation, arrays: Arrays, rounds: int
+) -> Arrays:
+    """Let a strategy learn and serve in a federation; return the model it comes to."""
+    strategy.join(federation)
+    timeout = federation.timeout_s
+    result = strategy.start(grid, to_record(arrays), num_rounds=rounds, timeout=timeout)
+    return to_arrays(result.arrays)

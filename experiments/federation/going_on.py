@@ -12,7 +12,7 @@ from strategies.federation import Federation
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 
-__all__ = ["checkpoints", "last_saved", "take_up"]
+__all__ = ["checkpoints", "going_on", "last_saved", "take_up"]
 
 
 def checkpoints(site: Site, federation: Federation, home: Path) -> Checkpoints:
@@ -51,6 +51,15 @@ def last_saved(site: Site, kept: Checkpoints, federation: Federation) -> Saved |
     history.destroy()  # nobody was forgotten: it begins again, with the same outcome
     federation.history = found_history(site, history.keep)
     return None
+
+
+def going_on(site: Site, federation: Federation, home: Path) -> tuple[Checkpoints, Saved | None]:
+    """Return where moments are kept, and the one to go on from; None: it begins."""
+    kept = checkpoints(site, federation, home)
+    saved = last_saved(site, kept, federation)
+    if saved is None:  # the history may have begun again, with keys of its own
+        kept = checkpoints(site, federation, home)
+    return kept, saved
 
 
 def take_up(

@@ -19,7 +19,8 @@ from unlearning.errors import HistoryError
 from unlearning.records import rewriting
 from unlearning.records.blobs import decode, encode
 from unlearning.records.copying import copy_to
-from unlearning.records.past import COLUMNS, DTYPES, Kept, Past
+from unlearning.records.kept import COLUMNS, DTYPES, Kept
+from unlearning.records.past import Past
 from unlearning.records.recording import RoundEntry
 from unlearning.records.rewriting import Purged
 from unlearning.records.ring import Keys

@@ -12,7 +12,7 @@ import numpy as np
 from unlearning.arrays import Arrays, apply_update, mismatch, weighted_mean
 from unlearning.errors import HistoryError
 from unlearning.records.history import History
-from unlearning.records.past import COLUMNS
+from unlearning.records.kept import COLUMNS
 
 __all__ = ["FINAL", "import_rounds"]
 
