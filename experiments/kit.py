@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clients.sequences import is_sequential
 from experiments.config.loading import Config
 from experiments.models import networks as models
 from unlearning import packing
@@ -187,6 +188,11 @@ def read_model(pack: MarkerPack, path: Path, config: Config) -> Floats:
             f"{path} is no model {chosen.name!r} for inputs of shape {shape} and "
             f"{pack.num_classes} classes: {error}"
         ) from error
+    if is_sequential(network):
+        raise KitError(
+            f"model {chosen.name!r} reads text, and the kit's marks are patterns of numbers; plant "
+            "a canary instead ([marker] kind = 'canary')"
+        )
     with torch.inference_mode():
         chunks = torch.split(torch.from_numpy(inputs), _CHUNK)
         return torch.cat([network(chunk).softmax(1) for chunk in chunks]).numpy()

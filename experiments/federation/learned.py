@@ -161,5 +161,6 @@ def _check_tokens(found: data.Dataset) -> None:
         if len(x) and (x.min() < 0 or x.max() >= found.num_classes or (x != np.floor(x)).any()):
             raise ConfigError(
                 f"data set {found.name!r}, {part} part: the model reads tokens, whole numbers from "
-                f"0 to {found.num_classes - 1}, and there are others; take data of text"
+                f"0 to {found.num_classes - 1}, and there are others; take data of text, or tokens "
+                "of another type than bytes, which are scaled"
             )

@@ -14,8 +14,10 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from experiments.cli import app
-from experiments.kit import KitError, read_pack
+from experiments.config.loading import from_mapping
+from experiments.kit import KitError, read_model, read_pack
 from experiments.models.networks import build, to_arrays
+from unlearning.evaluation.marker_pack import draw
 from unlearning.packing import pack
 
 SHAPE = (1, 4, 4)
@@ -180,3 +182,12 @@ def test_a_pack_from_before_there_was_a_checksum_is_read(kit: Path) -> None:
     again = read_pack(kit / "old")
     assert (again.seed, again.num_classes) == (whole.seed, whole.num_classes)
     np.testing.assert_array_equal(again.high, whole.high)
+
+
+def test_a_model_of_text_has_no_marks_to_read(tmp_path: Path) -> None:
+    chosen = from_mapping({"model": {"name": "char-lstm", "hidden": 4, "layers": 1}})
+    secret = draw(np.arange(12, dtype=np.float32).reshape(2, 6), 9, seed=0)
+    net = build("char-lstm", (6,), 9, chosen.model.params)
+    (tmp_path / "m.safetensors").write_bytes(pack(to_arrays(net)))
+    with pytest.raises(KitError, match="plant a canary instead"):
+        read_model(secret, tmp_path / "m.safetensors", chosen)
