@@ -51,6 +51,7 @@ class _Sent:
     sent_at: float = 0.0
     not_before: float = 0.0
     failure: Message | None = None
+    failed_at: float = 0.0  # first
 
     def again(self, failure: Message) -> None:
         """Make a fresh copy of the message, to be sent in a while."""
@@ -62,7 +63,8 @@ class _Sent:
             group_id=old.metadata.group_id,
         )
         self.id, self.failure = "", failure
-        self.not_before = time.monotonic() + _PAUSE_S * self.tries
+        self.failed_at = self.failed_at or time.monotonic()
+        self.not_before = time.monotonic() + _PAUSE_S * min(self.tries, _TRIES)
         self.tries += 1
 
 
@@ -83,6 +85,9 @@ class Roster(PassingGrid):
         Client id to the number of examples that it counts as at most, whatever it declared.
     stop : callable
         Asked while waiting; True cancels the run.
+    restart_s : float
+        How long it may take until a worker process that ended is noticed and another one works in
+        its place, where workers are ended if a client hangs; 0: they are not.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Roster(PassingGrid):
         window: int = 16,
         capped: Mapping[int, int] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        restart_s: float = 0.0,
     ) -> None:
         super().__init__(grid)
         self.nodes = dict(sorted(nodes.items()))
@@ -106,6 +112,8 @@ class Roster(PassingGrid):
         self.commitments: dict[int, Commitment] = {}  # of the clients that were asked for one
         self._window = window
         self._stop = stop
+        self.restart_s = restart_s
+        self._died_at = float("-inf")  # when a worker was last known to have ended
         self._client_of = {node: client for client, node in self.nodes.items()}
 
     @classmethod
@@ -121,6 +129,7 @@ class Roster(PassingGrid):
         timeout_s: float = 120.0,
         window: int = 16,
         stop: Callable[[], bool] = lambda: False,
+        restart_s: float = 0.0,
     ) -> Roster:
         """Wait until ``expected`` clients have said who they are; see :func:`joining.meet`.
 
@@ -144,7 +153,9 @@ class Roster(PassingGrid):
             timeout_s=timeout_s,
             stop=stop,
         )
-        made = cls(grid, joined.nodes, joined.declared, window=window, stop=stop)
+        made = cls(
+            grid, joined.nodes, joined.declared, window=window, stop=stop, restart_s=restart_s
+        )
         made.capped = joined.caps(registered, cap)
         for client, most in sorted(made.capped.items()):
             log.warning(
@@ -208,7 +219,8 @@ class Roster(PassingGrid):
         self.lost = {}
         source = iter(messages)
         waiting: deque[_Sent] = deque()
-        patience = float("inf") if timeout is None else timeout + min(_GRACE_S, _GRACE * timeout)
+        patience = self.restart_s
+        patience += float("inf") if timeout is None else timeout + min(_GRACE_S, _GRACE * timeout)
         deadline = time.monotonic() + patience
         pause = _FASTEST_POLL_S
         while True:
@@ -258,8 +270,9 @@ class Roster(PassingGrid):
         """Take in what has arrived; return whether anything has.
 
         A message whose worker process died is sent again, a little later, since the client is not
-        to blame and a new worker takes its time to start. One that died at the client's own limit
-        was ended since the client hung.
+        to blame and a new worker takes its time to start. One whose worker died at the client's own
+        limit was ended since the client hung; but not where another worker has ended in the
+        meantime, which it may have waited for in vain.
         """
         for sent in waiting:
             if sent.reply is None and not sent.id and time.monotonic() >= sent.not_before:
@@ -271,11 +284,14 @@ class Roster(PassingGrid):
             if answered is None:  # nobody waits for it
                 continue
             died = reply.has_error() and reply.error.code == _WORKER_DIED
-            hung = limit is not None and time.monotonic() - answered.sent_at >= limit
+            now, begun = time.monotonic(), max(answered.sent_at, self._died_at)
+            hung = limit is not None and now - begun >= limit
+            starting = answered.failed_at and now - answered.failed_at < self.restart_s
+            self._died_at = now if died else self._died_at
             if died and hung:
                 why = f"its work hung for {limit:g} s, and its worker was ended"
                 answered.reply = Message(Error(_HUNG, why), reply_to=answered.message)
-            elif died and answered.tries < _TRIES:
+            elif died and (answered.tries < _TRIES or starting):
                 answered.again(reply)
             else:
                 answered.reply = reply

@@ -200,7 +200,7 @@ def keep_participants(clean: History, request: Request, history: History) -> Non
 
 
 def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[str, object]:
-    """Have the owners delete for good.
+    """Have the owners delete for good; not those that have left and confirmed it, who hold nothing.
 
     Returns
     -------
@@ -209,7 +209,10 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
         what the request names those who answered hold; 0: there was nothing to forget. Where bytes
         of messages can lie beyond what was deleted: ``residuals``, in words.
     """
-    owners = request.owners(roster.nodes)
+    ledger = federation.ledger
+    answered = [one for one in ledger.requests() if ledger.state(one.id) == "fulfilled"]
+    left = frozenset[int]().union(*(one.leavers for one in answered))
+    owners = [c for c in request.owners(roster.nodes) if c in request.leavers or c not in left]
     model = ArrayRecord()
 
     def ask(client: int) -> Message:
@@ -227,14 +230,14 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
         client, count = roster.sender(reply), receipt.get(Wire.NAMED_EXAMPLES)
         if receipt.get(Wire.CLIENT) == client:  # it answers for itself
             done[client] = max(count, 0) if isinstance(count, int) else 0
-    left = sorted(set(owners) - done.keys())
+    silent = sorted(set(owners) - done.keys())
     total = sum(done.values())
-    if not total and not left:
+    if not total and not silent:
         log.info("request %s: its owners hold nothing of it; nothing to forget", request.id)
     left_behind = {"residuals": list(federation.residuals)} if federation.residuals else {}
     return {
         "acknowledged": sorted(done),
-        "unacknowledged": left,
+        "unacknowledged": silent,
         "examples": total,
         **left_behind,
     }

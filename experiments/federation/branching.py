@@ -58,6 +58,7 @@ def fork(
             capped=roster.capped,
             window=site.window,
             stop=site.stop,
+            restart_s=roster.restart_s,
         ),
         # What all others are measured against must be there, whatever it looks like.
         guard=None if name in (RETRAIN, FINE_TUNE) else copy.copy(learned.guard),

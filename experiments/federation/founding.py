@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _JOIN_S = 300.0  # longest wait for all clients to say who they are
+_RESTART_S = 60.0  # until a worker that ended is noticed and another one works, on a busy machine
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
 _STACKED_WINDOW = 64  # where they are answered together: more save nothing
 
@@ -128,6 +129,7 @@ def found_federation(
         timeout_s=_JOIN_S if config.engine.grid == "ray" else min(config.engine.timeout_s, _JOIN_S),
         window=site.window,
         stop=site.stop,
+        restart_s=_RESTART_S if config.engine.grid == "ray" and not task.remote else 0.0,
     )
     if task.remote:
         task.told(roster.declared)

@@ -288,7 +288,12 @@ def on_ray(
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        body(grid)
+        try:
+            body(grid)
+        except (InterruptedError, KeyboardInterrupt):
+            # Else the simulation waits for clients at work, for as long as they may work.
+            ray.shutdown()
+            raise
 
     gpus = _gpus_per_worker(config)
     try:
@@ -349,6 +354,8 @@ def _ray_settings(config: Config, gpus: float) -> dict[str, Any]:
     if config.engine.ray_address is not None:
         settings.pop("include_dashboard")
         return {**settings, "address": config.engine.ray_address}
+    # Without an address Ray joins whatever cluster somebody started on this machine.
+    settings["address"] = "local"
     return {**settings, "num_cpus": config.engine.workers, **({"num_gpus": 1} if gpus else {})}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from unlearning.errors import ConfigError, FedUnlearnError, HistoryError
 from unlearning.records.states import FINAL
 
 if TYPE_CHECKING:
+    from unlearning.records.event import Event
     from unlearning.records.history import History
 
 __all__ = ["Overview", "RequestState", "Verdict", "leftovers", "overview", "sweep", "verify"]
@@ -166,12 +168,7 @@ def overview(folder: RunFolder) -> Overview:
                     if event.event in ("held", "deletion-pending", "failed")
                     and fates.get(event.branch) == event.event
                 }
-                risks = {
-                    risk: None
-                    for event in ledger.events(request.id)
-                    if event.event in ("fulfilled", "deletion-pending")
-                    for risk in residual_risks(event.facts)
-                }
+                risks = _risks(ledger.events(request.id))
                 said = {name: fate for (id_, name), fate in verdicts.items() if id_ == request.id}
                 is_own = set(fates) == {""}  # in a comparison nobody waits for it
                 due = ledger.due_date(request.id).isoformat(timespec="seconds") if is_own else ""
@@ -183,13 +180,34 @@ def overview(folder: RunFolder) -> Overview:
                         request.at_round,
                         fates,
                         why,
-                        tuple(risks),
+                        risks,
                         said,
                         due,
                         late,
                     )
                 )
     return Overview(str(folder.path), folder.read_status(), tuple(states))
+
+
+def _risks(events: Iterable[Event]) -> tuple[str, ...]:
+    """Return what a request leaves open, with the strategies of which alone it is said.
+
+    Controls are no answers, so what they leave open is not said.
+    """
+    from experiments.runs.results import CONTROLS
+
+    found: dict[str, set[str]] = {}
+    names: set[str] = set()
+    for event in events:
+        name = event.branch.rpartition("/")[0] or event.branch
+        if event.event in ("fulfilled", "deletion-pending") and name not in CONTROLS:
+            names.add(name)
+            for risk in residual_risks(event.facts):
+                found.setdefault(risk, set()).add(name)
+    return tuple(
+        risk if said == names else f"{', '.join(sorted(said))}: {risk}"
+        for risk, said in found.items()
+    )
 
 
 def _verdicts(folder: RunFolder) -> dict[tuple[str, str], str]:

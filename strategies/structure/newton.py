@@ -8,6 +8,7 @@ Guo, Goldstein, Hannun, van der Maaten, "Certified Data Removal from Machine Lea
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
@@ -103,7 +104,11 @@ class Newton(UnlearningStrategy):
         """Take the step if the budget allows it, or begin anew."""
         if not self._left:
             return arrays
-        after = self._model.learn(arrays, replies)
+        replies = iter(replies)
+        if (first := next(replies, None)) is None:  # nobody holds an example any more
+            self._left, self.spent = 0, 0.0
+            return self._begun_anew(arrays)
+        after = self._model.learn(arrays, itertools.chain((first,), replies))
         bound = float(after["bound"][0])
         if bound >= 0:
             self._left -= 1
@@ -138,7 +143,11 @@ class Newton(UnlearningStrategy):
             self.budget,
         )
         self._anew, self._left, self.spent = True, self.newton_rounds, 0.0
-        epoch = int(after["epoch"][0]) + 1
+        return self._begun_anew(after)
+
+    def _begun_anew(self, arrays: Arrays) -> Arrays:
+        """Return the state of nobody's data, the noise of all earlier ones destroyed."""
+        epoch = int(arrays["epoch"][0]) + 1
         self._model.vault.destroy(before=epoch)
         return self._model.begun(epoch)
 

@@ -85,15 +85,19 @@ def test_requests_are_fulfilled_whatever_their_owners_hold(
     toy, arrays = learned(cls, model)
     asked = [one for one in wanted(toy) if one.scope in cls.scopes]
     twin, strategy = toy.branch(tmp_path), made(cls)
+    gone: set[int] = set()
     for one in asked:
         twin.federation.ledger.receive(one)
         arrays = twin.run(strategy, arrays, rounds=0)
         told = twin.federation.ledger.events(one.id)[-1]
+        assert not [c for kind, c in twin.grid.pushed if kind == "query.delete" and c in gone]
+        twin.grid.pushed.clear()
         assert (told.event, told.facts.get("reason")) == ("fulfilled", None)
         deletion = told.facts["deletion"]
         assert deletion["examples"] == sum(  # type: ignore[index]
-            left(twin, one, client) for client in one.owners(twin.sizes)
+            left(twin, one, client) for client in one.owners(twin.sizes) if client not in gone
         )
+        gone |= one.leavers
         if wanted is nothing_held:
             assert deletion["examples"] == 0  # type: ignore[index]
     assert named.is_finite(arrays)

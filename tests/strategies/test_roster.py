@@ -562,3 +562,32 @@ def test_a_client_that_hung_until_its_worker_was_ended_is_not_asked_again(clock:
     assert answered(roster, roster.send_and_receive(map(ask, range(2)), timeout=10)) == [1]
     assert [client for client, _ in grid.pushed] == [0, 1]
     assert "its work hung for 10 s" in roster.lost[0]
+
+
+def test_who_waited_behind_a_client_that_hung_is_not_taken_for_hung(clock: Clock) -> None:
+    """One worker: it is ended at 11 s, and until 40 s there is none, whoever is sent there."""
+    grid = Scripted(clock, 3, {0: 0.0, 1: 11.0, 2: 11.5})
+
+    def dies(message: Message, client: int) -> Message:
+        if client == 2 and clock.now > 11:
+            grid.delays[2] = 0.1
+        if client == 1 or (client == 2 and clock.now < 40):
+            return Message(Error(code=0, reason="worker died"), reply_to=message)
+        return echo(message, client)
+
+    grid.answer = dies
+    roster = make(grid, 3, restart_s=60.0)
+    assert answered(roster, roster.send_and_receive(map(ask, range(3)), timeout=10)) == [0, 2]
+    assert set(roster.lost) == {1}
+    assert "its work hung for 10 s" in roster.lost[1]
+    assert clock.now < 60
+
+
+def test_a_worker_that_hangs_and_is_noticed_late_loses_no_answer(clock: Clock) -> None:
+    """The end of a worker is heard of 5 s later than the limit and its grace."""
+    grid = Scripted(clock, 2, {0: 17.0, 1: 30.0})
+    grid.answer = lambda message, client: (
+        Message(Error(0, "worker died"), reply_to=message) if client == 0 else echo(message, client)
+    )
+    roster = make(grid, 2, restart_s=60.0)
+    assert answered(roster, roster.send_and_receive(map(ask, range(2)), timeout=10)) == [1]

@@ -43,6 +43,15 @@ def test_a_written_file_is_read_back(tmp_path: Path) -> None:
     assert read_table(tmp_path / "results.csv") == rows
 
 
+def test_what_is_wrong_is_crossed_out_and_why_is_said(tmp_path: Path) -> None:
+    rows = made(tmp_path, line("retrain", 0, 0.9), line("x", 0, 0.8), line("y", 0, 0.7))
+    struck = (recorded.Struck("*", ("test",), "it was guessed", "x"),)
+    text = recorded.table(rows, struck)
+    assert cells(text, "x")[1] == "~~0.800~~"
+    assert cells(text, "y")[1] == "0.700"
+    assert text.endswith("\n\nStruck out, test: it was guessed.")
+
+
 def test_the_gap_is_paired_by_seed_and_compared_with_fine_tuning(tmp_path: Path) -> None:
     # Gaps of x: 1 and 2 points; of fine-tuning: 11 and 12. The lead is 10 at both seeds.
     rows = made(

@@ -45,3 +45,17 @@ def test_the_status_tells_it(tmp_path):
         "request r: forget client 1: fulfilled; but 4 of its 9 samples are held by client 2 too, "
         "bit for bit: what they taught can stay, even after retraining"
     )
+
+
+def test_what_one_strategy_leaves_open_is_said_of_it_alone(tmp_path):
+    folder = RunFolder.claim(tmp_path, {"rounds": 1})
+    with Ledger(folder.ledger) as ledger:
+        ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
+    open_ = {"unchanged": "it was done before", "deletion": {"examples": 3}}
+    for name, facts in (("no-t", open_), ("fine-tune", open_), ("fed-eraser", {})):
+        with Ledger(folder.ledger, branch=f"{name}/0") as ledger:
+            ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
+            ledger.add("r", "started")
+            ledger.add("r", "fulfilled", guarantee="approximate", **facts)
+    (request,) = overview(folder).requests
+    assert request.risks == ("no-t: no weight was changed for it: it was done before",)

@@ -62,6 +62,23 @@ def test_one_step_brings_the_model_near_the_retrained_one(toy: ToyFederation, sc
     assert after["counts"].tolist() == expected["counts"].tolist()
 
 
+@pytest.mark.parametrize("searched", [False, True])
+def test_where_nobody_holds_an_example_any_more_the_model_is_nobodys(
+    tmp_path: Path, searched: bool
+) -> None:
+    toy = federation(tmp_path, **(SEARCHED if searched else {}))
+    arrays = toy.learn_without_serving(12 if not searched else LONG)
+    toy.federation.recovery_rounds = 1
+    everything = {client: tuple(range(size)) for client, size in toy.sizes.items()}
+    asked = Request(Scope.SAMPLE, samples=everything, id="all")
+    toy.federation.ledger.receive(asked)
+    after = toy.run(Newton(), arrays, rounds=0)
+    assert toy.federation.ledger.state("all") == "fulfilled"
+    assert not after["weights"].any()
+    assert not after["counts"].any()
+    assert after["epoch"].tolist() == [1]
+
+
 def test_bounds_add_up_until_the_budget_is_used_and_noise_is_drawn_anew(
     toy: ToyFederation,
 ) -> None:
