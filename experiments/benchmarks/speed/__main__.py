@@ -132,15 +132,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("part", choices=[*KEYS, "all"])
     parser.add_argument("--root", type=Path, help="folder of data sets")
     parser.add_argument("--against", type=Path, help="worktree of an older build")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="how often whole commands are measured (3)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     chosen = parser.parse_args(list(arguments))
     for option in ("root", "against"):
         folder = getattr(chosen, option)
         if folder is not None and not folder.is_dir():
             parser.error(f"--{option} {folder} is no folder")
-    setting = Setting(
-        *(None if one is None else one.resolve() for one in (chosen.root, chosen.against))
-    )
+    if chosen.repeats < 1:
+        parser.error(f"--repeats is {chosen.repeats}; give 1 or more")
+    root, against = (None if p is None else p.resolve() for p in (chosen.root, chosen.against))
+    setting = Setting(root, against, chosen.repeats)
     names = list(KEYS) if chosen.part == "all" else [chosen.part]
     found = measured(names, setting)
     if chosen.json:

@@ -36,10 +36,13 @@ class Setting:
         Folder of data sets.
     against : Path or None
         A worktree of an older build.
+    repeats : int
+        How often whole commands are measured; medians count.
     """
 
     root: Path | None = None
     against: Path | None = None
+    repeats: int = 3
 
     def data(self, needs: str) -> Path:
         """Return the folder of data sets.

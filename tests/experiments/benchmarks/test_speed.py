@@ -86,3 +86,24 @@ def test_a_command_runs_in_a_folder_that_is_gone_afterwards(tmp_path: Path) -> N
     assert wall > 0
     with pytest.raises(Unmeasured, match="ended with 2"):
         commands.command(["compare", "{home}/none.toml"])
+
+
+def test_this_build_may_be_asked_for_more_than_the_older_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[Path, list[str]]] = []
+
+    def command(arguments: list[str], worktree: Path) -> tuple[float, float]:
+        asked.append((worktree, arguments))
+        return (1.0, 2.0) if worktree == HERE else (4.0, 4.0)
+
+    monkeypatch.setattr(commands, "command", command)
+    found = commands.beside(tmp_path, ["run"], 1, ours=commands.STACKED)
+    assert asked == [(HERE, ["run", *commands.STACKED]), (tmp_path, ["run"])]
+    assert (found.ratio, found.wall_ratio, found.repeats) == (0.25, 0.5, 1)
+
+
+def test_repeats_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        speed.main(["demo", "--repeats", "0"])
+    assert "give 1 or more" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.benchmarks.speed.clock import HERE, Found, Setting, child
 
 _SCRIPT = Path(__file__).parents[1] / "clients_child.py"
-CLIENTS, ROUNDS, REPEATS = 1_000, 3, 3
+CLIENTS, ROUNDS = 1_000, 3
 CHANGES = (f"data.clients={CLIENTS}", "train.local_epochs=1")
 
 
@@ -19,7 +19,7 @@ def clients(setting: Setting) -> Found:
     builds = {"ours": HERE} | ({"older": setting.against} if setting.against else {})
     taken: dict[str, list[float]] = {name: [] for name in builds}
     kept = 0
-    for _ in range(REPEATS):
+    for _ in range(setting.repeats):
         for name, worktree in builds.items():
             asked = {"config": config, "changes": list(CHANGES), "rounds": ROUNDS}
             found = child(_SCRIPT, worktree, [json.dumps(asked)], timeout_s=900)

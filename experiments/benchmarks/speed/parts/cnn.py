@@ -15,7 +15,7 @@ def cnn(setting: Setting) -> Found:
     asked = ["compare", f"{CONFIGS}/mnist_class.toml", "--out", "{home}/run"]
     for change in ("engine.grid=local", f"data.root={root}", "recovery_rounds=1"):
         asked += ["--set", change]
-    short = beside(setting.older(), [*asked, "--set", f"rounds={_SHORT}"])
-    long = beside(setting.older(), [*asked, "--set", f"rounds={_LONG}"])
+    short = beside(setting.older(), [*asked, "--set", f"rounds={_SHORT}"], setting.repeats)
+    long = beside(setting.older(), [*asked, "--set", f"rounds={_LONG}"], setting.repeats)
     own, other = (b - a for a, b in zip(short.cpu_s, long.cpu_s, strict=True))
     return Found({"cnn_ratio": own / other}, {"short": short.details(), "long": long.details()})

@@ -10,8 +10,8 @@ def demo(setting: Setting) -> Found:
     """Measure both in turn."""
     older = setting.older()
     asked = ["compare", f"{CONFIGS}/digits_client.toml", "--out", "{home}/run"]
-    local = beside(older, [*asked, "--set", "engine.grid=local"], ours=STACKED)
-    ray = beside(older, asked)
+    local = beside(older, [*asked, "--set", "engine.grid=local"], setting.repeats, ours=STACKED)
+    ray = beside(older, asked, setting.repeats)
     figures = {
         "local_ratio": local.ratio,
         "ray_ratio": ray.ratio,
