@@ -84,9 +84,20 @@ def serving(scope: Scope) -> list[str]:
     return [name for name, cls in found if cls.works_on(None) and scope in cls.scopes]
 
 
+NIGHTLY = [pytest.mark.nightly]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("scope", REQUESTS)
-@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("model", "scope"),
+    [
+        ("char-transformer", Scope.CLIENT),
+        pytest.param("char-transformer", Scope.SAMPLE, marks=NIGHTLY),
+        pytest.param("char-lstm", Scope.CLIENT, marks=NIGHTLY),
+        pytest.param("char-lstm", Scope.SAMPLE, marks=NIGHTLY),
+    ],
+)
 def test_every_strategy_for_networks_serves_text(tmp_path: Path, model: str, scope: Scope) -> None:
     """All but what moves the inputs, which is told before it starts; none fails on its way."""
     names = [name for name in serving(scope) if name not in CONTROLS]
@@ -133,6 +144,7 @@ def measured(details: Details, strategy: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_canaries_are_exposed_where_they_were_learned_and_not_where_not(tmp_path: Path) -> None:
     """A model that learned them ranks them first; the retrained one as any others."""
     out = compared(
