@@ -21,7 +21,8 @@ __all__ = ["VARIANTS", "main"]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as shipped": {},
     "without projection": {"projection": False},
-    "recovery without its guard": {"guard_recovery": False},
+    "guard only against the way back": {"guard": "back"},
+    "recovery without its guard": {"guard": "off"},
     "end at a loss of .1": {"stop_loss": 0.1},
     "end at an accuracy of .3": {"stop_accuracy": 0.3},
     "end at an accuracy of .1": {"stop_accuracy": 0.1},

@@ -316,6 +316,13 @@ def test_the_recovery_is_orthogonal_to_the_way_taken(sign):
     assert named.dot(found, update) > 0
 
 
+def test_only_what_leads_back_is_taken_out_where_that_is_asked():
+    away = {"w": np.array([0.0, 2.0])}
+    onward, back = {"w": np.array([3.0, 4.0])}, {"w": np.array([3.0, -4.0])}
+    assert without_return(onward, away, only_back=True)["w"].tolist() == [3.0, 4.0]
+    assert without_return(back, away, only_back=True)["w"].tolist() == [5.0, 0.0]
+
+
 def test_an_update_along_the_line_becomes_zero_and_no_line_changes_nothing():
     away = {"w": np.array([0.1, 0.2, 0.7], np.float32)}
     assert not without_return(named.scale(away, -3.0), away)["w"].any()
@@ -470,7 +477,7 @@ def test_without_projection_the_gradient_itself_is_the_way(toy):
 
 
 def test_without_its_guard_recovery_is_that_of_everyone(toy):
-    strategy, before, after = serve(toy, guard_recovery=False)
+    strategy, before, after = serve(toy, guard="off")
     away = named.parameters(named.delta(before, after))
     back = named.scale(away, -1.0)
     reply = Reply(0, 1, {}, {}, {**named.scale(before, 0.0), **back})
