@@ -192,6 +192,7 @@ def test_a_request_to_a_running_federation_is_recorded(run):
 def test_a_request_to_a_finished_run_waits_and_says_so(run):
     with run.tracked(silent):
         pass
+    (run.path / "intent.json").write_text("{}")  # it can be resumed
     result = call("request", run.path, "--class", 7)
     assert f"waiting: `fedunlearn resume {run.path}` serves it" in result.stdout
     assert len(Ledger(run.ledger).waiting()) == 1
