@@ -209,6 +209,12 @@ class House:
         return max(height.values())
 
 
+def _body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function without its signature and its docstring."""
+    rest = node.body[ast.get_docstring(node) is not None :]
+    return (node.end_lineno or 0) - rest[0].lineno + 1 if rest else 0
+
+
 def figures(root: Path, plan: Plan) -> dict[str, object]:
     """Return what can be counted of a tree: files, floors, lengths, circles, arrows."""
     house = House(root)
@@ -218,6 +224,12 @@ def figures(root: Path, plan: Plan) -> dict[str, object]:
     }
     spans = {
         f"{module}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for module, path in house.files.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    bodies = {
+        f"{module}.{node.name}": _body(node)
         for module, path in house.files.items()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -234,6 +246,10 @@ def figures(root: Path, plan: Plan) -> dict[str, object]:
         "files past 450 lines": sorted(name for name in lines if lines[name] > 450),
         "longest function": f"{widest}, {spans[widest]} lines",
         "functions past 60 lines": sorted(name for name in spans if spans[name] > 60),
+        "of these without signature and docstring": sorted(
+            name for name in bodies if bodies[name] > 60
+        ),
+        "longest body": max(bodies.values()),
         "circles": len(house.circles()),
         "imports against the plan": against,
     }

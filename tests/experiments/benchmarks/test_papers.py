@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import papers
+from experiments.benchmarks import measured, papers
 from experiments.config.registry import strategies
 
 
 def test_what_is_committed_is_what_the_results_say() -> None:
-    text = (papers.RESULTS / "papers.md").read_text()
+    text = (measured.RESULTS / "papers.md").read_text()
     assert papers.table(papers.FIGURES) in text
 
 
@@ -25,8 +25,8 @@ def test_unlearning_alone_leaves_recovery_out(
     # Recovery costs 10: retraining (50 - 10) against (20 - 10) is 4x, and a quarter is asked.
     rows = ["strategy,seed,client_rounds", "retrain,0,50", "fine-tune,0,10", "x,0,20"]
     (tmp_path / "found.csv").write_text("\n".join(rows))
-    monkeypatch.setattr(papers, "RESULTS", tmp_path)
-    assert papers._alone("found.csv", "client_rounds")("x").startswith(
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    assert measured.alone("found.csv", "client_rounds")("x").startswith(
         "4.00x by client rounds; 75 % saved"
     )
 
@@ -38,8 +38,8 @@ def test_the_average_gap_is_taken_seed_by_seed(
     head = "strategy,seed,retain_accuracy,forget_accuracy,test_accuracy,mia_auc"
     rows = [head, "retrain,0,.9,.5,.9,.5", "retrain,1,.8,.4,.8,.5", "x,1,.8,.4,.8,.5"]
     (tmp_path / "found.csv").write_text("\n".join([*rows, "x,0,.8,.6,.9,.5"]))
-    monkeypatch.setattr(papers, "RESULTS", tmp_path)
-    assert papers._gap("found.csv")("x").startswith("Avg Gap 2.50 ± 3.54 points")
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    assert measured.gap("found.csv")("x").startswith("Avg Gap 2.50 ± 3.54 points")
 
 
 def test_a_recent_method_stands_beside_retraining(
@@ -49,9 +49,9 @@ def test_a_recent_method_stands_beside_retraining(
     rows = [head, "retrain,0,.9,.1,.2,1", "x,0,.8,.3,.4,5"]
     for scope in ("client", "class"):
         (tmp_path / f"recent_{scope}.csv").write_text("\n".join(rows))
-    monkeypatch.setattr(papers, "RESULTS", tmp_path)
-    assert papers._recent("client")("x") == (
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    assert measured.recent("client")("x") == (
         "test accuracy 0.800, retrained 0.900; marker 0.300, retrained 0.100; 5.00x by examples "
         "(`recent_client.csv`)"
     )
-    assert "the class 0.400, retrained 0.200" in papers._recent("class")("x")
+    assert "the class 0.400, retrained 0.200" in measured.recent("class")("x")
