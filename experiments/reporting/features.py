@@ -51,6 +51,10 @@ def feature_table(run: Run) -> Features | None:
                 for name in names
             ),
         )
-        for measure, values in found.items()
+        for measure, values in sorted(found.items(), key=lambda item: _place(item[0]))
     )
     return Features(names, lines, tuple(reasons(names, [line.cells for line in lines])))
+
+
+def _place(measure: str) -> int:
+    return list(_WORDS).index(measure) if measure in _WORDS else len(_WORDS)
