@@ -10,6 +10,7 @@ from experiments.reporting.run import Run, mean, number
 from experiments.runs.details import Details
 from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN, spread
 from experiments.runs.table import with_sd
+from experiments.runs.text import EXPOSURE
 from unlearning.evaluation.scorecard import MARKER_POWER, improves, summarise
 
 __all__ = [
@@ -61,6 +62,10 @@ def _answer(run: Run, strategy: str) -> Finding:
         differences = run.to_retrain(strategy, name)
         gap = f" ({number(mean(differences), sign=True)} to retraining)" if differences else ""
         parts.append(f"{words} {number(found.mean)}{gap}")
+    if (bits := run.of_text(strategy, EXPOSURE)) is not None:
+        retrained = run.of_text(RETRAIN, EXPOSURE)
+        beside = "" if retrained is None else f" (retrained {number(retrained, 2)})"
+        parts.append(f"exposure of canaries {number(bits, 2)} bits{beside}")
     if cost := _times_fewer(run, strategy):
         parts.append(cost)
     return Finding(lead, "; ".join(parts) + ".")
@@ -79,6 +84,12 @@ def findings(run: Run, unserved: Mapping[str, str] | None = None) -> list[Findin
         if reference is not None:
             text += f"; the model retrained without the data, {number(reference.mean)}"
         found.append(Finding("The marker has power", f"{text}."))
+    if (bits := run.of_text(ORIGINAL, EXPOSURE)) is not None:
+        retrained = run.of_text(RETRAIN, EXPOSURE)
+        text = f"an exposure of {number(bits, 2)} bits in the original model"
+        if retrained is not None:
+            text += f"; {number(retrained, 2)} in the one retrained without the data"
+        found.append(Finding("The canaries have", f"{text}."))
     found.extend(_answer(run, name) for name in run.answers)
     if FINE_TUNE in run.strategies:
         control = _answer(run, FINE_TUNE)

@@ -204,6 +204,11 @@ class Run:
         """Return the differences of the average gap to that of fine-tuning, paired by seed."""
         return paired_differences(self.gaps(strategy), self.gaps(FINE_TUNE))
 
+    def of_text(self, strategy: str, measure: str) -> float | None:
+        """Return the mean over seeds of one measure of text, None if nothing was measured."""
+        measures = self.details.text_measures
+        return mean([m.value for m in measures if (m.strategy, m.measure) == (strategy, measure)])
+
     def rocs(self, strategy: str) -> list[AttackRoc]:
         """Return the attack's curves, one per seed."""
         return [_curve(one) for one in self.details.rocs if one.strategy == strategy]

@@ -132,6 +132,8 @@ def test_forget_loss_with_npo_serves_text_and_everything_is_measured(tmp_path: P
     assert "an exposure of 1.43 bits on average (standard error 1.00 for the mean of 2)" in page
     assert "Client 1 is MACBETH." in page
     assert "Canaries are no backdoor" in page
+    assert "The canaries have" in page
+    assert "exposure of canaries" in page
     words = plain_text_table(details.text_measures).splitlines()
     assert words[0].split() == ["Text", "original", "retrain", "fine-tune", "forget-loss"]
     assert len(words) == 9
