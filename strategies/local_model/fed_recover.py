@@ -100,7 +100,7 @@ class FedRecover(UnlearningStrategy):
     client that does not answer when asked is left out of that round. ``asked`` and ``replayed``
     count client rounds of the last request; their ratio is what the paper calls cost.
 
-    Where it fails (``experiments/results/tuning.md``): with four local epochs on Adult .05 to .12
+    Where it fails (``experiments/results/tuning.md``): with four local epochs on Adult .05 to .13
     more of the backdoor stay than after retraining (pseudo-gradients of many steps are far from the
     theory's), and where its estimates are often abnormal it costs more than half of retraining.
     """
