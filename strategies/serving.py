@@ -192,8 +192,9 @@ def keep_participants(clean: History, request: Request, history: History) -> Non
     purge would strike them from every round, and their next request would be taken for one of
     a client that never took part.
     """
+    wanted = "globals" in clean.keep  # else nobody keeps it, and it may be large
     for server_round in history.rounds:
-        with clean.record(server_round, history.initial) as entry:
+        with clean.record(server_round, history.initial if wanted else {}) as entry:
             for client, count in history.participants(server_round).items():
                 if client not in request.leavers:
                     entry.note(client, count)

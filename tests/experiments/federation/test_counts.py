@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import Message
 
 from experiments.config.loading import load
+from experiments.config.registry import make
 from experiments.federation.grids import LocalGrid
 from experiments.federation.participants import client_app
 from experiments.federation.task import Scenario, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
-from strategies.wire import to_record
+from strategies.wire import to_arrays, to_record
+from unlearning.fulfil import fulfil
 from unlearning.protocol import Wire
 from unlearning.records.history import History
+from unlearning.records.ledger import Ledger
+from unlearning.request import Request, Scope
 
 _CONFIG = Path(__file__).parents[3] / "experiments" / "configs" / "digits_client.toml"
 _CLIENTS, _ROUNDS = 4, 3
+_BESIDE = 20_000  # bytes hashed beside the arrays that changed: events, rows of the index
+_FLUSHES = 14  # of a request for one sample: three events, the new history, the owner's deletion
 _OTHERS = 8  # flushes of a round that are no client's: its model, its folders, its index
 
 
@@ -64,3 +72,62 @@ def test_a_round_sends_each_client_one_message_and_flushes_its_update_once(
     federation.history.close()
     assert grid.sent == _ROUNDS * _CLIENTS
     assert _ROUNDS * _CLIENTS <= len(flushed) <= _ROUNDS * (_CLIENTS + _OTHERS)
+
+
+class _Hash:
+    """A hash that counts what goes into it."""
+
+    def __init__(self, real: Any, counted: list[int], data: bytes = b"") -> None:
+        self._real, self._counted = real(), counted
+        self.update(data)
+
+    def update(self, data: Any) -> None:
+        self._counted.append(memoryview(data).nbytes)
+        self._real.update(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_a_request_to_sums_hashes_only_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load(_CONFIG.with_name("digits_ridge.toml"), [f"data.clients={_CLIENTS}"])
+    made = task(Scenario.of(config))
+    grid = _Counting(client_app, _CLIENTS)
+    told = {
+        Wire.SCENARIO: made.scenario.to_json(),
+        Wire.DEVICE: "cpu",
+        Wire.HOME: str(tmp_path / "clients"),
+    }
+    federation = Federation(
+        history=History(tmp_path / "history"),
+        ledger=Ledger(tmp_path / "ledger.sqlite"),
+        recovery_rounds=0,
+        model=made.array_model,
+        client_config=told,
+    )
+    federation.roster = Roster.discover(grid, _CLIENTS, told, timeout_s=60)
+    federation.history.start(made.initial())
+    learning = UnlearningStrategy()
+    learning.join(federation)
+    learned = learning.start(grid, to_record(federation.history.initial), num_rounds=1)
+    arrays = to_arrays(learned.arrays)
+    flushed: list[int] = []
+    hashed: list[int] = []
+    flush, sha256 = os.fsync, hashlib.sha256
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.append(1), flush(file))[1])
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"": _Hash(sha256, hashed, data))
+    for sample in (1, 2):  # the first finds a state that nothing is known of yet
+        grid.sent = 0
+        flushed.clear()
+        hashed.clear()
+        answering = make("ridge", {})
+        answering.join(federation)
+        request = Request(Scope.SAMPLE, samples={0: (sample,)})
+        arrays = fulfil(request, answering, arrays, federation.history, federation.ledger)
+    federation.history.close()
+    changed = sum(arrays[name].nbytes for name in ("weights", "inverse", "gram/0", "cross/0"))
+    assert changed <= sum(hashed) <= changed + _BESIDE
+    assert grid.sent == 2  # the owner's sums, and its deletion
+    assert len(flushed) <= _FLUSHES
