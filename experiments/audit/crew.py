@@ -93,9 +93,14 @@ def crew(workers: int, usage: Usage) -> Iterator[Crew]:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOAD])
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _settle)
     try:
         yield Crew(pool, usage)
+    except (KeyboardInterrupt, InterruptedError):
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # what is under way is made again; nobody waits for it
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

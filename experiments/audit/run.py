@@ -16,6 +16,7 @@ from experiments.runs.folder import RunFolder
 from experiments.runs.intent import AUDIT, Intent, fingerprint
 from experiments.runs.lock import held
 from experiments.runs.progress import Observer, Tick
+from experiments.runs.stopping import ended_by_sigterm
 from experiments.runs.versions import versions
 from unlearning.errors import ConfigError
 
@@ -64,7 +65,7 @@ def audit(
     if workers < 1:
         raise ConfigError(f"--workers is {workers}; give 1 or more")
     usage = Usage()
-    with crew(workers, usage) as staff:
+    with ended_by_sigterm(), crew(workers, usage) as staff:
         observer(Tick("audit", config.seed, "prepare", 0, 0, 1))
         prepared: Prepared = staff.call(
             "experiments.audit.plan:prepare", config, tuple(strategies or ()), size

@@ -7,6 +7,7 @@ only, its workers restart when they die, and an interrupt ends the run cleanly.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import sqlite3
@@ -290,9 +291,8 @@ def on_ray(
     def main(grid: Grid, context: Context) -> None:
         try:
             body(grid)
-        except (InterruptedError, KeyboardInterrupt):
-            # Else the simulation waits for clients at work, for as long as they may work.
-            ray.shutdown()
+        except InterruptedError:
+            _end_workers()
             raise
 
     gpus = _gpus_per_worker(config)
@@ -312,6 +312,19 @@ def on_ray(
     # Ray sets its own handlers when it starts, so ours come after it.
     with (stop or Stop()).listening(), quiet("flwr", level=logging.WARNING):
         simulate(server_app, client_app or participants.client_app, num_clients, resources)
+
+
+def _end_workers() -> None:
+    """End all workers of this process's Ray at once.
+
+    Else the simulation waits for clients at work, for as long as they may work. Flower shows its
+    pool of workers to nobody, so their handles are looked for in memory.
+    """
+    import ray
+    from ray.actor import ActorHandle
+
+    for handle in [found for found in gc.get_objects() if isinstance(found, ActorHandle)]:
+        ray.kill(handle)
 
 
 def ray_starts() -> str | None:

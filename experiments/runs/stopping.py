@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Stop", "StoppedError"]
+__all__ = ["Stop", "StoppedError", "ended_by_sigterm"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHELL = 128  # shells report the number of a signal above this
@@ -63,3 +63,26 @@ class Stop:
 
     def _take(self, number: int, frame: object) -> None:
         self.number = number
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a block at once, as SIGINT does, where this is the main thread.
+
+    Raises
+    ------
+    StoppedError
+        Wherever the block is when the signal comes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise StoppedError(number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
