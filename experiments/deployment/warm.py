@@ -25,7 +25,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -33,10 +33,11 @@ from typing import IO, Any
 from experiments.deployment import waits
 from unlearning.errors import ConfigError
 
-__all__ = ["check_flower", "command", "digests", "drop_others", "main"]
+__all__ = ["check_flower", "command", "digests", "drop_others", "main", "stamp"]
 
 _POLL_S = "0.1"  # of its SuperExec, on loopback
 _HOUSE = __package__.partition(".")[0]
+_OURS = (_HOUSE, "clients", "strategies", "unlearning")
 _APP = f"{_HOUSE}.app"  # on the floor above: nothing here imports it but Flower's own way
 _OWN = "experiments.deployment.warm"  # run as a program it has another name
 _AT_WORK = ("httpcore", f"{_HOUSE}.models.array_models")  # imported not before a message
@@ -136,10 +137,22 @@ def _nursery(tasks: IO[str]) -> None:
         importlib.import_module(name)
     waits.look_soon()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork ended
+    known = stamp()
     while line := tasks.readline():
         if os.fork() == 0:
+            if stamp() != known:
+                log.warning("another version was installed meanwhile: it is imported anew")
+                _forget(_OURS)
             _answer(json.loads(line))
             return
+
+
+def stamp() -> int:
+    """Return what changes when other files are installed in the place of this package's."""
+    root = Path(__file__).parents[2]
+    files = (path for name in _OURS for path in sorted((root / name).rglob("*.py")))
+    found = ((str(path), path.stat()) for path in files)
+    return hash(tuple((name, state.st_mtime_ns, state.st_size) for name, state in found))
 
 
 def _answer(spec: dict[str, Any]) -> None:
@@ -225,10 +238,15 @@ def drop_others(bundle: Path) -> bool:
         "the bundle's code (digest %s) is not the installed one (%s): it is imported anew",
         sent[:12], here[:12],
     )  # fmt: skip
-    for name in list(sys.modules):
-        if name.partition(".")[0] in brought:
-            del sys.modules[name]
+    _forget(brought)
     return True
+
+
+def _forget(packages: Collection[str]) -> None:
+    """Let packages be imported anew when they are asked for."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in packages:
+            del sys.modules[name]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,6 +50,9 @@ _JOIN_S = 300.0  # longest wait for all clients to say who they are
 _RESTART_S = 60.0  # until a worker that ended is noticed and another one works, on a busy machine
 _LEAST_WINDOW = 16  # messages in flight: bounds the server's memory, keeps every worker busy
 _STACKED_WINDOW = 64  # where they are answered together: more save nothing
+
+
+log = logging.getLogger("fedunlearn")
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def found_federation(
         stop=site.stop,
         restart_s=_RESTART_S if config.engine.grid == "ray" and not task.remote else 0.0,
     )
+    if away := sorted(set(task.clients) - roster.nodes.keys()):
+        log.warning("not there, and left out of this run: client %s", ", ".join(map(str, away)))
     if task.remote:
         task.told(roster.declared)
         if folder is not None:

@@ -23,7 +23,7 @@ SUPERLINK = Path(sys.executable).parent / "flower-superlink"
 )
 def test_a_run_goes_on_without_who_is_away_and_takes_back_who_returns(tmp_path):
     out = tmp_path / "run"
-    engine = {"grid": "local", "timeout_s": 300.0, "min_replies": 0.3}
+    engine = {"grid": "local", "timeout_s": 120.0, "min_replies": 0.3}
     with (
         deployed(tmp_path, rounds=4, recovery_rounds=0, engine=engine) as found,
         ThreadPoolExecutor(1) as pool,

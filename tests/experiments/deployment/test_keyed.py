@@ -193,3 +193,13 @@ def test_a_new_epoch_takes_new_data_and_a_leaver_has_none(deployed, tmp_path):
     assert kits[0].pin is None
     with pytest.raises(FedUnlearnError, match="its key is used up"):
         kits[1].replace_data(other)
+
+
+def test_who_is_away_when_a_run_begins_is_named_and_left_out(deployed, tmp_path, caplog):
+    server, _, grid, config = deployed
+    there = grid.get_nodes()[:2]
+    grid.get_nodes = lambda: there
+    engine = {"grid": "local", "min_replies": 0.5, "timeout_s": 3.0}
+    whole = type(config).model_validate({**config.to_dict(), "engine": engine})
+    conduct(server, grid, whole, tmp_path / "run")
+    assert "left out of this run: client 2" in caplog.text

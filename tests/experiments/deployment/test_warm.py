@@ -55,6 +55,17 @@ def test_other_code_is_imported_from_the_bundle(bundle, monkeypatch, added):
     assert {"experiments_not_it", "torch", "clients.app"} & kept.keys() >= {"experiments_not_it"}
 
 
+def test_files_that_are_installed_meanwhile_are_noticed(tmp_path, monkeypatch):
+    file = tmp_path / "experiments" / "deployment" / "warm.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("a = 1\n")
+    monkeypatch.setattr(warm, "__file__", str(file))
+    before = warm.stamp()
+    assert warm.stamp() == before
+    (file.parent / "more.py").write_text("")
+    assert warm.stamp() != before
+
+
 def test_a_flower_that_was_not_tried_is_refused(monkeypatch, tmp_path):
     assert waits.is_tested()
     monkeypatch.setattr(waits, "TESTED", ("1.1",))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,9 +60,9 @@ def alive(address: str) -> int:
 def cluster(tmp_path: Path) -> Iterator[str]:
     """Start a head and a worker with one processor each, and end both with all they began."""
     address, begun = f"127.0.0.1:{free_port()}", []
-    place = ["--temp-dir", str(tmp_path / "ray")]
-    if len(place[1]) > 40:  # sockets lie below, and their paths must be short
-        place = []
+    # Of its own, so that no other Ray on this machine joins it; sockets lie below: a short path.
+    home = Path(tempfile.mkdtemp(prefix="r-"))
+    place = ["--temp-dir", str(home)]
     common = ["--num-cpus", "1", "--disable-usage-stats", "--block", "--node-ip-address=127.0.0.1"]
     head = ["--head", "--port", address.rpartition(":")[2], "--include-dashboard", "false", *place]
 
@@ -97,6 +99,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
                     os.killpg(process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(20)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.mark.slow
@@ -117,3 +120,5 @@ def test_a_cluster_of_two_gives_the_same_models(cluster: str, tmp_path: Path) ->
     there = run("cluster", f"engine.ray_address={cluster}")
     assert there == run("here", "engine.grid=local")
     assert alive(cluster) == 2  # it was somebody else's, and is still there
+    again = run("own", "engine.workers=1")  # without an address nothing joins it
+    assert again == there
