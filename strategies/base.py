@@ -338,6 +338,7 @@ class UnlearningStrategy(FedAvg):
             return to_arrays(result.arrays)
 
         arrays = to_arrays(result.arrays if num_rounds else initial_arrays)
+        serving.ask_again(self, federation)  # where no round is left that would
         result.arrays = to_record(starting.serve_rest(federation, arrays, self._serve_due, learn))
         return result
 

@@ -20,6 +20,7 @@ from unlearning.records.ledger import BATCH
 from unlearning.request import Forgotten, Request
 
 __all__ = [
+    "ask_again",
     "dismiss",
     "due",
     "forgotten_before",
@@ -40,6 +41,13 @@ _FATES = {
 }
 
 
+def ask_again(strategy: Unlearner, federation: Federation) -> None:
+    """Ask the owners that have not confirmed a deletion; it is over when all have."""
+    for request in federation.ledger.pending():
+        if request.id in federation.history.served:
+            finish(request, strategy, federation.ledger)
+
+
 def serve_due(
     strategy: Unlearner, federation: Federation, roster: Roster, arrays: Arrays
 ) -> Arrays:
@@ -47,9 +55,7 @@ def serve_due(
 
     Owners that have not confirmed an earlier deletion are asked again first.
     """
-    for request in federation.ledger.pending():
-        if request.id in federation.history.served:
-            finish(request, strategy, federation.ledger)
+    ask_again(strategy, federation)
     for request in ready(federation, roster):
         edited = federation.edited
         log.info("serving request %s: forget %s", request.id, request.describe())

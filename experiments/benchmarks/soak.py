@@ -112,6 +112,7 @@ def _config(rounds: int, clients: int) -> Config:
             "rounds": rounds,
             "recovery_rounds": 0,
             "strategy": "no-t",
+            "options": {"fine_tune_rounds": 1},  # its default is a share of all rounds
             "data": {"name": "digits", "clients": clients, "held_out": 0.0},
             "model": {"name": "mlp", "hidden": 8},
             "train": {"local_epochs": 1, "batch_size": 32, "learning_rate": 0.01},

@@ -54,6 +54,7 @@ __all__ = ["Conductor"]
 
 log = logging.getLogger("fedunlearn")
 
+_AGAIN_S = 60.0  # until owners that have not confirmed a deletion are asked again
 _LOOK_S = 0.5  # between two looks at the ledger of a run that stays to serve
 
 
@@ -275,13 +276,16 @@ class Conductor:
         self, strategy: UnlearningStrategy, grid: Grid, federation: Federation, arrays: Arrays
     ) -> Arrays:
         """Serve what comes after the last round, until nothing has come for so long."""
-        last = time.monotonic()
+        last = asked = time.monotonic()
         while time.monotonic() - last < self._idle_s:
             if self._site.stop():
                 raise InterruptedError
             if any(r.id not in federation.failed for r in self._ledger.due(federation.completed)):
                 arrays = start(strategy, grid, federation, arrays, 0)
-                last = time.monotonic()
+                last = asked = time.monotonic()
+            elif self._ledger.pending() and time.monotonic() - asked > _AGAIN_S:
+                arrays = start(strategy, grid, federation, arrays, 0)
+                asked = time.monotonic()
             else:
                 time.sleep(_LOOK_S)
         return arrays

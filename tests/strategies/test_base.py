@@ -561,11 +561,13 @@ def test_the_ledger_knows_options_and_digests(toy: ToyFederation) -> None:
 
 
 def test_who_does_not_answer_has_not_acknowledged(toy: ToyFederation) -> None:
-    """Its data are out of the federation; it is fulfilled when the owner has confirmed."""
+    """It is asked again, at the latest at the next start, where no round may be left."""
 
     class Deaf(ToyGrid):
+        hears = False
+
         def _answer(self, message: Message) -> Message:
-            if message.metadata.message_type == "query.delete":
+            if message.metadata.message_type == "query.delete" and not self.hears:
                 raise ConnectionError
             return super()._answer(message)
 
@@ -575,12 +577,16 @@ def test_who_does_not_answer_has_not_acknowledged(toy: ToyFederation) -> None:
             except ConnectionError:
                 return []
 
-    twin = toy.branch(toy.home / "twin", grid=Deaf(toy.app, 4))
+    grid = Deaf(toy.app, 4)
+    twin = toy.branch(toy.home / "twin", grid=grid)
     twin.federation.ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
     twin.run(FineTune(), rounds=1)
     deletion = twin.federation.ledger.events("r")[-1].facts["deletion"]
     assert deletion == {"acknowledged": [], "unacknowledged": [1], "examples": 0}
     assert twin.federation.ledger.state("r") == "deletion-pending"
+    grid.hears = True
+    twin.run(FineTune(), rounds=0)
+    assert twin.federation.ledger.state("r") == "fulfilled"
 
 
 # The contract with an algorithm -------------------------------------------------------------

@@ -116,25 +116,42 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
     return Killer(monkeypatch)
 
 
+LEAVERS = [{"scope": "client", "clients": [k], "at_round": n} for k, n in ((3, 2), (1, 4))]
+TASKS = [
+    {"scope": "task", "tasks": [name], "at_round": n} for name, n in (("parity", 2), ("left", 4))
+]
+SPECIAL: dict[str, dict[str, object]] = {  # what differs where a strategy serves something else
+    "fed-recover": {"requests": LEAVERS},
+    "forest-deletion": {
+        "data": {"name": "breast-cancer", "clients": 4, "limit": 160},
+        "model": {"name": "forest", "trees": 3, "depth": 4},
+        "recovery_rounds": 0,
+        "requests": LEAVERS,
+    },
+    "head-drop": {
+        "data": {"name": "digit-pairs", "clients": 4, "limit": 240, "tasks_per_client": 2},
+        "model": {"name": "multi-task"},
+        "requests": TASKS,
+    },
+}
+EVERYWHERE = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(3600)]
+
+
 @pytest.mark.parametrize(
     ("strategy", "kills"),
     [
         ("fed-eraser", 5),
         ("retrain", 2),
         *[
-            pytest.param(
-                name, 25, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]
-            )
-            for name in ("fed-eraser", "gradient-ascent", "fed-recover", "no-t", "retrain")
+            pytest.param(name, 40, marks=EVERYWHERE)
+            for name in ("fed-eraser", "gradient-ascent", "no-t", "retrain", *SPECIAL)
         ],
     ],
 )
 def test_a_run_killed_anywhere_comes_out_the_same(
     tmp_path: Path, killer: Killer, strategy: str, kills: int
 ) -> None:
-    leavers = [{"scope": "client", "clients": [k], "at_round": n} for k, n in ((3, 2), (1, 4))]
-    whole = {"requests": leavers} if strategy == "fed-recover" else {}  # it serves no samples
-    settings = config(strategy, **whole)
+    settings = config(strategy, **SPECIAL.get(strategy, {}))
     alone, places = killer.count(lambda: launch.run(settings, tmp_path / "alone", observer=silent))
     killed_everywhere(tmp_path, killer, settings, alone, places, kills)
 
