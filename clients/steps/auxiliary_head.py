@@ -104,7 +104,8 @@ def _head(model: nn.Module, one: torch.Tensor) -> tuple[nn.Linear, str]:
 
         return note
 
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    found = ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear))
+    layers = {n: m for n, m in found if _parts(m)}  # of adapters' frozen ones none is a weight
     handles = [layer.register_forward_hook(noting(name)) for name, layer in layers.items()]
     try:
         model.eval()
@@ -118,8 +119,8 @@ def _head(model: nn.Module, one: torch.Tensor) -> tuple[nn.Linear, str]:
         if output is logits or (is_sequential(model) and output.data_ptr() == logits.data_ptr()):
             return layers[name], name
     raise FederationError(
-        "auxiliary_head needs a network whose last layer is dense, and this one's is not; use "
-        "another strategy"
+        "auxiliary_head needs a network whose last layer is dense and learns, and this one's is "
+        "not; use another strategy"
     )
 
 

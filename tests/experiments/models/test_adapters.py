@@ -12,6 +12,7 @@ import torch
 
 from clients.local import Local, Shard
 from clients.participant import arrays_of
+from clients.steps.auxiliary_head import auxiliary_head
 from clients.steps.train import train
 from clients.training import trained
 from experiments.config.loading import from_mapping
@@ -20,7 +21,7 @@ from experiments.federation.task import Scenario, task
 from experiments.models import networks
 from experiments.runs.results import read_failed, read_results
 from unlearning.arrays import is_buffer
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, FederationError
 from unlearning.packing import pack
 
 SIZES = {"width": 8, "heads": 2, "layers": 1}
@@ -175,3 +176,12 @@ def test_without_the_libraries_one_line_says_what_to_install(
 def test_sizes_that_make_no_adapter_are_refused() -> None:
     with pytest.raises(ConfigError, match="rank 0 is below 1"):
         made("char-lora", rank=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_head_is_refused_where_the_last_layer_is_frozen(name: str) -> None:
+    net, data = made(name), shard()
+    local = Local(data.take(torch.zeros(0, dtype=torch.int64)), data, data, lambda seed: net)
+    settings = {"class_mode": False, "strength": 0.5, "fresh": 0.5, "epochs": 1}
+    with pytest.raises(FederationError, match="dense and learns"):
+        auxiliary_head(net, local, settings, np.random.default_rng(0))
