@@ -6,8 +6,10 @@ FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
+# Every worker reads all files it is given before it runs one test: not those without a slow test.
+SLOW = $(shell grep -rlE --include='test_*.py' 'mark\.slow' tests)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench docs
@@ -21,7 +23,7 @@ demo: $(VENV)/.installed ## Run the main experiment on embedded data and say whe
 
 test: $(VENV)/.tools ## Run the fast tests, then the slow ones, on all cores
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "slow and not nightly"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "slow and not nightly" $(SLOW)
 
 lint: $(VENV)/.tools ## Check style and types
 	$(BIN)/ruff check .

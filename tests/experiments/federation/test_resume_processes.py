@@ -99,7 +99,14 @@ def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize(("workers", "rounds"), [(1, 2), (2, 5)])
+@pytest.mark.parametrize(
+    ("workers", "rounds"),
+    [
+        # The way back is the same; how many workers make a model is asked of Ray elsewhere.
+        pytest.param(1, 2, marks=pytest.mark.nightly),
+        (2, 5),
+    ],
+)
 def test_a_run_killed_on_ray_is_resumed_there(
     config: Path, alone: dict[str, str | None], tmp_path: Path, workers: int, rounds: int
 ) -> None:
