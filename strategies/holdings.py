@@ -61,7 +61,8 @@ def refuse_idle(
 ) -> None:
     """Refuse an answer for which nothing was done, if there is something to forget.
 
-    The owners are asked what they hold; one that does not say counts as holding it.
+    The owners are asked what they hold. One that the request names and that does not say counts as
+    holding it; one that it does not name, as everybody of a class, cannot make it fail by silence.
 
     Parameters
     ----------
@@ -79,7 +80,8 @@ def refuse_idle(
     owners = set(request.owners(there & roster.nodes.keys()))
     replies = list(_hashed(federation, roster, request, owners, held))
     count = sum(len(reply.arrays["forget"]) for reply in replies)
-    silent = ", ".join(map(str, sorted(missing(roster.lost))))
+    named = request.leavers | set(request.clients) | set(request.samples)
+    silent = ", ".join(map(str, sorted(named & missing(roster.lost).keys())))
     if not count and not silent:
         return
     left = f"{count} examples are to be forgotten" if count else f"client {silent} is silent"

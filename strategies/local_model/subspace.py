@@ -9,6 +9,7 @@ Li G., Shen, Sun, Hu Y., Hu H., Tao, "Subspace based Federated Unlearning", TMLR
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -201,10 +202,14 @@ class Subspace(UnlearningStrategy):
 
     def _directions(self, arrays: Arrays, replies: Iterable[Reply]) -> dict[str, Array]:
         sums: dict[str, Array] = {}
-        for reply in replies:
+        heard = list(replies)
+        forms = Counter(_form(reply.arrays) for reply in heard)
+        usual = max(forms, key=lambda form: (forms[form], len(form)), default=frozenset())
+        for reply in heard:
             found = {n.removeprefix(_MOMENT): a for n, a in reply.arrays.items()}
             sizes = {name: _widths(arrays, name) for name in found}
-            if odd := [n for n, a in found.items() if a.shape not in sizes[n]]:
+            odd = [n for n, a in found.items() if a.shape not in sizes[n]]
+            if odd := odd or sorted(n for n, _ in usual ^ _form(reply.arrays)):
                 log.warning(
                     "client %d was quarantined this round: what it says of the inputs of %r fits "
                     "no layer", reply.client, odd[0],
@@ -253,3 +258,8 @@ def _widths(arrays: Arrays, name: str) -> tuple[tuple[int, int], ...]:
     bias = arrays.get(_bias_of(name))
     both = bias is not None and bias.shape == weight.shape[:1]
     return ((width, width), (width + 1, width + 1))[: 1 + both]
+
+
+def _form(arrays: Mapping[str, Array]) -> frozenset[tuple[str, str]]:
+    """Return what an answer speaks of, and in which types."""
+    return frozenset((name, str(array.dtype)) for name, array in arrays.items())

@@ -135,6 +135,7 @@ def test_no_malformed_reply_reaches_a_model_or_ends_a_run(
         Scope.CLASS: {"classes": (0,)},
         Scope.SAMPLE: {"samples": {LEAVER: (0, 1)}},
         Scope.TASK: {"tasks": ("reading",)},
+        Scope.FEATURE: {"clients": (LEAVER,), "features": (0,)},
     }
     outcomes: dict[str, object] = {}
     for kind, tamper in {"error": None, "again": None, **KINDS}.items():
