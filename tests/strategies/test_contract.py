@@ -7,6 +7,7 @@ declares; a new one is covered by just existing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -351,7 +352,7 @@ def check_empty_history_is_an_error_in_words(world: World, scope: Scope) -> None
 
 def check_nothing_is_left_after_fulfilment(world: World, scope: Scope) -> None:
     toy, arrays = world.recorded_branch()
-    federation, asked = toy.federation, request(scope, LEAVER)
+    federation, asked = toy.federation, served(world, toy, scope, LEAVER)
     history, first = federation.history, federation.history.first_round(asked)
     owners = asked.owners(range(CLIENTS))
     tainted = {named.digest(arrays)} | {
@@ -396,7 +397,7 @@ def check_cost_is_metered(world: World, scope: Scope) -> None:
 
 def check_requests_follow_one_another(world: World, scope: Scope) -> None:
     toy, arrays = world.branch()
-    wanted = [request(scope, LEAVER), request(scope, LEAVER + 1)]
+    wanted = [served(world, toy, scope, LEAVER), served(world, toy, scope, LEAVER + 1)]
     for asked in wanted:
         toy.federation.ledger.receive(asked)
     after = toy.run(world.make(), arrays, rounds=0)
@@ -425,6 +426,17 @@ def fails(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 def poisons(arrays: list[np.ndarray]) -> list[np.ndarray]:
     return [np.full_like(array, np.nan) if array.dtype.kind == "f" else array for array in arrays]
+
+
+def served(world: World, toy: ToyFederation, scope: Scope, client: int) -> Request:
+    """Return a request that the strategy takes: of a task's owner, or else of all owners."""
+    asked, strategy = request(scope, client), world.make()
+    strategy.join(toy.federation)
+    try:
+        strategy.check(asked)
+    except UnsupportedRequestError:
+        return dataclasses.replace(asked, clients=())
+    return asked
 
 
 def kept(toy: ToyFederation, asked: Request, client: int) -> int:

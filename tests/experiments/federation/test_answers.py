@@ -60,7 +60,10 @@ def test_a_run_that_still_answers_a_forgotten_class_says_so(tmp_path):
     (told,) = overview(RunFolder.open(out)).requests
     assert told.states == {"": "fulfilled"}
     assert told.verdicts == {"fine-tune": "not forgotten"}
-    assert told.remark == "request class: forget class 7: fine-tune not forgotten"
+    assert told.remark == (
+        "request class: forget class 7: fine-tune not forgotten; no weight was changed for it: "
+        "what learning on without the data takes away is all"
+    )
 
 
 def test_a_request_asks_for_the_marker_if_nothing_of_it_stays():
