@@ -116,14 +116,12 @@ def unlearn(
 def _idle(strategy: Answering, before: Arrays, after: Arrays) -> str:
     """Return who did nothing and why, or nothing where something was done.
 
-    An exact method may come to the same model, as learning again may; and one that wrote the
-    history anew has left the data out of it, whatever model that makes.
+    An exact method may come to the same model, as learning again may.
     """
     if not strategy.edits or strategy.settled or strategy.guarantee is Guarantee.EXACT:
         return ""
     if strategy.federation.model is None:
         before, after = named.parameters(before), named.parameters(after)
-    acted = strategy.rewritten is not None or not named.is_same(before, after)
-    if acted and not strategy.idle:
+    if not strategy.idle and not named.is_same(before, after):
         return ""
     return f"{type(strategy).__name__} did nothing: {strategy.idle or 'every weight is as it was'}"

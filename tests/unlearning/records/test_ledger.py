@@ -474,7 +474,8 @@ class Life(RuleBasedStateMachine):
             assert [r.id for r in view.due(1)] == due
             past = {n: self.past.get((branch, n), []) for n in self.received}
             assert sorted(view.held()) == sorted(n for n in states if states[n] == "held")
-            started = [n for n in self.received if {"started", "held"} & set(past[n])]
+            out = {n for n in past if {"started", "held"} & set(past[n])}
+            started = [n for n in self.received if n in out and "withdrawn" not in past[n]]
             assert [r.id for r in view.forgotten().requests] == started
         assert [r.id for r in self.ledger.requests()] == self.received
 
