@@ -18,11 +18,16 @@ from typing import Any
 import tomli_w
 
 from experiments.deployment import keys
-from experiments.deployment.wishes import check_time, kept_at, log_verdict, replayed
+from experiments.deployment.wishes import (
+    check_time,
+    keep_once,
+    kept_at,
+    log_verdict,
+    replayed,
+)
 from experiments.runs.admission import compose as request_of
 from unlearning.errors import ConfigError, RequestError
 from unlearning.records.files import write_atomically
-from unlearning.records.seal import canonical
 from unlearning.request import Request
 
 __all__ = ["TAG", "Operator", "Operators", "Orders", "compose", "is_order", "parse"]
@@ -213,14 +218,7 @@ class Orders:
         except RequestError as error:
             log_verdict(self._folder, body, f"refused: {error}")
             raise
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._kept(body).open("xb") as file:  # of two at once, one is first
-                file.write(canonical(dict(order)))
-        except FileExistsError:
-            log_verdict(self._folder, body, "refused: replayed")
-            raise replayed(body) from None
-        log_verdict(self._folder, body, "taken")
+        keep_once(self._kept(body), order)
         return request
 
     def drop(self, order: Order) -> None:

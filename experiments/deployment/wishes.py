@@ -25,6 +25,7 @@ __all__ = [
     "Wish",
     "check_time",
     "compose",
+    "keep_once",
     "kept_at",
     "log_verdict",
     "parse",
@@ -154,14 +155,7 @@ class Inbox:
         except RequestError as error:
             self.log(body, f"refused: {error}")
             raise
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._kept(body).open("xb") as file:  # of two at once, one is first
-                file.write(canonical(dict(wish)))
-        except FileExistsError:
-            self.log(body, "refused: replayed")
-            raise replayed(body) from None
-        self.log(body, "taken")
+        keep_once(self._kept(body), wish)
         client = member.client
         return Request(
             Scope.CLIENT if body["scope"] == "client" else Scope.SAMPLE,
@@ -240,6 +234,25 @@ def kept_at(folder: Path, who: str, nonce: str) -> Path:
     if not (nonce.isascii() and nonce.isalnum() and 16 <= len(nonce) <= 64):
         raise RequestError("the wish has no nonce of 16 letters and digits or more")
     return folder / f"{who}-{nonce}.json"
+
+
+def keep_once(path: Path, signed: Wish) -> None:
+    """Keep a signed request where :func:`kept_at` says, and log the verdict beside it.
+
+    Raises
+    ------
+    RequestError
+        If it is there already.
+    """
+    body, folder = signed["body"], path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("xb") as file:  # of two at once, one is first
+            file.write(canonical(dict(signed)))
+    except FileExistsError:
+        log_verdict(folder, body, "refused: replayed")
+        raise replayed(body) from None
+    log_verdict(folder, body, "taken")
 
 
 def log_verdict(folder: Path, body: Mapping[str, Any], verdict: str) -> None:

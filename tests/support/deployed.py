@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from experiments.config.loading import from_mapping
 from experiments.config.schema import Config
@@ -18,7 +22,22 @@ from experiments.deployment.kit import Kit
 from experiments.deployment.server import Server
 from experiments.deployment.shares import remote, write_shares
 
-__all__ = ["Deployed", "deployed", "eventually", "silent"]
+__all__ = ["Deployed", "deployed", "eventually", "needs_processes", "rounds_done", "silent"]
+
+_SUPERLINK = Path(sys.executable).parent / "flower-superlink"
+
+needs_processes = pytest.mark.skipif(
+    not _SUPERLINK.exists() or not Path("/proc/self/stat").exists(),
+    reason=f"needs {_SUPERLINK} (install flwr in this environment) and /proc (run it on Linux)",
+)
+
+
+def rounds_done(out: Path) -> int:
+    """Return how many rounds a run has done; 0 while it has not said so."""
+    try:
+        return int(json.loads((out / "status.json").read_text())["rounds_done"])
+    except (OSError, ValueError):
+        return 0
 
 
 def silent(line: str) -> None:

@@ -1,26 +1,19 @@
 """Sites that never come, and one that is killed in the middle of a run and returns."""
 
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from experiments.deployment.serving import run
-from tests.support.deployed import deployed, eventually, silent
-
-SUPERLINK = Path(sys.executable).parent / "flower-superlink"
+from tests.support.deployed import deployed, eventually, needs_processes, rounds_done, silent
 
 
 @pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.timeout(2400)
 @pytest.mark.xdist_group("deployment")
-@pytest.mark.skipif(
-    not SUPERLINK.exists() or not Path("/proc/self/stat").exists(),
-    reason=f"needs {SUPERLINK} (install flwr in this environment) and /proc (run it on Linux)",
-)
+@needs_processes
 def test_a_run_goes_on_without_who_is_away_and_takes_back_who_returns(tmp_path):
     out = tmp_path / "run"
     engine = {"grid": "local", "timeout_s": 120.0, "min_replies": 0.3}
@@ -30,14 +23,7 @@ def test_a_run_goes_on_without_who_is_away_and_takes_back_who_returns(tmp_path):
     ):
         found.kits[2].stop()  # registered, and not there when the run begins
         running = pool.submit(run, found.server, found.config, out)
-
-        def rounds():
-            try:
-                return json.loads((out / "status.json").read_text())["rounds_done"]
-            except (OSError, ValueError):
-                return 0
-
-        eventually(lambda: running.done() or rounds() >= 1, 600.0)
+        eventually(lambda: running.done() or rounds_done(out) >= 1, 600.0)
         assert not running.done(), running.exception()
         found.kits[1].stop(at_once=True)
         found.kits[1].start(silent, silent, warm=True)  # turned away for up to a minute

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,11 +17,9 @@ from experiments.deployment.serving import run
 from experiments.federation.participants import of_node
 from tests.experiments.deployment.test_keyed import KeyGrid, conduct, deployed  # noqa: F401
 from tests.support.deployed import deployed as processes_of
-from tests.support.deployed import silent
+from tests.support.deployed import needs_processes, silent
 from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.protocol import Wire
-
-SUPERLINK = Path(sys.executable).parent / "flower-superlink"
 
 
 def grown(message, context, call_next):
@@ -84,10 +80,7 @@ def test_a_server_cannot_name_another_home_or_other_data(deployed, tmp_path):  #
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.xdist_group("deployment")
-@pytest.mark.skipif(
-    not SUPERLINK.exists() or not Path("/proc/self/stat").exists(),
-    reason=f"needs {SUPERLINK} (install flwr in this environment) and /proc (run it on Linux)",
-)
+@needs_processes
 def test_who_is_not_a_member_does_not_get_in(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.deployment.kit._TURNED_AWAY_S", 0.0)
     with processes_of(tmp_path, rounds=1, recovery_rounds=0) as found:

@@ -1,38 +1,22 @@
 """ServerApp, SuperExec and SuperLink are killed in turn; the run goes on and no wish is lost."""
 
-import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from experiments.deployment import processes
 from experiments.deployment.serving import run
 from experiments.runs.folder import RunFolder
-from tests.support.deployed import deployed, eventually
+from tests.support.deployed import deployed, eventually, needs_processes, rounds_done
 from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.records.states import FINAL
-
-SUPERLINK = Path(sys.executable).parent / "flower-superlink"
-
-
-def done(out):
-    """Return how many rounds a run has done."""
-    try:
-        return json.loads((out / "status.json").read_text())["rounds_done"]
-    except (OSError, ValueError):
-        return 0
 
 
 @pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.timeout(2400)
 @pytest.mark.xdist_group("deployment")
-@pytest.mark.skipif(
-    not SUPERLINK.exists() or not Path("/proc/self/stat").exists(),
-    reason=f"needs {SUPERLINK} (install flwr in this environment) and /proc (run it on Linux)",
-)
+@needs_processes
 def test_whatever_dies_at_the_server_the_run_goes_on_and_no_wish_is_lost(tmp_path):
     out = tmp_path / "run"
     with deployed(tmp_path, rounds=6) as found, ThreadPoolExecutor(1) as pool:
@@ -42,7 +26,7 @@ def test_whatever_dies_at_the_server_the_run_goes_on_and_no_wish_is_lost(tmp_pat
             return pool.submit(run, server, found.config, out, resume=resume)
 
         def ends(running, kill, after):
-            eventually(lambda: running.done() or done(out) >= after)
+            eventually(lambda: running.done() or rounds_done(out) >= after)
             assert not running.done(), running.exception()
             kill()
             with pytest.raises(FedUnlearnError):
