@@ -84,6 +84,7 @@ def meet(
     *,
     registered: Mapping[int, int] | None = None,
     quorum: float = 1.0,
+    least: int = 0,
     timeout_s: float = 120.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Joined:
@@ -103,6 +104,8 @@ def meet(
         Training examples by client id, as far as the server knows; None: it knows nobody.
     quorum : float
         Share of ``expected`` without which nothing begins.
+    least : int
+        How many there must be besides; 0: what the share says alone.
     timeout_s : float
         How long to wait for all of them.
     stop : callable
@@ -150,11 +153,12 @@ def meet(
         **{n: r for n, r in reasons.items() if n not in joined.nodes.values()},
         **joined.refused,
     }
-    if len(joined.nodes) < max(1, math.ceil(quorum * expected)):
+    if len(joined.nodes) < (needed := max(1, least, math.ceil(quorum * expected))):
         last = next(reversed(joined.refused.values()), "no node was there")
         raise FederationError(
-            f"{len(joined.nodes)} of {expected} clients answered within {timeout_s:g} s "
-            f"(last problem: {last}); start the missing ones or lower data.clients"
+            f"{len(joined.nodes)} of {expected} clients answered within {timeout_s:g} s, {needed} "
+            f"are needed (last problem: {last}); start the missing ones, or lower data.clients, "
+            "engine.min_replies or engine.min_clients"
         )
     for node, reason in sorted(joined.refused.items()):
         log.warning("node %d is left out: %s", node, reason)

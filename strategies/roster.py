@@ -125,6 +125,7 @@ class Roster(PassingGrid):
         *,
         registered: Mapping[int, int] | None = None,
         quorum: float = 1.0,
+        least: int = 0,
         cap: float = 3.0,
         timeout_s: float = 120.0,
         window: int = 16,
@@ -150,6 +151,7 @@ class Roster(PassingGrid):
             config,
             registered=registered,
             quorum=quorum,
+            least=least,
             timeout_s=timeout_s,
             stop=stop,
         )

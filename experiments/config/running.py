@@ -36,6 +36,10 @@ class EngineConfig(Table):
         default=600.0, gt=0, description="the longest wait for a round in seconds"
     )
     min_replies: Share = Field(default=0.5, description="the share of clients that must answer")
+    min_clients: Count = Field(
+        default=0,
+        description="so many clients must be there when a run begins, besides that share of them",
+    )
     gpus_per_worker: float | None = Field(
         default=None,
         ge=0,

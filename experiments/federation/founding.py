@@ -122,12 +122,18 @@ def found_federation(
         Wire.HOME: str(home.absolute()),
         Wire.TIMEOUT: config.engine.timeout_s,
     }
+    if config.engine.min_clients > len(task.clients):
+        raise ConfigError(
+            f"engine.min_clients = {config.engine.min_clients}: the federation has "
+            f"{len(task.clients)} clients; lower it or add some"
+        )
     roster = Roster.discover(
         grid,
         len(task.clients),
         {**client_config, Wire.COMMIT: config.guard.commitment},
         registered=None if task.remote else task.facts().clients,
         quorum=config.engine.min_replies,
+        least=config.engine.min_clients,
         cap=config.guard.count_cap,
         # To start is no work of a client's: a worker process takes the time it takes.
         timeout_s=_JOIN_S if config.engine.grid == "ray" else min(config.engine.timeout_s, _JOIN_S),

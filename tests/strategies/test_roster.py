@@ -453,7 +453,7 @@ def test_discovery_asks_again_whoever_failed(clock: Clock) -> None:
 def test_discovery_ends_in_words(clock: Clock, answer: Callable, reason: str) -> None:
     grid = Scripted(clock, 3)
     grid.answer = lambda message, client: (introduces if client else answer)(message, client)
-    with pytest.raises(FederationError, match=rf"2 of 3 clients answered within 10 s .*{reason}"):
+    with pytest.raises(FederationError, match=rf"2 of 3 clients answered within 10 s.*{reason}"):
         discover(grid, 3, timeout_s=10)
     assert clock.now < 11
 
@@ -504,8 +504,23 @@ def test_impostors_are_named_and_left_out(
     assert re.search(reason, caplog.text)
     assert clock.now < 1
     grid.answer = claims(*facts)
-    with pytest.raises(FederationError, match="3 of 4 clients"):
+    with pytest.raises(FederationError, match=r"3 of 4 clients .* 4 are needed"):
         discover(grid, 4, registered=dict.fromkeys(range(4), 9))
+
+
+@pytest.mark.parametrize(("quorum", "least", "needed"), [(0.5, 3, 3), (0.5, 1, 2), (0.0, 0, 1)])
+def test_how_many_must_be_there_at_the_start(
+    clock: Clock, quorum: float, least: int, needed: int
+) -> None:
+    for there in range(1, 5):
+        grid = Scripted(clock, 4, dict.fromkeys(range(there, 4), NEVER))
+        grid.answer = claims(*((c, 5) for c in range(4)))
+        if there >= needed:
+            found = discover(grid, 4, quorum=quorum, least=least, timeout_s=9)
+            assert len(found.nodes) == there
+        else:
+            with pytest.raises(FederationError, match=rf"{there} of 4 .* {needed} are needed"):
+                discover(grid, 4, quorum=quorum, least=least, timeout_s=9)
 
 
 def test_who_hangs_or_fails_while_joining_is_left_out(

@@ -203,3 +203,7 @@ def test_who_is_away_when_a_run_begins_is_named_and_left_out(deployed, tmp_path,
     whole = type(config).model_validate({**config.to_dict(), "engine": engine})
     conduct(server, grid, whole, tmp_path / "run")
     assert "left out of this run: client 2" in caplog.text
+    for least, told in ((3, "2 of 3 clients answered .* 3 are needed"), (4, "has 3 clients")):
+        strict = {**config.to_dict(), "engine": {**engine, "min_clients": least}}
+        with pytest.raises(FedUnlearnError, match=told):
+            conduct(server, grid, type(config).model_validate(strict), tmp_path / f"run{least}")
