@@ -9,8 +9,9 @@ shows in a result.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -94,7 +95,7 @@ def crew(workers: int, usage: Usage) -> Iterator[Crew]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOAD])
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, context, _settle)
+    pool = ProcessPoolExecutor(workers, context, _settle, (dict(os.environ),))
     try:
         yield Crew(pool, usage)
     except (KeyboardInterrupt, InterruptedError):
@@ -105,8 +106,14 @@ def crew(workers: int, usage: Usage) -> Iterator[Crew]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _settle() -> None:
-    """Leave interrupts to the process that was started."""
+def _settle(environment: Mapping[str, str]) -> None:
+    """Take the environment of the process that was started, and leave interrupts to it.
+
+    The server that workers are forked from lives as long as that process, and still has the
+    environment of the moment in which the first crew was called: another cache folder, say.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -177,6 +177,14 @@ def test_a_worker_that_dies_is_said_in_words() -> None:
         staff.call("os:_exit", 1)
 
 
+def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are forked from a server that an earlier crew started, perhaps with another one."""
+    for place in ("one", "two"):
+        monkeypatch.setenv("FEDUNLEARN_CACHE", place)
+        with audit_crew.crew(2, Usage()) as staff:
+            assert staff.call("os:getenv", "FEDUNLEARN_CACHE") == place
+
+
 def test_doses_nest_and_leave_their_share() -> None:
     chosen = settled(config())
     made = task(Scenario.of(chosen))
