@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ federation = typer.Typer(
     help="A federation of real processes whose sites hold their own data: the server's side.",
 )
 federation.add_typer(operator, name="operator")
+_SOON_DAYS = 30  # a certificate that ends so soon is told of
 Folder = Annotated[Path, typer.Argument(metavar="FED", help="The federation's folder.")]
 Show = Annotated[
     bool, typer.Option("--show-commands", help="Print the commands of Flower's that are run.")
@@ -157,10 +159,18 @@ def status(folder: Folder, as_json: Json = False) -> None:
         for member in server.members
     ]
     if as_json:
-        print_json({"id": server.id, "running": server.is_running, "sites": sites})
+        until = server.certified_until.isoformat()
+        running = server.is_running
+        print_json({"id": server.id, "running": running, "certified_until": until, "sites": sites})
         return
     state = "runs" if server.is_running else "is down"
     typer.echo(f"{server.id} at {server.address}: SuperLink {state}")
+    left = (server.certified_until - datetime.now(UTC)).days
+    if left < _SOON_DAYS:
+        typer.echo(
+            f"the certificate {f'ends in {left} days' if left >= 0 else 'has ended'}: sites are "
+            "turned away then; make a new one with `fedunlearn federation renew`"
+        )
     print_table(sites)
 
 
@@ -180,6 +190,28 @@ def remove(folder: Folder, name: str, as_json: Json = False, show: Show = False)
         f"{name} (client {member.client}) is out and its key is used up: to come back it needs a "
         "new one; what it left in models stays until it is asked to be forgotten"
     )
+
+
+@federation.command()
+def renew(folder: Folder, as_json: Json = False) -> None:
+    """Make the server's certificate anew; sites trust the authority and notice nothing.
+
+    Example: fedunlearn federation renew FED
+    """
+    from experiments.deployment.server import Server
+
+    server = Server.open(folder)
+    until = server.renew()
+    if as_json:
+        print_json({"certified_until": until.isoformat(), "running": server.is_running})
+        return
+    typer.echo(f"good until {until:%Y-%m-%d}" + _then(server.is_running))
+
+
+def _then(running: bool) -> str:
+    if not running:
+        return ""
+    return "; the SuperLink takes it up when it is stopped and started again"
 
 
 @federation.command()

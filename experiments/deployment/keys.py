@@ -1,38 +1,35 @@
-"""Keys and certificates: those of sites, as Flower's SuperNodes have them, and those of the server.
+"""Keys: those of sites, as Flower's SuperNodes have them, and what is signed with them.
 
 A private key is made where it is used, is readable by its owner alone, and never travels.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from unlearning.errors import ConfigError
 from unlearning.records.files import write_atomically
 from unlearning.records.seal import canonical
 
 __all__ = [
-    "certify",
+    "CURVE",
+    "HASH",
     "is_signed",
     "make_site_key",
     "normal_form",
+    "private_pem",
     "read_public",
     "sign",
     "write_secret",
 ]
 
-_CURVE = ec.SECP384R1()
-_HASH = hashes.SHA384()
-_CA_DAYS, _SERVER_DAYS = 3650, 365
+CURVE = ec.SECP384R1()
+HASH = hashes.SHA384()
 
 
 def write_secret(path: Path, content: bytes) -> None:
@@ -63,7 +60,7 @@ def make_site_key(path: Path, name: str) -> Path:
     ConfigError
         If there is one already.
     """
-    key = ec.generate_private_key(_CURVE)
+    key = ec.generate_private_key(CURVE)
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,
@@ -122,7 +119,7 @@ def sign(private: Path, value: object) -> str:
         raise ConfigError(f"the site's key {private} cannot be read ({error})") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"the site's key {private} is of another kind; P-384 is needed")
-    return key.sign(canonical(value), ec.ECDSA(_HASH)).hex()
+    return key.sign(canonical(value), ec.ECDSA(HASH)).hex()
 
 
 def is_signed(public: str, signature: str, value: object) -> bool:
@@ -131,90 +128,14 @@ def is_signed(public: str, signature: str, value: object) -> bool:
         key = serialization.load_pem_public_key(public.encode())
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return False
-        key.verify(bytes.fromhex(signature), canonical(value), ec.ECDSA(_HASH))
+        key.verify(bytes.fromhex(signature), canonical(value), ec.ECDSA(HASH))
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
         return False
     return True
 
 
-def certify(folder: Path, host: str) -> None:
-    """Make a certificate authority and the server's certificate for ``host`` in a folder.
-
-    ``ca.crt`` is what sites are given; ``ca.key`` and ``server.key`` stay (0600).
-    """
-    authority = ec.generate_private_key(_CURVE)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"federation at {host}")])
-    begin = datetime.now(UTC) - timedelta(minutes=5)  # clocks differ
-    root = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(authority.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=_CA_DAYS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(certify=True), critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False
-        )
-        .sign(authority, _HASH)
-    )
-    server = ec.generate_private_key(_CURVE)
-    issued = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]))
-        .issuer_name(name)
-        .public_key(server.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=_SERVER_DAYS))
-        .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(certify=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
-            critical=False,
-        )
-        .sign(authority, _HASH)
-    )
-    write_secret(folder / "ca.key", _private_pem(authority))
-    write_secret(folder / "server.key", _private_pem(server))
-    write_atomically(folder / "ca.crt", root.public_bytes(serialization.Encoding.PEM))
-    write_atomically(folder / "server.crt", issued.public_bytes(serialization.Encoding.PEM))
-
-
-def _usage(*, certify: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not certify,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=certify,
-        crl_sign=certify,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _names(host: str) -> list[x509.GeneralName]:
-    """Return what the certificate is good for: the host, and the server's own loopback."""
-    found: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-    ]
-    try:
-        given: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        given = x509.DNSName(host)
-    return found if given in found else [given, *found]
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as PEM, in PKCS #8 and not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -13,12 +13,13 @@ import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from experiments.deployment import keys, processes
+from experiments.deployment import certificates, keys, processes
 from experiments.deployment.members import REMOVED, Member, Members
 from experiments.deployment.orders import Operators, Orders
 from experiments.deployment.wishes import Inbox
@@ -72,7 +73,7 @@ class Server:
         for inside in ("tls", "flwr", "app", "invitations", "wishes"):
             (path / inside).mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
-        keys.certify(path / "tls", host)
+        certificates.certify(path / "tls", host)
         made = cls(path, f"federation-{secrets.token_hex(8)}", address)
         text = tomli_w.dumps({"id": made.id, "address": address})
         write_atomically(path / "federation.toml", text.encode())
@@ -229,6 +230,24 @@ class Server:
             if not member.node:
                 self._register(member)
         return pid
+
+    @property
+    def certified_until(self) -> datetime:
+        """Until when sites accept the server's certificate, in UTC."""
+        return certificates.valid_until(self.folder / "tls" / "server.crt")
+
+    def renew(self) -> datetime:
+        """Make the server's certificate anew; return until when it is good.
+
+        A SuperLink that runs goes on with the old one until it is started again.
+
+        Raises
+        ------
+        ConfigError
+            If the authority is not there any more.
+        """
+        certificates.renew(self.folder / "tls", split_address(self.address)[0])
+        return self.certified_until
 
     def stop(self) -> bool:
         """Stop the SuperLink, then empty its database of what it has deleted.

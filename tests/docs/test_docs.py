@@ -115,3 +115,15 @@ def test_a_recent_method_says_when_to_use_it_its_cost_and_what_was_read():
         assert "## When to use it" in pages[name]
         if name != "random-reset":
             assert "## Beside the paper" in pages[name]
+
+
+def test_who_rules_out_secure_aggregation_is_named_whole():
+    page = (DOCS / "deployment.md").read_text()
+    told = page.partition("## What secure aggregation would change")[2].partition("\n## ")[0]
+    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    single = {"updates", "contributions", "sensitivities", "attribution"}
+    for name, kind in strategies().items():
+        if kind.needs & single:
+            assert any(f"`{name}`" in row for row in rows), name
+    named = set(re.findall(r"`([a-z-]+)`", "\n".join(row.split("|")[1] for row in rows)))
+    assert named <= strategies().keys(), "only strategies stand in the first column"
