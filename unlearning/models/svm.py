@@ -107,8 +107,12 @@ def fit(products: Floats | Features, signs: Floats, ceiling: float) -> Machine:
         solver.fit(given, signs)
     alpha = np.zeros(len(signs))
     alpha[solver.support_] = np.abs(solver.dual_coef_[0])
-    path = _Path(products, signs, ceiling, Machine(alpha, float(solver.intercept_[0])))
-    path.settle()
+    found = Machine(alpha, float(solver.intercept_[0]))
+    path = _Path(products, signs, ceiling, found)
+    try:
+        path.settle()
+    except ArithmeticError:
+        return found  # rounding decides the sets: as far as the solver came
     return path.machine
 
 
@@ -139,18 +143,23 @@ def decrement(
     Machine, int
         The solution for the examples that stay, in their order. Those of the reserve cost no
         event when they go. They change nothing where an example lies on the margin; where none
-        does, they may have bounded the bias, which is centred anew.
+        does, they may have bounded the bias, which is centred anew. Where rounding keeps the path
+        from its end (features a thousand times the ridge's scale and more), the machine is fitted
+        anew, which counts as one event.
     """
     kept = np.setdiff1d(np.arange(len(signs)), gone)
     if (one_sided := _constant(signs[kept])) is not None:
         return one_sided, 0
     path = _Path(products, signs, ceiling, machine)
-    for index in gone:
-        path.remove(int(index))
-    if path.events:
-        path.settle()
-    elif not (path.place == _MARGIN).any():
-        path.centre()
+    try:
+        for index in gone:
+            path.remove(int(index))
+        if path.events:
+            path.settle()
+        elif not (path.place == _MARGIN).any():
+            path.centre()
+    except (ArithmeticError, np.linalg.LinAlgError):
+        return fit(_among(products, kept), signs[kept], ceiling), path.events + 1
     return Machine(path.alpha[kept], float(path.bias)), path.events
 
 
@@ -171,6 +180,13 @@ def violation(
     return max(balance, *(float(part.max(initial=0)) for part in wrong))
 
 
+def _among(products: Floats | Features, kept: Integers) -> Floats | Features:
+    """Return what stays of a kernel."""
+    if isinstance(products, Features):
+        return Features(products.rows[kept])
+    return products[np.ix_(kept, kept)]
+
+
 def _constant(signs: Floats) -> Machine | None:
     """Return the constant classifier if the labels are all of one kind."""
     if len(signs) and (signs != signs[0]).any():
@@ -179,7 +195,9 @@ def _constant(signs: Floats) -> Machine | None:
 
 
 class _Coupled(Protocol):
-    """The matrix Q, n times n, as the path uses it."""
+    """The matrix Q, n times n, as the path uses it; ``lengths``: roots of its diagonal."""
+
+    lengths: Floats
 
     def times(self, weights: Floats) -> Floats:
         """Return Q a, shape (n,)."""
@@ -205,6 +223,7 @@ class _Dense:
 
     def __init__(self, matrix: Floats) -> None:
         self._matrix = matrix
+        self.lengths = np.sqrt(np.diag(matrix))
 
     def times(self, weights: Floats) -> Floats:
         return np.asarray(self._matrix @ weights)
@@ -224,6 +243,7 @@ class _ByFeatures:
 
     def __init__(self, rows: Floats, signs: Floats) -> None:
         self._rows, self._signs = rows, signs
+        self.lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows) + _JITTER)
 
     def times(self, weights: Floats) -> Floats:
         direction = (self._signs * weights) @ self._rows
@@ -256,15 +276,19 @@ class _Path:
         self.coupled = _coupled(products, signs)
         self.alpha, self.bias = machine.alpha.copy(), machine.bias
         self.events = 0
-        near = 1e-9 * ceiling
         self.place = np.full(len(signs), _MARGIN)
-        self.place[self.alpha <= near] = _RESERVE
-        self.place[self.alpha >= ceiling - near] = _ERROR
+        self.place[self.alpha <= self._near_zero] = _RESERVE
+        self.place[self.alpha >= ceiling - 1e-9 * ceiling] = _ERROR
         self.gradient = self._gradients()
 
     @property
     def machine(self) -> Machine:
         return Machine(self.alpha, float(self.bias))
+
+    @property
+    def _near_zero(self) -> float:
+        """What counts as no weight: by the largest one, since C can be far above all of them."""
+        return 1e-9 * min(self.ceiling, float(self.alpha.max(initial=0)))
 
     def remove(self, gone: int) -> None:
         """Bring the weight of one example to zero, all others staying optimal."""
@@ -347,15 +371,20 @@ class _Path:
     def _solve(self, margin: Integers) -> None:
         held = np.where(self.place == _ERROR, self.ceiling, 0.0)
         right = np.concatenate([[-self.signs @ held], 1 - self.coupled.of_rows(margin, held)])
-        solution = np.linalg.solve(self._bordered(margin), right)
+        matrix = self._bordered(margin)
+        try:
+            solution = np.linalg.solve(matrix, right)
+        except np.linalg.LinAlgError:  # the ridge is lost beside features this long
+            solution = np.linalg.lstsq(matrix, right, rcond=None)[0]
         self.bias, self.alpha[margin] = float(solution[0]), solution[1:]
 
     def _move_worst(self, margin: Integers) -> bool:
         """Move the example that violates its set's condition most; return whether one did."""
-        slack = 1e-10
+        slack = max(1e-10, self._rounding())
         low, high = -self.alpha[margin], self.alpha[margin] - self.ceiling
-        outside = np.maximum(low, high) / self.ceiling
-        if len(margin) and outside.max() > slack:
+        outside = np.maximum(low, high)
+        scale = min(self.ceiling, float(np.abs(self.alpha).max(initial=0)))
+        if len(margin) and outside.max() > 1e-10 * scale:
             worst = int(outside.argmax())
             self.place[margin[worst]] = _RESERVE if low[worst] > high[worst] else _ERROR
             return True
@@ -372,9 +401,8 @@ class _Path:
 
         A solution that came another way may have an empty margin there; both must agree.
         """
-        near = 1e-9 * self.ceiling
-        low = self.alpha[margin] <= near
-        high = self.alpha[margin] >= self.ceiling - near
+        low = self.alpha[margin] <= self._near_zero
+        high = self.alpha[margin] >= self.ceiling - 1e-9 * self.ceiling
         if len(margin) and (low | high).all():
             self.place[margin[low]], self.place[margin[high]] = _RESERVE, _ERROR
             self.alpha[margin[low]], self.alpha[margin[high]] = 0, self.ceiling
@@ -398,6 +426,12 @@ class _Path:
         matrix[0, 1:] = matrix[1:, 0] = self.signs[margin]
         matrix[1:, 1:] = self.coupled.block(margin, margin)
         return matrix
+
+    def _rounding(self) -> float:
+        """Return what rounding leaves of a gradient, whose terms are up to |x_i| |x_j| a_j."""
+        lengths = self.coupled.lengths
+        longest = float(lengths.max(initial=0)) * float(lengths @ np.abs(self.alpha))
+        return 8 * float(np.finfo(np.float64).eps) * longest
 
     def _gradients(self) -> Floats:
         return np.asarray(self.coupled.times(self.alpha) + self.signs * self.bias - 1)

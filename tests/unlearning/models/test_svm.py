@@ -181,3 +181,30 @@ def test_nothing_of_n_times_n_is_formed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_solver_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, unlearning.models.svm_model; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e5])
+def test_columns_of_any_scale_unlearn_as_a_refit(scale: float) -> None:
+    # The ridge is lost beside columns such as an income: matrices are singular, paths turn round.
+    for seed in range(9):
+        generator = np.random.default_rng([seed, 78])
+        n, width = int(generator.integers(3, 8)), int(generator.integers(1, 4))
+        x = generator.integers(0, 12, (n, width)).astype(float)
+        x[:, 0] *= scale
+        signs = np.where(generator.random(n) < 0.5, 1.0, -1.0)
+        whole = fit(Features(x), signs, 1.0)
+        gone = np.sort(generator.choice(n, int(generator.integers(1, n - 1)), replace=False))
+        found, _ = decrement(Features(x), signs, 1.0, whole, gone)
+        left = np.setdiff1d(np.arange(n), gone)
+        again = fit(Features(x[left]), signs[left], 1.0)
+        direction = [x[left].T @ (m.alpha * signs[left]) for m in (found, again)]
+        answers = [x[left] @ d + m.bias for d, m in zip(direction, (found, again), strict=True)]
+        np.testing.assert_allclose(answers[0], answers[1], rtol=1e-6, atol=1e-6)
+
+
+def test_weights_far_below_the_ceiling_are_weights() -> None:
+    # alpha is about 1 / |x|^2 = 1e-6, a hundred-thousand-millionth of C.
+    x, signs = np.array([[0.0], [1000.0], [2500.0]]), np.array([-1.0, 1.0, 1.0])
+    found, _ = decrement(Features(x), signs, 1e5, fit(Features(x), signs, 1e5), np.array([2]))
+    assert found.bias == pytest.approx(-1, rel=1e-6)
+    np.testing.assert_allclose(found.alpha, [2e-6, 2e-6], rtol=1e-6)
