@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clients.multitask import NONE
 from experiments.federation.judge import Judge
+from experiments.federation.judged_sets import WHOLE, Pool, drawn, pool
 from experiments.federation.task import Examples, Task
 from experiments.federation.text_judge import TextJudge
 from unlearning.arrays import Arrays
@@ -115,15 +116,23 @@ class TaskJudge(Judge):
         Beside them the client of every example that stays.
         """
         task, parts = self._task, {"retain": [], "forget": [], "held_out": []}  # type: ignore[var-annotated]
-        owners = [np.empty(0, np.int64)]
+        owners, pools, fresh = [np.empty(0, np.int64)], [], []
         for client, gone in task.pairs(forgotten).items():
             data = task.client(client)
             labels, held_labels = task.task_labels(client)
             for name, mask in (("retain", ~gone), ("forget", gone)):
                 parts[name].append(_with_labels(data.train_x, np.where(mask, labels, NONE)))
             owners.append(np.full(len(parts["retain"][-1].y), client))
-            like = gone.any(axis=0)
-            parts["held_out"].append(_with_labels(data.held_x, np.where(like, held_labels, NONE)))
+            many = len(task.tasks)
+            pools += [
+                _pool(client * many + at, labels[:, at], held_labels[:, at], gone[:, at])
+                for at in range(many)
+            ]
+            fresh.append((data.held_x, held_labels))
+        chosen = iter(drawn(pools))
+        for x, held_labels in fresh:
+            like = np.stack([next(chosen) for _ in task.tasks], axis=1)
+            parts["held_out"].append(_with_labels(x, np.where(like, held_labels, NONE)))
         training = {
             name: Examples(
                 np.concatenate([part.x for part in found]),
@@ -132,6 +141,15 @@ class TaskJudge(Judge):
             for name, found in parts.items()
         }
         return training, np.concatenate(owners)
+
+
+def _pool(owner: int, labels: Integers, held: Integers, gone: NDArray[np.bool_]) -> Pool:
+    """Return what the non-members of a client's task are drawn from: by label, if some stay."""
+    there = labels != NONE
+    whole = bool(gone.any()) and bool(gone[there].all())
+    members = np.full(int((gone & there).sum()), WHOLE) if whole else labels[gone & there]
+    kinds = np.where(held == NONE, -1, WHOLE if whole else held)
+    return pool(owner, members, kinds)
 
 
 def _with_labels(x: Floats, y: Integers) -> Examples:

@@ -265,6 +265,17 @@ def test_everybody_leaves(tmp_path: Path) -> None:
     assert uniform == pytest.approx(np.full((2, 3), 1 / 3))
 
 
+@pytest.mark.parametrize("last", [Request(Scope.CLASS, classes=(2,)), request("client", 3)])
+def test_nobody_holds_an_example_any_more(tmp_path: Path, last: Request) -> None:
+    toy = toy_with(tmp_path, forest())
+    everything = [*(Request(Scope.CLASS, classes=(label,)) for label in (0, 1)), last]
+    if last.scope is Scope.CLIENT:
+        everything[:2] = [request("client", 0), request("client", 1), request("client", 2)]
+    own, again = learned_and_asked(toy, ForestDeletion(), everything, DEPTH, tmp_path)
+    assert same(own, again)
+    assert same(own, forest().initial())
+
+
 def test_all_samples_of_a_client(tmp_path: Path) -> None:
     toy = toy_with(tmp_path, forest())
     asked = [
