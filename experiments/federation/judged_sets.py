@@ -139,7 +139,8 @@ def drawn(pools: Sequence[Pool]) -> list[Booleans]:
             cell = cells.setdefault(_cell(one.owner, kind), [0, 0])
             cell[0] += count
             cell[1] += int((one.kinds == kind).sum())
-    wanted = dict(zip(cells, _wanted(*np.array(list(cells.values())).T), strict=True))
+    counted = np.array(list(cells.values()), np.int64).reshape(-1, 2)
+    wanted = dict(zip(cells, _wanted(counted[:, 0], counted[:, 1]), strict=True))
     found = []
     for one in pools:
         chosen = np.zeros(len(one.kinds), dtype=bool)

@@ -38,6 +38,23 @@ SCOPES = {
 }
 
 
+def shares(made: Task, counts: dict[int, int]) -> Request:
+    """Return a request for a few rows of one client and many of another."""
+    return Request(Scope.SAMPLE, samples={k: tuple(range(n)) for k, n in counts.items()})
+
+
+SCOPES |= {
+    "few marked, many plain": lambda made: [
+        Request(Scope.SAMPLE, samples={1: made.marked(1)[:4], 3: tuple(range(80))})
+    ],
+    "a client, and few marked": lambda made: [
+        Request(Scope.CLIENT, clients=(0,)),
+        Request(Scope.SAMPLE, samples={1: made.marked(1)[:4]}),
+    ],
+    "three clients unequally": lambda made: [shares(made, {0: 2, 1: 10, 2: 120})],
+}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -148,6 +165,25 @@ def test_what_two_requests_name_counts_once() -> None:
     both = judged_sets(made, [CLIENT, Request(Scope.CLASS, classes=(3,))])
     expected = len(own.held_y) + sum((made.client(k).held_y == 3).sum() for k in (0, 2, 3))
     assert len(both.held_out.y) == expected
+
+
+def test_non_members_come_from_the_clients_in_the_members_shares() -> None:
+    # As many of each would be fourteen in fifteen from those that lost a few rows.
+    made = made_with("no marker")
+    counts = {0: 2, 1: 10, 2: 120}
+    fresh = judged_sets(made, [shares(made, counts)]).held_out
+    owners = [{x.tobytes() for x in made.client(k).held_x} for k in counts]
+    share = [np.mean([x.tobytes() in own for x in fresh.x]) for own in owners]
+    members = np.array(list(counts.values())) / sum(counts.values())
+    assert np.abs(share - members).sum() / 2 <= 0.1 + 0.02
+    assert len(fresh.y) > 40
+
+
+def test_rows_that_stay_without_a_value_are_members_before_and_after() -> None:
+    """A retrained model trained on them, too: beside others its loss would tell them (AUC .67)."""
+    sets = judged_sets(made_with("noise"), [Request(Scope.FEATURE, clients=(1,), features=(20,))])
+    assert len(sets.forget.y)
+    assert not len(sets.held_out.y)
 
 
 def test_without_held_out_data_nothing_is_drawn() -> None:
