@@ -103,7 +103,10 @@ class Forest:
         return {client: instruction for client in clients if client in members}
 
     def learn(self, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
-        """Decide all open nodes by the clients' summed counts; their children are open."""
+        """Decide all open nodes by the clients' summed counts; their children are open.
+
+        Of no examples nothing is decided.
+        """
         opened = np.flatnonzero(arrays["feature"] == OPEN)
         tried = self.plan.tried(arrays["tree"][opened], arrays["path"][opened])
         total = np.zeros((len(opened), self.num_classes), dtype=np.int64)
@@ -115,7 +118,7 @@ class Forest:
                 whole += reply.arrays[name]
             examples[reply.client] = reply.num_examples
         self._check_members(arrays, examples)
-        if not len(opened):
+        if not len(opened) or not any(examples.values()):
             return arrays
         return {**self._decide(arrays, opened, total, left, tried), **_rests_on(examples)}
 
@@ -246,6 +249,8 @@ def _among(old: Array, fresh: Array, is_new: NDArray[np.bool_]) -> Array:
 def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Arrays:
     """Return the forest without some examples; nodes below a split that changed are open.
 
+    Without any example at all it is the forest before learning.
+
     Parameters
     ----------
     forest : Forest
@@ -286,6 +291,8 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool 
             "more examples were to be removed than the forest holds; an owner's data changed since "
             "it was grown, so grow it again"
         )
+    if not any(examples.values()):
+        return forest.initial()  # as learning leaves it where nobody holds an example
     rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *touched]))
     if stay:
         leaves = rows[~is_inner[rows]]
