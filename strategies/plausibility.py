@@ -25,6 +25,9 @@ __all__ = ["Spool", "of_one_kind", "without_outliers"]
 _HARMLESS = 1e-3  # of the model's own length: no update shorter than this is an outlier
 _LEAST = 3  # of two updates neither is ten times as long as their median
 _TOWERING = 1e6  # no honest statistic is so many times the median of the others
+# Below this the others may have sent what rounding left of zero, which is no measure of anything;
+# an honest answer beside it is not taken for an attack before it is as large as the second number.
+_NOISE, _ANYHOW = 1e-6, 1e3
 _IN_MEMORY = 256 * 2**20  # bytes of replies held in memory before the rest goes to disk
 
 
@@ -170,13 +173,17 @@ def of_one_kind(
                 why = "its answer has another form than the others'"
             for name, array in reply.arrays.items():
                 others = heights[kind, name]
-                limit = _TOWERING * float(np.median(others)) if len(others) >= _LEAST else np.inf
-                if _height(array) > limit:
+                if len(others) >= _LEAST and _height(array) > _limit(others):
                     why = f"its {name!r} is a million times as large as the others'"
             if why:
                 leave_out(reply.client, f"quarantined: {why}")
             else:
                 yield reply
+
+
+def _limit(others: list[float]) -> float:
+    usual = float(np.median(others))
+    return _TOWERING * usual if usual > _NOISE else _ANYHOW
 
 
 def _form(arrays: Arrays) -> Hashable:

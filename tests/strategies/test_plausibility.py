@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Message
 
 from strategies.base import UnlearningStrategy
-from strategies.plausibility import Spool, without_outliers
+from strategies.plausibility import Spool, of_one_kind, without_outliers
 from tests.support.toy import ToyFederation, ToyGrid
 from unlearning import arrays as named
 from unlearning.protocol import Reply, Wire
@@ -52,6 +52,25 @@ def test_who_is_left_out(sizes: tuple[float, ...], clients: list[int]) -> None:
 
 def test_clients_are_held_against_their_kind() -> None:
     assert kept(1, 1, 1, 20, 20, 20, kinds="tttaaa")[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("heights", "clients"),
+    [
+        ((1, 2, 3, 2.4e6), [0, 1, 2, 3]),
+        ((1, 2, 3, 2.6e6), [0, 1, 2]),
+        ((1, 2e6), [0, 1]),  # of two nobody can tell
+        ((1e-17, 3e-17, 0.3), [0, 1, 2]),  # sums that cancel leave noise, and one that does not
+        ((1e-17, 3e-17, 1e4), [0, 1]),
+        ((1e-5, 1e-5, 20), [0, 1]),
+    ],
+)
+def test_statistics_that_tower_over_the_others(heights: tuple, clients: list[int]) -> None:
+    left: dict[int, str] = {}
+    given = [Reply(client, 4, {"sums": np.array([h, 0.0])}) for client, h in enumerate(heights)]
+    assert [one.client for one in of_one_kind(iter(given), left.__setitem__)] == clients
+    assert set(left) == set(range(len(heights))) - set(clients)
+    assert all("a million times as large" in why for why in left.values())
 
 
 @pytest.mark.parametrize("budget", [0, 50, 10**6])
