@@ -106,7 +106,7 @@ class Watch:
         )
 
 
-def _config(rounds: int, clients: int) -> Config:
+def _config(rounds: int, clients: int, grid: str) -> Config:
     return from_mapping(
         {
             "rounds": rounds,
@@ -116,7 +116,7 @@ def _config(rounds: int, clients: int) -> Config:
             "data": {"name": "digits", "clients": clients, "held_out": 0.0},
             "model": {"name": "mlp", "hidden": 8},
             "train": {"local_epochs": 1, "batch_size": 32, "learning_rate": 0.01},
-            "engine": {"grid": "local"},
+            "engine": {"grid": grid},
         }
     )
 
@@ -128,13 +128,15 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--chance", type=float, default=0.02, help="of a request after a round")
+    parser.add_argument("--grid", default="stacked", help="local: every client on its own")
     found = parser.parse_args()
     print("| rounds | MB | files | threads | ledger | index | CPU s per round |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         watch = Watch(folder, found.every, found.chance, found.clients)
-        launch.run(_config(found.rounds, found.clients), folder.path, observer=watch)
+        config = _config(found.rounds, found.clients, found.grid)
+        launch.run(config, folder.path, observer=watch)
         with folder.open_ledger(readonly=True) as ledger:
             ledger.verify()
             served = sum(ledger.state(one.id) == "fulfilled" for one in ledger.requests())

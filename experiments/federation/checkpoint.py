@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Saved:
     ----------
     moment : Moment
         Of the federation.
-    points : tuple of Point
+    points : sequence of Point
         The timeline so far.
     done : int
         Rounds done, for the progress.
@@ -62,7 +63,7 @@ class Saved:
     """
 
     moment: Moment
-    points: tuple[Point, ...] = ()
+    points: Sequence[Point] = ()
     done: int = 0
     originals: tuple[Party, ...] = ()
     read: tuple[int, ...] = ()
@@ -183,7 +184,7 @@ class Checkpoints:
 
     # Inside ---------------------------------------------------------------------------------
 
-    def _append(self, points: tuple[Point, ...], *, durable: bool) -> None:
+    def _append(self, points: Sequence[Point], *, durable: bool) -> None:
         """Add those points to the file that are not in it; what was lost is written anew."""
         path = self._place / _POINTS
         if not self._points:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class Conductor:
         kept, saved = going_on(self._site, federation, self._site.homes)
 
         def judge(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
-            judged, points = self._judge_now(request, federation), tuple(lookout.points)
+            judged, points = self._judge_now(request, federation), lookout.points.so_far()
             original = self._original(before, judged, federation, request.scope, points)
             seen.enter(request, original, federation.history.read_bytes)
             return score(judged.outputs(after)).to_json()
@@ -173,7 +173,7 @@ class Conductor:
             {**federation.costs, PREPARE: federation.preparation(strategy.keepsakes())},
             seen.read_bytes if served else None,
             served[-1].scope.value if served else "none",
-            tuple(lookout.points[seen.points :]),  # what came before is the original's
+            lookout.points[seen.points :],  # what came before is the original's
             final.tally(outputs),
         )
         federation.history.close()
@@ -254,7 +254,7 @@ class Conductor:
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
 
         def save(moment: Moment) -> None:
-            kept.save(Saved(moment, tuple(lookout.points), self._pace.done))
+            kept.save(Saved(moment, lookout.points.so_far(), self._pace.done))
 
         federation.save = save
         if not is_given:
@@ -383,7 +383,7 @@ class Conductor:
         judge: Judge,
         federation: Federation,
         scope: str,
-        timeline: tuple[Point, ...],
+        timeline: Sequence[Point],
     ) -> Party:
         outputs = judge.outputs(arrays)
         for_others = federation.preparation(federation.keepsakes)

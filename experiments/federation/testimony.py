@@ -54,7 +54,7 @@ class Testimony:
         def keep(moment: Moment) -> None:
             found = Saved(
                 moment,
-                tuple(lookout.points),
+                lookout.points.so_far(),
                 pace.done,
                 tuple(map(without_arrays, self._originals)),
                 tuple(self._read),

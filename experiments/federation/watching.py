@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments.config.loading import Config, alias_of
 from experiments.federation.judge import Judge
 from experiments.runs.details import Point
+from experiments.runs.points import Points
 from experiments.runs.progress import Observer, Tick
 from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
@@ -75,11 +76,11 @@ class Lookout:
         self._name, self._seed, self._step = name, seed, step
         self._judge, self._position = judge, position
         self._begun = time.perf_counter()
-        self.points: list[Point] = []
+        self.points = Points()
 
     def take_up(self, points: Sequence[Point], position: int) -> None:
         """Go on after an interruption: what was seen before, and how many rounds that was."""
-        self.points, self._position = list(points), position
+        self.points, self._position = Points(points), position
         if points:
             self._begun = time.perf_counter() - (points[-1].wall_s or 0.0)
 

@@ -1,13 +1,14 @@
 """Values of the run as bytes and back, without any format that runs code when it is read.
 
-Frozen dataclasses and pydantic models that the caller names, tuples, lists, mappings, plain values
-and arrays become one safetensors file: the arrays as they are, the rest as JSON beside them.
+Frozen dataclasses and pydantic models that the caller names, tuples (and other sequences, which
+come back as tuples), lists, mappings, plain values and arrays become one safetensors file: the
+arrays as they are, the rest as JSON beside them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -86,6 +87,8 @@ class Keeper:
             kind = type(value).__name__
             parts = sorted(value) if isinstance(value, (frozenset, set)) else value
             return {kind: [self._plain(part, arrays) for part in parts]}
+        if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+            return {"tuple": [self._plain(part, arrays) for part in value]}
         if isinstance(value, Mapping):
             pairs = [[self._plain(k, arrays), self._plain(v, arrays)] for k, v in value.items()]
             return {"dict": pairs}
