@@ -159,18 +159,28 @@ def test_second_call_reads_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatc
 def test_unwritable_cache_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path / "file"))
-    assert len(share().train) == 4
+    assert len(share("dirichlet", alpha=0.5).train) == 4
 
 
-def test_cached_partition_imports_no_partitioner(cache: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2, 7, 400])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_equal_shares_are_those_of_the_partitioner(count: int, seed: int) -> None:
+    theirs = module._compute(LABELS, None, count, "iid", {}, seed)
+    own = share(clients=count, seed=seed).train
+    assert len(own) == len(theirs)
+    assert all(np.array_equal(own[client], one) for client, one in enumerate(theirs))
+
+
+def test_equal_and_cached_shares_import_no_partitioner(cache: Path) -> None:
     import subprocess
 
-    share()
+    share("dirichlet", alpha=0.5)
     code = (
         "import sys, numpy as np\n"
         "from experiments.data.partition import partition\n"
         "labels = np.random.default_rng(0).integers(0, 5, 400)\n"
         "partition(labels, None, 4, 'iid', {}, 0, 0.0)\n"
+        "partition(labels, None, 4, 'dirichlet', {'alpha': 0.5}, 0, 0.0)\n"
         "print([m for m in ('flwr_datasets', 'datasets', 'torch') if m in sys.modules])"
     )
     root = Path(module.__file__).resolve().parents[2]
