@@ -170,9 +170,9 @@ def _ray(start: bool) -> Check:
     told = version("ray")
     if not start:
         return Check("Ray", f"{told}, not started")
-    from experiments.federation.launch import ray_starts
+    from experiments.federation.cluster import why_not
 
-    why = ray_starts()
+    why = why_not()
     if why is not None:
         return Check("Ray", f"{told}, {why}", "bad", 'set engine.grid = "local" to do without')
     return Check("Ray", f"{told}, starts")

@@ -9,10 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import os
 import sqlite3
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -38,11 +35,9 @@ from unlearning.errors import ConfigError, FedUnlearnError, StorageError
 from unlearning.records.files import free_bytes
 from unlearning.records.ledger import Ledger
 
-__all__ = ["compare", "conduct", "on_ray", "ray_starts", "resume", "run"]
+__all__ = ["compare", "conduct", "on_ray", "resume", "run"]
 
 log = logging.getLogger("fedunlearn")
-
-_INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 
 
 def run(
@@ -277,12 +272,7 @@ def on_ray(
     ConfigError
         If Ray does not start.
     """
-    _environment()
-    with warnings.catch_warnings(), quiet("ray.widgets"):
-        # In a notebook it asks for widgets, which nothing here shows.
-        warnings.filterwarnings("ignore", "IProgress not found")
-        import ray
-    from experiments.federation import participants
+    from experiments.federation import cluster, participants
     from experiments.federation.simulation import simulate
 
     server_app = ServerApp()
@@ -295,15 +285,8 @@ def on_ray(
             _end_workers()
             raise
 
-    gpus = _gpus_per_worker(config)
-    try:
-        ray.init(**_ray_settings(config, gpus))
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = config.engine.ray_address or "this machine"
-        raise ConfigError(
-            f"Ray does not start on {where} ({str(error).splitlines()[0]}); check "
-            "engine.ray_address, or leave it out to start one here"
-        ) from error
+    gpus = cluster.gpus_per_worker(config)
+    cluster.start(config, gpus)
     resources: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": gpus,
@@ -325,59 +308,3 @@ def _end_workers() -> None:
 
     for handle in [found for found in gc.get_objects() if isinstance(found, ActorHandle)]:
         ray.kill(handle)
-
-
-def ray_starts() -> str | None:
-    """Start Ray as a run would and end it again; return None, or in words why it does not start."""
-    _environment()
-    import ray
-
-    try:
-        ray.init(**_ray_settings(Config(), 0.0))
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        return f"does not start ({str(error).splitlines()[0]})"
-    ray.shutdown()
-    return None
-
-
-def _environment() -> None:
-    """Set what Flower and Ray read when they are imported; what the user set stays."""
-    defaults = {
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # bind to loopback, not to every interface
-        "RAY_max_direct_call_object_size": str(_INLINE_BYTES),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-    for key, value in defaults.items():
-        os.environ.setdefault(key, value)
-
-
-def _ray_settings(config: Config, gpus: float) -> dict[str, Any]:
-    from experiments.federation.participants import DISPOSABLE
-
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    settings: dict[str, Any] = {
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "runtime_env": {"env_vars": {"PYTHONPATH": paths, DISPOSABLE: "1"}},
-    }
-    if config.engine.ray_address is not None:
-        settings.pop("include_dashboard")
-        return {**settings, "address": config.engine.ray_address}
-    # Without an address Ray joins whatever cluster somebody started on this machine.
-    settings["address"] = "local"
-    return {**settings, "num_cpus": config.engine.workers, **({"num_gpus": 1} if gpus else {})}
-
-
-def _gpus_per_worker(config: Config) -> float:
-    """Return the share of a GPU that each worker takes: set, or one GPU split between them."""
-    if config.engine.gpus_per_worker is not None:
-        return config.engine.gpus_per_worker
-    if config.device == "cpu":
-        return 0.0
-    import torch
-
-    return 1 / config.engine.workers if torch.cuda.is_available() else 0.0
