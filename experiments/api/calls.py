@@ -6,11 +6,12 @@ Everything heavy is imported inside the functions, so that ``import fedunlearn``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from experiments.api.carrying import carried_out
 
 if TYPE_CHECKING:
     from experiments.api.run import Audit, Families, Run
@@ -72,6 +73,8 @@ def run(
     config: Source,
     *,
     out: PathLike | None = None,
+    idle_s: float = 0.0,
+    anyway: bool = False,
     progress: Progress = False,
     **overrides: Any,
 ) -> Run:
@@ -83,6 +86,10 @@ def run(
         As for :func:`load_config`.
     out : path, optional
         The run folder to make; default: ``runs/CONFIG-TIME`` below the working directory.
+    idle_s : float
+        Stay after the last round until no request came for so many seconds; 0: do not stay.
+    anyway : bool
+        Begin though the disk seems too small for the history.
     progress : bool or callable
         True shows a bar, in a terminal and in a notebook; a callable is told of every
         :class:`~experiments.runs.progress.Tick`. Nothing is printed otherwise.
@@ -115,10 +122,12 @@ def run(
             settings,
             _folder(out, config),
             observer=observer,
+            idle_s=idle_s,
+            anyway=anyway,
             command=call("run", config, out=out, **overrides),
         )
 
-    return Run(_carried_out(begin, progress))
+    return Run(carried_out(begin, progress))
 
 
 def compare(
@@ -180,7 +189,7 @@ def compare(
             command=call("compare", config, **given, **overrides),
         )
 
-    return Run(_carried_out(begin, progress))
+    return Run(carried_out(begin, progress))
 
 
 def audit(
@@ -231,7 +240,7 @@ def audit(
             command=call("audit", config, **given, **overrides),
         )
 
-    made = Audit(_carried_out(begin, progress))
+    made = Audit(carried_out(begin, progress))
     made.report()
     return made
 
@@ -291,7 +300,7 @@ def families(
         )
         return write_comparison(wanted, folder, command=command).parent
 
-    return Families(_carried_out(begin, progress))
+    return Families(carried_out(begin, progress))
 
 
 def open_run(folder: PathLike) -> Run | Audit | Families:
@@ -376,33 +385,6 @@ def _folder(out: PathLike | None, config: object) -> Path:
 
 def _stem(path: Path | None) -> str:
     return "runs" if path is None else path.stem
-
-
-def _carried_out(begin: Callable[[Observer], Path], progress: bool | Observer) -> Path:
-    """Return the folder that ``begin`` makes while it is watched."""
-    from experiments.federation.participants import forget_built
-
-    forget_built()  # a notebook may have changed a file or a function since
-    try:
-        with _watched(progress) as observer:
-            return begin(observer)
-    except InterruptedError:
-        raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _watched(progress: bool | Observer) -> Iterator[Observer]:
-    if callable(progress):
-        yield progress
-    elif not progress:
-        yield lambda tick: None
-    else:
-        from rich.console import Console
-
-        from experiments.runs.progress import progress as shown
-
-        with shown(Console(stderr=True)) as observer:
-            yield observer
 
 
 def _check_reach(

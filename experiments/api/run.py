@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from experiments.config.loading import Config
+    from experiments.runs.progress import Observer
     from experiments.runs.results import FailedRow, Row
     from unlearning.arrays import Arrays
+    from unlearning.records.commitment import Claim
+    from unlearning.request import Request
 
 __all__ = ["Audit", "Families", "Run", "opened"]
 
@@ -202,6 +205,63 @@ class Run:
 
         found: NDArray[Any] = self._task().predict(self.arrays(), np.asarray(x, np.float32))
         return found
+
+    def ask(self, request: Request, *, claim: Claim | None = None) -> bool:
+        """Ask a run to forget; it is served before its next round, or by :meth:`resume`.
+
+        Parameters
+        ----------
+        request : Request
+            For example ``Request("client", clients=(3,))``.
+        claim : Claim, optional
+            The opened samples, where the clients committed themselves to theirs.
+
+        Returns
+        -------
+        bool
+            False if this very request was recorded before: nothing is changed then.
+
+        Raises
+        ------
+        RequestError
+            If the run cannot be asked this, or knows another request by its id.
+        """
+        from experiments.runs.admission import admit
+
+        return admit(self._folder, request, claim)
+
+    def resume(self, *, accept_change: bool = False, progress: bool | Observer = False) -> bool:
+        """Go on with what was interrupted, and serve what was asked since.
+
+        Parameters
+        ----------
+        accept_change : bool
+            Go on though config or code have changed; the ledger says so.
+        progress : bool or callable
+            As for :func:`fedunlearn.run`.
+
+        Returns
+        -------
+        bool
+            False where it is finished and nothing waits in it.
+
+        Raises
+        ------
+        FedUnlearnError
+            If it was changed, another process is at work in it, or it cannot go on.
+        """
+        from experiments.api.carrying import gone_on
+
+        return gone_on(self._folder, progress, accept_change=accept_change)
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the ledger, the history's files and the model; only reads.
+
+        An empty list says that all of it is as it was written.
+        """
+        from experiments.runs.inspection import verify
+
+        return list(verify(self._folder).problems)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {self.state})"

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ def read(
     if isinstance(source, (str, os.PathLike)):
         return loading.load(source, changes)
     if isinstance(source, Config):
+        if not changes:
+            return source
         source = source.to_dict()
     if not isinstance(source, Mapping | None):
         raise ConfigError(
@@ -135,8 +138,14 @@ def spec(value: object) -> str:
     return f"{module}:{name}"
 
 
-def call(function: str, *values: object, **named: object) -> str:
-    """Return a call of a function of ``fedunlearn`` in words, for the report."""
+def call(function: str, *values: object, **named: object) -> str | None:
+    """Return a call of a function of ``fedunlearn`` in words, for the report.
+
+    None where a command is being carried out: the report names that, not what it calls.
+    """
+    click = sys.modules.get("click")
+    if click is not None and click.get_current_context(silent=True) is not None:
+        return None
     given = [*map(_shown, values), *(f"{k}={_shown(v)}" for k, v in named.items() if v is not None)]
     return f"fedunlearn.{function}({', '.join(given)})"
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from experiments.cli.answers import watched
 from experiments.cli.options import ConfigFile, Json, Out, Overrides, words
 
-if TYPE_CHECKING:
-    from experiments.runs.folder import RunFolder
-    from experiments.runs.intent import Intent
-
-__all__ = ["audit", "resume_audit"]
+__all__ = ["audit", "show_audit"]
 
 
 def audit(
@@ -34,54 +30,29 @@ def audit(
     What was trained is kept in the cache folder, by the hash of all it was made from: the same
     command again goes on where it was interrupted.
     """
-    from experiments.audit import run as auditing
+    from experiments.api import calls
     from experiments.config.loading import load
     from experiments.runs.folder import default_out
 
     settings = load(config, overrides or ())
     names = None if strategies is None else words(strategies, "--strategies")
     with watched() as observer:
-        made = auditing.audit(
+        made = calls.audit(
             settings,
-            out or default_out(config),
             strategies=names,
-            size=models,
+            models=models,
             workers=workers,
-            observer=observer,
+            out=out or default_out(config),
+            progress=observer,
         )
-    _report(made, as_json=as_json)
+    show_audit(made.path, as_json=as_json)
 
 
-def resume_audit(folder: RunFolder, intent: Intent, *, as_json: bool) -> None:
-    """Go on with an audit: what was trained is in the cache, the rest is made."""
-    from experiments.audit import run as auditing
-    from experiments.config.loading import load
-
-    with watched() as observer:
-        auditing.audit(
-            load(folder.config),
-            folder.path,
-            strategies=intent.names,
-            size=int(intent.settings["models"]),
-            workers=int(intent.settings["workers"]),
-            observer=observer,
-            command=intent.command,
-        )
-    _report(folder.path, as_json=as_json)
-
-
-def _report(made: Path, *, as_json: bool) -> None:
-    from experiments.reporting.report import (
-        render,  # loads matplotlib: only once the workers are gone
-    )
-
-    page = render(made)
-    _show_audit(made, page, as_json=as_json)
-
-
-def _show_audit(run: Path, page: Path, *, as_json: bool) -> None:
+def show_audit(run: Path, *, as_json: bool) -> None:
+    """Show the cards and rows of an audit, or its findings as JSON."""
     from rich.console import Console
 
+    from experiments.api.calls import open_run
     from experiments.audit.results import AUDIT, read_audit
     from experiments.cli.audit_table import cards_table, closing, rows_table
 
@@ -94,4 +65,4 @@ def _show_audit(run: Path, page: Path, *, as_json: bool) -> None:
     console.print(cards_table(found))
     console.print(rows_table(found))
     console.print(closing(found), markup=False, highlight=False)
-    typer.echo(f"findings: {run / AUDIT}\nreport: {page}")
+    typer.echo(f"findings: {run / AUDIT}\nreport: {open_run(run).report()}")

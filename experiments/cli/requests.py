@@ -79,7 +79,8 @@ def request(
     as_json: Json = False,
 ) -> None:
     """Ask a run to forget a client, samples, classes, a task or features, while it goes on."""
-    from experiments.runs.admission import admit, compose, read_claim
+    from experiments.api.calls import open_run
+    from experiments.runs.admission import compose, read_claim
     from experiments.runs.folder import RunFolder
     from experiments.runs.record_ids import RecordIds
 
@@ -106,7 +107,7 @@ def request(
         asked_by=asked_by,
         **({"id": request_id} if request_id else {}),
     )
-    is_new = admit(folder, asked, None if claim is None else read_claim(claim))
+    is_new = open_run(run).ask(asked, claim=None if claim is None else read_claim(claim))
     status = folder.read_status()
     is_running = status is not None and status.is_running
     if is_running:

@@ -42,21 +42,20 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Learn, serve the requests with the configured strategy, recover, report."""
+    from experiments.api import calls
     from experiments.config.loading import load
     from experiments.runs.folder import RunFolder, default_out
 
     settings = load(config, overrides or ())
-    from experiments.federation import launch
-
     with watched() as observer:
-        made = launch.run(
+        made = calls.run(
             settings,
-            out or default_out(config),
-            observer=observer,
+            out=out or default_out(config),
+            progress=observer,
             idle_s=seconds(idle, "--idle") if keep_serving else 0.0,
             anyway=anyway,
         )
-    _show_results(RunFolder.open(made), as_json=as_json)
+    _show_results(RunFolder.open(made.path), as_json=as_json)
 
 
 def compare(
@@ -80,23 +79,22 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Learn once, then let every strategy answer the same requests from the same history."""
+    from experiments.api import calls
     from experiments.config.loading import load
     from experiments.runs.folder import RunFolder, default_out
 
     settings = load(config, [*(overrides or ()), *_budget(budget)])
     names = None if strategies is None else words(strategies, "--strategies")
     chosen = None if seeds is None else numbers(seeds, "--seeds")
-    from experiments.federation import launch
-
     with watched() as observer:
-        made = launch.compare(
+        made = calls.compare(
             settings,
-            out or default_out(config),
             strategies=names,
             seeds=chosen,
-            observer=observer,
+            out=out or default_out(config),
+            progress=observer,
         )
-    _show_results(RunFolder.open(made), as_json=as_json)
+    _show_results(RunFolder.open(made.path), as_json=as_json)
 
 
 def _budget(text: str | None) -> list[str]:
@@ -177,24 +175,20 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run, comparison or audit that was interrupted; serve what was asked since."""
+    from experiments.api.calls import open_run
     from experiments.runs.folder import RunFolder
-    from experiments.runs.intent import AUDIT, Intent
 
-    folder = RunFolder.open(run)
-    intent = Intent.read(folder.path)
-    if intent.kind == AUDIT:
-        from experiments.cli.audits import resume_audit
-
-        resume_audit(folder, intent, as_json=as_json)
-        return
-    from experiments.federation import launch
-
+    found = open_run(run)
     with watched() as observer:
-        made = launch.resume(folder, intent, observer=observer, accept_change=accept_change)
-    if made is None:
+        went_on = found.resume(progress=observer, accept_change=accept_change)
+    if not went_on:
         typer.echo(f"{run} is finished and nothing waits in it: nothing to do", err=True)
-        return
-    _show_results(folder, as_json=as_json)
+    elif found.kind == "audit":
+        from experiments.cli.audits import show_audit
+
+        show_audit(found.path, as_json=as_json)
+    else:
+        _show_results(RunFolder.open(run), as_json=as_json)
 
 
 def _show_results(folder: RunFolder, *, as_json: bool) -> None:

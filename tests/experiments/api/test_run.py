@@ -276,3 +276,26 @@ def test_every_public_name_is_there():
     assert "mlp" in fedunlearn.list_models()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         fedunlearn.nothing  # noqa: B018
+
+
+def test_a_run_is_asked_goes_on_and_is_verified(tmp_path):
+    made = fedunlearn.run(
+        {"strategy": "no-t", "data": {"clients": 4, "limit": 80}},
+        rounds=1,
+        recovery_rounds=1,
+        engine={"grid": "local"},
+        out=tmp_path / "run",
+    )
+    assert not made.resume()
+    asked = fedunlearn.Request("client", clients=(3,), id="leave")
+    assert made.ask(asked)
+    assert not made.ask(asked)
+    with pytest.raises(fedunlearn.RequestError, match="leave"):
+        made.ask(fedunlearn.Request("client", clients=(2,), id="leave"))
+    ticks = []
+    assert made.resume(progress=ticks.append)
+    assert ticks
+    assert made.requests().set_index("id").state["leave"] == "fulfilled"
+    assert made.verify() == []
+    (made.path / "ledger.head").unlink()
+    assert any("ledger" in line for line in made.verify())
