@@ -25,6 +25,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +43,7 @@ _OURS = (_HOUSE, "clients", "strategies", "unlearning")
 _APP = f"{_HOUSE}.app"  # on the floor above: nothing here imports it but Flower's own way
 _OWN = "experiments.deployment.warm"  # run as a program it has another name
 _AT_WORK = ("httpcore", f"{_HOUSE}.models.array_models")  # imported not before a message
+_WATCH_S, _GRACE_S = 0.5, 5.0
 _EXECUTOR, _NURSERY = "--executor", "--nursery"
 
 log = logging.getLogger("fedunlearn")
@@ -96,6 +99,7 @@ def _node(arguments: list[str]) -> None:
 def _executor(address: str, node: int) -> None:
     """Ask the node for tasks, and hand them on, for as long as the node is there."""
     os.environ["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = _POLL_S
+    threading.Thread(target=_end_with, args=(node,), daemon=True).start()
     from flwr.supercore.constant import TaskType
     from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult, SubprocessExecutor
 
@@ -125,6 +129,18 @@ def _executor(address: str, node: int) -> None:
 
     superexec.get_executor = lambda *args, **kwargs: Handing()
     superexec.run_superexec(runtime_api_address=address, insecure=True, parent_pid=node)
+
+
+def _end_with(node: int) -> None:
+    """End this process once the node is gone.
+
+    Flower raises an interrupt in the main thread then, and once. One that came while the node was
+    turned away got lost, and the SuperExec went on for good with asking nobody for tasks.
+    """
+    while os.getppid() == node:
+        time.sleep(_WATCH_S)
+    time.sleep(_GRACE_S)  # for Flower's own way to end
+    os._exit(1)
 
 
 # The nursery ------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 import importlib
 import inspect
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,3 +127,33 @@ def test_a_warm_site_gives_flowers_own_options(tmp_path):
     cold, hot = kit.command(9094), kit.command(9094, warm=True)
     assert cold[1:] == hot[3:]
     assert hot[1:3] == ["-m", "experiments.deployment.warm"]
+
+
+def test_a_superexec_ends_when_its_node_is_gone(tmp_path):
+    deaf = (
+        "import os, signal, threading, time\n"
+        "from experiments.deployment import warm\n"
+        "warm._WATCH_S = warm._GRACE_S = 0.1\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(number, lambda *rest: None)\n"
+        "threading.Thread(target=warm._end_with, args=(os.getppid(),), daemon=True).start()\n"
+        "print('here', flush=True)\n"
+        "while True:\n"
+        "    time.sleep(60)\n"
+    )
+    node = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {deaf!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", node], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    left = int(found.stdout)
+    deadline = time.monotonic() + 30
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(left, 0)
+            time.sleep(0.05)
+        os.kill(left, signal.SIGKILL)
