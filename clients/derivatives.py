@@ -60,7 +60,7 @@ def mean_gradient(
         torch.autograd.backward(part)
         total += float(part.detach())
     found = {
-        name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad.clone()
+        name: torch.zeros_like(tensor) if tensor.grad is None else _dense(tensor.grad).clone()
         for name, tensor in parameters_of(model).items()
     }
     model.zero_grad(set_to_none=True)
@@ -167,18 +167,41 @@ def mean_squared_gradient(
         logits = functional_call(model, (placed, buffers), (x[None],), tie_weights=False)
         return measured(logits, y[None])
 
-    single = vmap(grad(loss), in_dims=(None, 0, 0))
+    at_once = vmap(grad(loss), in_dims=(None, 0, 0))
     totals = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in weights.items()}
     size = max(1, min(_CHUNK, _GRADIENT_VALUES // max(1, sum(w.numel() for w in weights.values()))))
     shares = torch.ones(len(shard), device=shard.labels.device) if counts is None else counts
     for chunk, share in zip(_chunks(shard, size), torch.split(shares, size), strict=True):
-        for name, g in single(weights, chunk.features, chunk.labels).items():
+        try:
+            found = at_once(weights, chunk.features, chunk.labels)
+        except RuntimeError:  # a recurrent, scripted or sparse layer has no such form
+            found = _one_by_one(model, chunk, measured)
+        for name, g in found.items():
             squares = g.square() if counts is None else torch.einsum("n,n...->n...", share, g * g)
             totals[name] += squares.sum(0, dtype=torch.float64)
     return {
         name: (totals[own[id(w)]] / len(shard)).to(w.dtype)
         for name, w in parameters_of(asked).items()
     }
+
+
+def _one_by_one(model: nn.Module, chunk: Shard, loss: Loss) -> dict[str, torch.Tensor]:
+    """Return the gradients of single examples, (n, ...) by name, a pass for each."""
+    weights = {name: w for name, w in model.named_parameters() if w.requires_grad}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in weights}
+    for x, y in zip(chunk.features, chunk.labels, strict=True):
+        part = loss(model(x[None]), y[None])
+        gradients = torch.autograd.grad(
+            part, list(weights.values()), allow_unused=True, materialize_grads=True
+        )
+        for name, g in zip(weights, gradients, strict=True):
+            found[name].append(_dense(g))
+    return {name: torch.stack(many) for name, many in found.items()}
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    """Return a gradient without gaps: that of an embedding may hold the rows it saw alone."""
+    return gradient.to_dense() if gradient.layout != torch.strided else gradient
 
 
 def _places(model: nn.Module) -> dict[str, int]:

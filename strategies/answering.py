@@ -96,7 +96,7 @@ def unlearn(
             if current is not before:  # else nobody was asked and nothing was done
                 federation.observe("unlearn", server_round, current)
         like = arrays if federation.model is None else None
-        check_model(current, like, "the unlearned model", type(strategy).__name__)
+        current = check_model(current, like, "the unlearned model", type(strategy).__name__)
         if why := _idle(strategy, arrays, current):
             holdings.refuse_idle(federation, roster, request, held, why)
         if federation.model is not None and strategy.rewritten is None:

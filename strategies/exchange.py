@@ -233,7 +233,7 @@ class Exchange:
         for _ in stream:  # a hook may stop early; what it left is still checked and counted
             pass
         like = self.arrays if self.federation.model is None else None
-        check_model(current, like, f"the model of round {self.number}", self.who)
+        current = check_model(current, like, f"the model of round {self.number}", self.who)
         if self.arrays.keys() != current.keys():
             return current
         return {name: current[name] for name in self.arrays}
@@ -312,8 +312,8 @@ def missing(lost: Mapping[int, str]) -> dict[int, str]:
     return {client: why for client, why in lost.items() if why != _NOTHING_LEFT}
 
 
-def check_model(arrays: Arrays, like: Arrays | None, what: str, who: str) -> None:
-    """Refuse what a strategy gives back if it is no model to go on with.
+def check_model(arrays: Arrays, like: Arrays | None, what: str, who: str) -> Arrays:
+    """Return what a strategy gives back, or refuse it if it is no model to go on with.
 
     Parameters
     ----------
@@ -324,12 +324,19 @@ def check_model(arrays: Arrays, like: Arrays | None, what: str, who: str) -> Non
     what, who : str
         The model and the strategy in words.
 
+    Returns
+    -------
+    Arrays
+        The model itself, or, where NumPy made numbers of arrays without axes, one of arrays.
+
     Raises
     ------
     FederationError
         If it is no mapping of names to numeric arrays, differs from ``like``, or is not finite.
     """
     found: object = arrays  # of a strategy of one's own, whatever its signature says
+    if isinstance(found, Mapping) and any(isinstance(a, np.generic) for a in found.values()):
+        found = arrays = {name: np.asarray(array) for name, array in found.items()}
     if not isinstance(found, Mapping) or not all(map(_is_numeric, found.values())):
         raise FederationError(
             f"{what} that {who} made is no mapping of names to numeric arrays; correct the hook"
@@ -340,6 +347,7 @@ def check_model(arrays: Arrays, like: Arrays | None, what: str, who: str) -> Non
         raise FederationError(
             f"{what} is not finite and was discarded; lower the learning rate or the step of {who}"
         )
+    return arrays
 
 
 def omissions(

@@ -202,7 +202,7 @@ def recorded(
                 yield reply
 
         current = learn(server_round, arrays, noted())
-        check_model(current, like, f"the model of round {server_round}", who)
+        current = check_model(current, like, f"the model of round {server_round}", who)
         if kept is not None:
             kept(current)
         return current

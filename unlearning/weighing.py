@@ -115,7 +115,8 @@ class Mean:
             elif name in self._sums:
                 self._sums[name] += step.astype(np.float64) * weight
             else:
-                self._sums[name] = step.astype(np.float64) * weight
+                # Of an array without axes NumPy makes a number.
+                self._sums[name] = np.asarray(step.astype(np.float64) * weight)
 
     def mass(self, part: str) -> int:
         """Return how many examples a part rests on so far, all updates together."""
@@ -132,7 +133,7 @@ class Mean:
         if not self._sums:
             raise ValueError("weights sum to 0, expected a positive number")
         found = {
-            name: total / self._masses[part_of(name)]
+            name: np.asarray(total / self._masses[part_of(name)])
             if np.issubdtype(total.dtype, np.floating)
             else total
             for name, total in self._sums.items()

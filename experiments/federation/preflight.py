@@ -160,8 +160,11 @@ def _batch(task: Task) -> Shard:
 
 
 def _check_logits(model: nn.Module, x: torch.Tensor, wanted: tuple[int, ...]) -> None:
+    given = x.clone()
     out = model(x)
     how = f"{'training' if model.training else 'evaluating'}, on {len(x)}"
+    if not torch.equal(x, given):
+        raise _UnfitError(f"{how}, it changes its inputs in place; work on a copy of them")
     if not isinstance(out, torch.Tensor):
         raise _UnfitError(f"{how}, it returns {type(out).__name__} and no tensor")
     if tuple(out.shape) != (len(x), *wanted):

@@ -57,7 +57,7 @@ def heavy_ball(
     for name, array in named.parameters(arrays).items():
         way = mean[name].astype(np.float64) - array
         speed[name] = step * way + momentum * velocity.get(name, np.zeros(array.shape))
-        moved[name] = (array + speed[name]).astype(array.dtype)
+        moved[name] = np.asarray((array + speed[name]).astype(array.dtype))
     return moved, speed
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from clients.derivatives import mean_squared_gradient
+from clients.derivatives import mean_gradient, mean_squared_gradient
 from clients.steps import Shard
 
 
@@ -42,3 +43,54 @@ def test_squared_gradients_of_a_model_that_shares_modules_leave_it_usable() -> N
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values)
     assert found.keys() == expected.keys()  # a tensor under several names is one parameter
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, of which vmap makes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.GRU(2, 3, batch_first=True), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        logits: torch.Tensor = self.last(self.layer(x.reshape(len(x), 2, 2))[0][:, -1])
+        return logits
+
+
+class Sparse(nn.Module):
+    """An embedding whose gradient has the rows it saw alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.EmbeddingBag(9, 3, mode="mean", sparse=True), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        logits: torch.Tensor = self.last(self.layer(x.abs().long().clamp(0, 8)))
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("kind", [Recurrent, Sparse])
+@pytest.mark.parametrize("counts", [None, [0.5, 1.0, 0.0, 2.0, 1.0]])
+def test_gradients_of_layers_without_a_batched_form(
+    kind: type[nn.Module], counts: list[float] | None
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(3)
+        model = kind()
+        data = Shard(4 * torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+    shares = None if counts is None else torch.tensor(counts)
+    found = mean_squared_gradient(model, data, shares)
+    expected = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+    for x, y, count in zip(data.features, data.labels, counts or [1.0] * 5, strict=True):
+        model.zero_grad()
+        torch.autograd.backward(functional.cross_entropy(model(x[None]), y[None]))
+        for name, weight in model.named_parameters():
+            assert weight.grad is not None
+            expected[name] += count * weight.grad.to_dense().square() / len(data)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values)
+    mean, _ = mean_gradient(model, data, functional.cross_entropy)
+    assert all(g.layout == torch.strided and torch.isfinite(g).all() for g in mean.values())

@@ -91,6 +91,16 @@ def test_what_is_no_model_is_refused(model: object) -> None:
         check_model(model, None, "the model", "Odd")  # type: ignore[arg-type]
 
 
+def test_numbers_that_numpy_made_of_arrays_without_axes_are_arrays() -> None:
+    model = {"w": np.ones(2), "gain": np.float32(2) * np.array(1, np.float32)}
+    found = check_model(model, None, "the model", "Own")
+    assert isinstance(found["gain"], np.ndarray)
+    assert found["gain"].shape == ()
+    assert found["gain"] == 2
+    whole = {"w": np.ones(2)}
+    assert check_model(whole, None, "the model", "Own") is whole
+
+
 def test_where_nobody_holds_any_data_the_model_stays() -> None:
     found = exchange()
     found.roster.lost = dict.fromkeys(found.asked, "holds no data any more")

@@ -9,8 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+from strategies.base import EVERY_MODEL
 from strategies.registry import make, strategies
-from tests.support.toy import CLASSES, FEATURES, ToyFederation, ToyModel, request
+from tests.support.everyone import SETTINGS
+from tests.support.toy import (
+    CLASSES,
+    FEATURES,
+    DeepToyModel,
+    ToyFederation,
+    ToyModel,
+    request,
+)
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.request import Scope
@@ -40,9 +49,21 @@ class ChannelsLast(Plain):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+class Scaled(DeepToyModel):
+    """A weight without axes, of which arithmetic in NumPy makes a number."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.gain = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return super().forward(x) * self.gain
+
+
 def end_to_end(home: Path, network: type[ToyModel], alias: str) -> tuple[Arrays, Arrays]:
     """Return what is learned, and what is left of it after a request."""
-    strategy = make(alias, {})
+    strategy = make(alias, dict(SETTINGS.get(strategies()[alias], {})))
     toy = ToyFederation(home, network=network, keepsakes=strategy.keepsakes())
     arrays = toy.learn_without_serving(3)
     asked = request(Scope.CLIENT)
@@ -68,4 +89,23 @@ def test_channels_last_end_to_end(alias: str, tmp_path: Path) -> None:
     for one, other in ((before, learned), (after, forgotten)):
         for name, array in named.parameters(one).items():
             np.testing.assert_allclose(array, other[name], atol=2e-4, err_msg=name)
+    assert not named.is_same(before, after)
+
+
+@pytest.mark.parametrize(
+    "alias",
+    sorted(
+        alias
+        for alias, cls in strategies().items()
+        if cls.models in (None, EVERY_MODEL)
+        and Scope.CLIENT in cls.scopes
+        and alias not in ("auxiliary-head", "class-pruning")  # theirs is a dense last layer
+        and alias != "fine-tune"  # does nothing before recovery
+    ),
+)
+def test_a_weight_without_axes_end_to_end(alias: str, tmp_path: Path) -> None:
+    before, after = end_to_end(tmp_path, Scaled, alias)
+    for arrays in (before, after):
+        assert isinstance(arrays["gain"], np.ndarray)
+        assert arrays["gain"].shape == ()
     assert not named.is_same(before, after)

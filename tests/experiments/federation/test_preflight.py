@@ -125,6 +125,10 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "double": (lambda: nn.Linear(13, 3).double(), "same dtype"),
     "integers wanted": (lambda: nn.Sequential(nn.Embedding(9, 3)), "Long"),
     "grows": (Grows, "'seen' comes or goes"),
+    "inputs in place": (
+        lambda: nn.Sequential(nn.Hardtanh(-0.2, 0.2, inplace=True), nn.Linear(13, 3)),
+        "changes its inputs in place",
+    ),
     "all frozen": (lambda: nn.Linear(13, 3).requires_grad_(False), "no parameter that can be"),
     "loss of another shape": (lambda: WithLoss(lambda logits, y: logits[:, 0]), "scalar"),
     "loss that wants more": (lambda: WithLoss(lambda a, b, c: a), "argument"),
