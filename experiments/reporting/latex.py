@@ -51,6 +51,7 @@ def tables(
     """
     note = _SEEDS.format(seeds=seeds) if seeds > 1 else _ONE
     parts = [f"% {' '.join(command.split())}"] if command.strip() else []
+    parts.append(r"% \usepackage{booktabs,graphicx}")
     lines = [((line.strategy, line.guarantee), (*line.cells, line.verdict)) for line in card.lines]
     parts.append(
         _table(["Strategy", "Guarantee"], [*card.titles, "Marker"], lines, note, "scorecard")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -97,7 +99,30 @@ def test_a_command_cannot_break_out_of_its_comment():
     from experiments.reporting.scorecard import Scorecard
 
     tex = tables(Scorecard((), (), ()), None, Costs((), ()), seeds=1, command="a\nb \\evil")
-    assert tex.startswith("% a b \\evil\n\\begin")
+    assert tex.startswith("% a b \\evil\n% \\usepackage{booktabs,graphicx}\n\\begin")
+
+
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="pdflatex is missing: apt install texlive-latex-recommended texlive-fonts-recommended",
+)
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
+def test_latex_compiles_and_fits_its_column(page, tmp_path, columns):
+    lines = (tmp_path / "table.tex").read_text(encoding="utf-8").splitlines()
+    needs = next(line for line in lines if "usepackage" in line).removeprefix("% ")
+    (tmp_path / "paper.tex").write_text(
+        f"\\documentclass[{columns}]{{article}}\n{needs}\n\\begin{{document}}\n"
+        "\\input{table.tex}\n\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
 
 
 def test_pictures_are_written_as_pdf_where_they_are_wanted(make, tmp_path):
