@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from strategies.federation import LEARN, RECOVER, UNLEARN, Federation, keeping
 from strategies.plausibility import of_one_kind, without_outliers
 from strategies.roster import Roster
-from strategies.wire import BadReplyError, num_bytes, read_reply, to_content, to_record
+from strategies.wire import BadReplyError, num_bytes, reach, read_reply, to_content, to_record
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
@@ -163,10 +163,13 @@ class Exchange:
         federation, roster = self.federation, self.roster
         down = roster.bytes_down
         self.losses.clear()
+        farthest: float | None = None  # of the model that all are sent
         for message in messages:
             client = roster.sender(message)
             instruction = self.asked[client]
             sent = self.arrays if instruction.arrays is None else instruction.arrays
+            if farthest is None and sent is self.arrays and instruction.answers == "model":
+                farthest = reach(sent)
             try:
                 reply = read_reply(
                     message,
@@ -175,6 +178,7 @@ class Exchange:
                     model_like=instruction.answers == "model",
                     declared=roster.declared.get(client),
                     longest_s=2 * federation.timeout_s + _SLACK_S,
+                    farthest=farthest if sent is self.arrays else None,
                 )
             except BadReplyError as error:
                 roster.lost[client] = f"quarantined: {error}"

@@ -19,6 +19,7 @@ __all__ = [
     "BadReplyError",
     "length",
     "num_bytes",
+    "reach",
     "read_reply",
     "to_arrays",
     "to_content",
@@ -119,6 +120,7 @@ def read_reply(
     model_like: bool,
     declared: int | None,
     longest_s: float = float("inf"),
+    farthest: float | None = None,
 ) -> Reply:
     """Return the checked reply of one client.
 
@@ -136,6 +138,8 @@ def read_reply(
         Training examples the client said it holds when it joined: its weight may not exceed it.
     longest_s : float
         No client can have worked longer than this, in seconds.
+    farthest : float or None
+        What :func:`reach` says of ``sent``, where it is known.
 
     Raises
     ------
@@ -172,11 +176,17 @@ def read_reply(
     arrays = {name: arrays[name] for name in sent}
     with np.errstate(over="ignore"):
         update = named.delta(sent, arrays)
-        own = length({name: a for name, a in sent.items() if np.isfinite(a).all()})
-        moved, limit = length(update), _FARTHEST * max(own, _size(sent) ** 0.5)
+        moved, limit = length(update), reach(sent) if farthest is None else farthest
     if not moved <= limit:
         raise BadReplyError(f"it moved the model by {moved:.3g} (L2), more than {limit:.3g}")
     return Reply(client, count, arrays, numbers, update)
+
+
+def reach(sent: Arrays) -> float:
+    """Return how far (L2) no local training moves a model; the same for all that were sent it."""
+    with np.errstate(over="ignore"):
+        own = length({name: a for name, a in sent.items() if np.isfinite(a).all()})
+    return _FARTHEST * max(own, math.sqrt(_size(sent)))
 
 
 def _became_infinite(sent: Arrays, arrays: Arrays) -> str | None:

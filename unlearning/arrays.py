@@ -325,18 +325,23 @@ def weighted_sum(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
     for weight, arrays in terms:
         if total is None:
             total = {
-                name: array.astype(np.float64) * weight if array.dtype.kind == "f" else array
+                name: _times(array, weight) if array.dtype.kind == "f" else array
                 for name, array in arrays.items()
             }
             continue
         for name, array in arrays.items():
             if array.dtype.kind == "f":
-                total[name] += array.astype(np.float64) * weight
+                total[name] += _times(array, weight)
             else:
                 total[name] = array
     if total is None:
         raise ValueError("no arrays to sum")
     return total
+
+
+def _times(array: Array, weight: float) -> Array:
+    """Return an array times a weight in float64, without a copy of it on the way."""
+    return np.multiply(array, weight, dtype=np.float64)
 
 
 def weighted_mean(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
@@ -372,12 +377,13 @@ def weighted_mean(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
 def dot(left: Mapping[str, Array], right: Mapping[str, Array]) -> float:
     """Return the inner product of the parameters of two mappings, in float64."""
     return float(
-        sum(
-            np.dot(array.astype(np.float64).ravel(), right[name].astype(np.float64).ravel())
-            for name, array in left.items()
-            if is_parameter(name, array)
-        )
+        sum(_dot(array, right[name]) for name, array in left.items() if is_parameter(name, array))
     )
+
+
+def _dot(one: Array, other: Array) -> float:
+    wide = one.astype(np.float64).ravel()
+    return float(np.dot(wide, wide if other is one else other.astype(np.float64).ravel()))
 
 
 def norm(arrays: Mapping[str, Array], names: Collection[str] | None = None) -> float:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save
 
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FedUnlearnError
@@ -35,6 +34,9 @@ _TYPES: dict[str, type[np.generic]] = {
     "U32": np.uint32,
     "U64": np.uint64,
 }
+# As the library orders arrays in a file: the widest first, so that each lies aligned.
+_ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "U8", "BOOL")
+_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _KINDS = "biuf"  # of NumPy: booleans, integers, unsigned ones, floats
 _WIDEST = 8  # bytes per value
 
@@ -66,7 +68,19 @@ def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
     [[1.0, 2.0], [3.0, 4.0]]
     """
     lying = {name: _in_order(name, np.asarray(array)) for name, array in arrays.items()}
-    return save(lying, None if metadata is None else dict(metadata))
+    kinds = {name: _NAMES[array.dtype.newbyteorder("=")] for name, array in lying.items()}
+    names = sorted(lying, key=lambda name: (_ORDER.index(kinds[name]), name))
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        begin, end = end, end + lying[name].nbytes
+        shape = list(lying[name].shape)
+        header[name] = {"dtype": kinds[name], "shape": shape, "data_offsets": [begin, end]}
+    # Written here, as the library writes it: there a large model lies in memory once more.
+    told = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    told += b" " * (-len(told) % 8)
+    values = (lying[name].reshape(-1).view(np.uint8).data for name in names if lying[name].size)
+    return b"".join([len(told).to_bytes(8, "little"), told, *values])
 
 
 def _in_order(name: str, array: Array) -> Array:

@@ -30,6 +30,9 @@ _CLIENT_RAISED = 2  # Flower's error code
 class LocalGrid(Grid):
     """Calls a ClientApp directly, one node after the other.
 
+    A message is answered when its reply is asked for, so that no more than one reply, which may be
+    a large model, waits to be read.
+
     Parameters
     ----------
     app : ClientApp
@@ -42,6 +45,7 @@ class LocalGrid(Grid):
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self._app = app
         self._replies: dict[str, Message] = {}
+        self._waiting: dict[str, Message] = {}
         self.contexts = {
             _FIRST_NODE + i: Context(
                 run_id=1,
@@ -77,23 +81,31 @@ class LocalGrid(Grid):
         return list(self.contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Have each message answered at once; return their ids."""
-        ids: list[str] = []
+        """Take in messages; return their ids."""
+        ids = []
         for message in messages:
             message.metadata.__dict__["_message_id"] = str(uuid4())
             ids.append(message.metadata.message_id)
-            self._replies[ids[-1]] = self._answer(message)
+            self._waiting[ids[-1]] = message
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there."""
-        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+        """Have the first of these messages that waits answered; return the replies that are there.
+
+        So the last reply is there only after as many calls as there are messages.
+        """
+        asked = list(message_ids)
+        first = next((i for i in asked if i in self._waiting), None)
+        if first is not None:
+            self._replies[first] = self._answer(self._waiting.pop(first))
+        return [self._replies.pop(i) for i in asked if i in self._replies]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push, then pull."""
-        return self.pull_messages(self.push_messages(messages))
+        """Push, then pull until all are there."""
+        ids = list(self.push_messages(messages))
+        return [reply for i in ids for reply in self.pull_messages([i])]
 
     def _answer(self, message: Message) -> Message:
         try:
@@ -122,22 +134,18 @@ class StackedGrid(LocalGrid):
     def __init__(self, app: ClientApp, num_nodes: int, together: Together) -> None:
         super().__init__(app, num_nodes)
         self.together = together
-        self._waiting: list[Message] = []
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Take in messages; return their ids."""
-        ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
-            ids.append(message.metadata.message_id)
-            self._waiting.append(message)
-        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Have all that waits answered, and return the replies that are there."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = list(self._waiting.values()), {}
         pairs = [(message, self.contexts[message.metadata.dst_node_id]) for message in waiting]
         for message, reply in zip(waiting, self.together.answers(pairs), strict=True):
             made = self._answer(message) if reply is None else reply
             self._replies[message.metadata.message_id] = made
         return super().pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push, then pull all of them at once."""
+        return self.pull_messages(self.push_messages(messages))

@@ -91,7 +91,16 @@ def test_an_interrupt_is_no_reply() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        LocalGrid(made, 1).push_messages([ask(1000)])
+        LocalGrid(made, 1).send_and_receive([ask(1000)])
+
+
+def test_a_message_is_answered_when_its_reply_is_asked_for() -> None:
+    # Of many answers that are large models no more than one waits to be read.
+    grid = LocalGrid(app(), 3)
+    ids = list(grid.push_messages(map(ask, grid.get_node_ids())))
+    for expected in ids:
+        (reply,) = grid.pull_messages(ids)
+        assert reply.metadata.reply_to_message_id == expected
 
 
 def test_replies_are_handed_out_once_and_by_id() -> None:
