@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from clients.sharded import Part
+from clients.sharded import Part, merged
 from unlearning.models.shards import node_name
 
 __all__ = ["Node", "ShardedTree"]
@@ -48,9 +48,8 @@ class ShardedTree(nn.Module):
 
     Notes
     -----
-    A node begins with the mean of its children that were trained, each counted alike: leaves have
-    equally many clients but for what left. Before the root is trained the nodes of the highest
-    level that is vote.
+    A node begins with the mean of its children that were trained, by their examples. Before the
+    root is trained the nodes of the highest level that is vote.
     """
 
     def __init__(self, nets: Sequence[Sequence[nn.Module]], rounds: Sequence[int]) -> None:
@@ -63,6 +62,7 @@ class ShardedTree(nn.Module):
                 for place, net in enumerate(row)
             }
         )
+        del self.node(self.levels - 1, 0).examples  # the root is merged with nobody
 
     def node(self, level: int, place: int) -> Node:
         """Return one node; leaves are level 0."""
@@ -83,16 +83,9 @@ class ShardedTree(nn.Module):
         if level == 0 or int(node.trained):
             return
         children = [self.node(level - 1, 2 * place + side) for side in (0, 1)]
-        there = [child.net.state_dict() for child in children if int(child.trained)]
+        there = [child for child in children if int(child.trained)]
         if there:
-            node.net.load_state_dict(
-                {
-                    name: torch.stack([state[name] for state in there]).mean(0)
-                    if first.is_floating_point()
-                    else first
-                    for name, first in there[0].items()
-                }
-            )
+            node.net.load_state_dict(merged(there))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logarithm of the probabilities, ``(n, classes)``."""

@@ -199,6 +199,11 @@ class Federation:
         An update may be so many times as long as the median of its round; 0: as long as it likes.
     batch : int
         So many requests are published together; fewer wait, their data out of training.
+    rate : int
+        So many requests of one asker are begun within ``window_s``; more wait, their data out of
+        training; 0: any number.
+    window_s : float
+        Of ``rate``, seconds.
     residuals : tuple of str
         Where else, in words, bytes of deleted messages can still lie; the ledger notes them.
     stop : callable
@@ -266,6 +271,8 @@ class Federation:
     noise_key: bytes | None = None
     length_factor: float = 10.0
     batch: int = 1
+    rate: int = 0
+    window_s: float = 3600.0
     residuals: tuple[str, ...] = ()
     stop: Callable[[], bool] = lambda: False
     roster: Roster | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -15,6 +16,7 @@ from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError, LedgerError
 from unlearning.fulfil import Unlearner, finish, fulfil
 from unlearning.protocol import Wire, part
+from unlearning.records.book import now
 from unlearning.records.history import History
 from unlearning.records.ledger import BATCH
 from unlearning.request import Forgotten, Request
@@ -24,12 +26,14 @@ __all__ = [
     "dismiss",
     "due",
     "forgotten_before",
+    "has_work",
     "is_concerned",
     "keep_participants",
     "leave",
     "outstanding",
     "ready",
     "serve_due",
+    "sorted_out",
     "unanswered",
 ]
 
@@ -115,24 +119,82 @@ def due(federation: Federation) -> list[Request]:
 
 
 def ready(federation: Federation, roster: Roster) -> list[Request]:
-    """Return what can be served now: what is due, if enough of it is there to be published.
+    """Return what can be served now: what is due, and neither too much nor too little of it.
 
     The rest is held, its data out of training from now on.
     """
     ledger = federation.ledger
-    found = due(federation)
-    released = [request for request in found if ledger.is_released(request.id)]
-    waiting = [request for request in found if request not in released]
-    if len(waiting) >= federation.batch:
-        return found
+    found, kept_back = sorted_out(federation)
     held = ledger.held()
-    for request in waiting:
+    for request, reason in kept_back:
         federation.forgotten = federation.forgotten | request
         roster.forget(request.leavers)
         if request.id not in held:
-            reason = f"it waits until {federation.batch} requests can be published together"
             ledger.add(request.id, "held", stage=BATCH, reason=reason)
-    return released
+    return found
+
+
+def sorted_out(federation: Federation) -> tuple[list[Request], list[tuple[Request, str]]]:
+    """Return what can be served now, oldest first, and what waits, with the reason.
+
+    Whoever asked for more than ``rate`` requests in ``window_s`` waits until the window has moved
+    on; where there is less than a ``batch`` to be published together, all of it waits. What the
+    operator has released waits for nothing.
+    """
+    ledger = federation.ledger
+    found, kept_back = [], []
+    begun = _begun(federation) if federation.rate else {}
+    for request in due(federation):
+        askers = _askers(request)
+        most = max((begun.get(who, 0) for who in askers), default=0)
+        if federation.rate and most >= federation.rate and not ledger.is_released(request.id):
+            kept_back.append((request, _too_many(federation)))
+            continue
+        for who in askers:
+            begun[who] = begun.get(who, 0) + 1
+        found.append(request)
+    waiting = [request for request in found if not ledger.is_released(request.id)]
+    if waiting and len(waiting) < federation.batch:
+        reason = f"it waits until {federation.batch} requests can be published together"
+        kept_back += [(request, reason) for request in waiting]
+        found = [request for request in found if request not in waiting]
+    return found, kept_back
+
+
+def has_work(federation: Federation) -> bool:
+    """Return whether a request can be served now, or is still to be held."""
+    found, kept_back = sorted_out(federation)
+    held = federation.ledger.held()
+    return bool(found) or any(request.id not in held for request, _ in kept_back)
+
+
+def _askers(request: Request) -> list[str]:
+    """Return whose requests this one counts among: the clients it names, or who sent it."""
+    named = sorted({*request.clients, *request.samples})
+    return [f"client {client}" for client in named] or [request.asked_by]
+
+
+def _begun(federation: Federation) -> dict[str, int]:
+    """Return how many requests of everyone were begun in the last ``window_s`` seconds."""
+    ledger, since = federation.ledger, now() - timedelta(seconds=federation.window_s)
+    counts: dict[str, int] = {}
+    for request in ledger.requests():
+        begun = any(
+            one.event == "started"
+            and one.branch == ledger.branch
+            and datetime.fromisoformat(one.utc) > since
+            for one in ledger.events(request.id)
+        )
+        for who in _askers(request) if begun else ():
+            counts[who] = counts.get(who, 0) + 1
+    return counts
+
+
+def _too_many(federation: Federation) -> str:
+    return (
+        f"its asker had {federation.rate} request(s) begun within {federation.window_s:g} s, the "
+        "limit of guard.max_requests; it is taken up when the window has passed"
+    )
 
 
 def unanswered(federation: Federation) -> frozenset[str]:

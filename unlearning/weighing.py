@@ -38,6 +38,8 @@ __all__ = [
 HEADS, ISOLATED, SHARDS, SEQUENCES, NODES = "heads", "isolated", "shards", "sequences", "nodes"
 _KINDS = (HEADS, ISOLATED, SHARDS, SEQUENCES, NODES)
 TRUNK = ""  # the part that is no task's
+_COUNTED = (SHARDS, NODES)  # kinds of parts that keep on how many examples they rest
+_COUNT = "examples"  # the name of that number in such a part
 EXAMPLES = "examples-of/"  # prefix of the metrics that say how many examples a part rests on
 
 
@@ -93,7 +95,8 @@ class Mean:
     """A weighted mean of updates that come one at a time, each part by its own examples.
 
     Sums run in float64 and in the order given; two models are held, however many updates come. An
-    integer buffer is that of the last update that trained its part.
+    integer buffer is that of the last update that trained its part; the one called ``examples`` of
+    a shard, or of a node of a tree, is on how many examples the part's mean rests.
     """
 
     def __init__(self) -> None:
@@ -135,11 +138,17 @@ class Mean:
         found = {
             name: np.asarray(total / self._masses[part_of(name)])
             if np.issubdtype(total.dtype, np.floating)
-            else total
+            else self._counter(name, total)
             for name, total in self._sums.items()
         }
         names = [*self._sums, *(name for name in self._idle if name not in self._sums)]
         return {name: found[name] if name in found else self._idle[name] for name in names}
+
+    def _counter(self, name: str, last: Array) -> Array:
+        kind, _, rest = name.partition(".")
+        if kind in _COUNTED and rest.partition(".")[2] == _COUNT:
+            return np.array(self._masses[part_of(name)], last.dtype)
+        return last
 
 
 def mean(terms: Iterable[tuple[Examples, Mapping[str, Array]]]) -> Arrays:

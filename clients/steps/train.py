@@ -127,11 +127,11 @@ def _train_shard(
 def _train_node(
     model: ShardedTree, local: Local, settings: Settings, generator: np.random.Generator
 ) -> Outcome:
-    """Train the node that is due; where all is done, answer a step of nothing for every one."""
+    """Train the node that is due; where all is done, answer a step of nothing for the root."""
     due = model.due(int(number(settings, "shard")))
     if due is None:
-        weight = float(len(local.retain))
-        rests = {f"{EXAMPLES}{name}": weight for name in model.nodes}
+        rests = dict.fromkeys((f"{EXAMPLES}{name}" for name in model.nodes), 0.0)
+        rests[f"{EXAMPLES}{node_name(model.levels - 1, 0)}"] = float(len(local.retain))
         return Outcome(len(local.retain), 0, metrics=rests)
     model.begin(*due)
     node = model.node(*due)

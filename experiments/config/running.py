@@ -125,6 +125,13 @@ class GuardConfig(Table):
     batch: Positive = Field(
         default=1, description="how many requests are published together; fewer wait"
     )
+    max_requests: Count = Field(
+        default=0,
+        description="how many requests of one client are begun within window_s; more wait; 0: any",
+    )
+    window_s: float = Field(
+        default=3600.0, gt=0, description="the window of max_requests, in seconds"
+    )
 
 
 class StartConfig(Table):

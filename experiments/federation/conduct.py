@@ -42,6 +42,7 @@ from experiments.runs.progress import Observer
 from experiments.runs.results import ORIGINAL, RETRAIN
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation, Moment, keep_nothing
+from strategies.serving import has_work
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import ConfigError
@@ -280,7 +281,7 @@ class Conductor:
         while time.monotonic() - last < self._idle_s:
             if self._site.stop():
                 raise InterruptedError
-            if any(r.id not in federation.failed for r in self._ledger.due(federation.completed)):
+            if has_work(federation):
                 arrays = start(strategy, grid, federation, arrays, 0)
                 last = asked = time.monotonic()
             elif self._ledger.pending() and time.monotonic() - asked > _AGAIN_S:

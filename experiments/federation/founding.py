@@ -172,6 +172,8 @@ def found_federation(
         robust=robust_of(config.guard),
         length_factor=config.guard.length_factor,
         batch=config.guard.batch,
+        rate=config.guard.max_requests,
+        window_s=config.guard.window_s,
         residuals=tuple(getattr(grid, "residuals", ())),
         stop=site.stop,
         roster=roster,

@@ -98,6 +98,11 @@ def check_fits(guard: GuardConfig, task: Task, requests: int | None) -> None:
             f"guard.batch = {guard.batch} but a comparison takes only the {requests} request(s) of "
             "the config; lower it"
         )
+    if requests is not None and 0 < guard.max_requests < requests:
+        raise ConfigError(
+            f"guard.max_requests = {guard.max_requests} and a comparison answers all {requests} "
+            "requests of the config at once; leave it out"
+        )
 
 
 def canaries(task: Task, share: float) -> tuple[Examples, Examples]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,56 @@ def test_what_can_be_served_now(batch: int, count: int) -> None:
     assert len(serving.ready(federation, crew)) == count
     assert len(federation.ledger.held()) == (0 if count else 2)
     assert crew.clients == ((0, 1, 2) if count else (0,))
+
+
+def asked(place: int, client: int | None = None) -> Request:
+    if client is None:
+        return Request(Scope.CLASS, classes=(place,), id=f"r{place}", asked_by="eve")
+    return Request(Scope.SAMPLE, samples={client: (place,)}, id=f"r{place}")
+
+
+@pytest.mark.parametrize("client", [1, None])
+def test_one_asker_begins_no_more_than_its_rate(client: int | None) -> None:
+    """A burst of five: two are served, three wait without their data, nobody else does."""
+    federation, crew = Federation(rate=2, window_s=60.0), roster()
+    ledger = federation.ledger
+    for place in range(5):
+        ledger.receive(asked(place, client))
+    ledger.receive(Request(Scope.CLIENT, clients=(2,), id="other"))
+    assert serving.has_work(federation)
+    assert [one.id for one in serving.ready(federation, crew)] == ["r0", "r1", "other"]
+    held = ledger.held()
+    assert sorted(held) == ["r2", "r3", "r4"]
+    assert "guard.max_requests" in str(held["r4"].facts["reason"])
+    assert [one.id for one in federation.forgotten.requests] == ["r2", "r3", "r4"]
+    assert len(serving.outstanding(federation)) == 6  # nothing is lost
+
+
+def test_the_window_moves_on_and_the_operator_may_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    federation, crew = Federation(rate=1, window_s=60.0), roster()
+    ledger = federation.ledger
+    for place in range(3):
+        ledger.receive(asked(place, 1))
+    first, *_ = serving.ready(federation, crew)
+    ledger.add(first.id, "started")
+    ledger.add(first.id, "fulfilled")
+    assert not serving.has_work(federation)  # whoever waits for requests does not spin
+    assert serving.ready(federation, crew) == []
+    ledger.add("r2", "released", released_by="operator")
+    assert [one.id for one in serving.ready(federation, crew)] == ["r2"]
+    later = serving.now() + timedelta(seconds=61)
+    monkeypatch.setattr(serving, "now", lambda: later)
+    assert [one.id for one in serving.ready(federation, crew)] == ["r1", "r2"]
+
+
+def test_a_batch_that_is_not_full_is_no_work() -> None:
+    federation, crew = Federation(batch=2), roster()
+    federation.ledger.receive(asked(0, 1))
+    assert serving.has_work(federation)  # it is still to be held
+    assert serving.ready(federation, crew) == []
+    assert not serving.has_work(federation)
+    federation.ledger.receive(asked(1, 2))
+    assert len(serving.ready(federation, crew)) == 2
 
 
 def test_whom_the_model_rests_on() -> None:

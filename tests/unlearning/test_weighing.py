@@ -58,3 +58,21 @@ def test_examples_survive_a_reply_and_never_exceed_its_total():
     assert Examples.from_metrics(3, {"examples-of/a": 1e12}).of("a") == 3
     assert Examples.from_metrics(3, {"examples-of/a": -5.0}).of("a") == 0
     assert Examples(3).of("anything") == 3
+
+
+def test_a_shard_counts_the_examples_that_its_mean_rests_on() -> None:
+    def step(trained: int) -> named.Arrays:
+        return {
+            "shards.0.net.w": np.array([1.0]),
+            "shards.0.trained": np.array(trained),
+            "shards.0.examples": np.array(7),
+            "shards.1.net.w": np.array([1.0]),
+            "shards.1.examples": np.array(9),
+            "examples": np.array(2),
+        }
+
+    found = mean([(Examples(3, {"1": 0}), step(4)), (Examples(5, {"1": 0}), step(4))])
+    assert found["shards.0.examples"] == 8
+    assert found["shards.0.trained"] == 4
+    assert found["shards.1.examples"] == 9  # nobody trained it
+    assert found["examples"] == 2  # not a shard's

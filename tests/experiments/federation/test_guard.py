@@ -161,6 +161,9 @@ def test_a_comparison_cannot_wait_for_more_requests(small):
     check_fits(GuardConfig(batch=5), small, None)
     with pytest.raises(ConfigError, match=r"guard.batch = 2 but .* only the 1 request"):
         check_fits(GuardConfig(batch=2), small, 1)
+    check_fits(GuardConfig(max_requests=1), small, None)
+    with pytest.raises(ConfigError, match=r"guard.max_requests = 1 and a comparison answers all 2"):
+        check_fits(GuardConfig(max_requests=1), small, 2)
 
 
 # --- end to end -----------------------------------------------------------------------------------

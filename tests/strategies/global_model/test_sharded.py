@@ -9,6 +9,7 @@ from torch import nn
 
 from clients.participant import arrays_of
 from clients.sharded import Sharded as Network
+from clients.sharded import merged
 from clients.sharded_tree import ShardedTree
 from experiments.models import networks
 from strategies.base import UnlearningStrategy
@@ -92,6 +93,27 @@ def test_shards_vote_and_those_without_training_are_silent() -> None:
     torch.testing.assert_close(net(x), (x @ mean.T + bias).log_softmax(1))
 
 
+def test_a_merge_weighs_shards_by_the_examples_of_those_that_are_there(tmp_path) -> None:
+    """The specification: ``w = sum (n_s / n) w_s``, the leaver's examples not among them."""
+    toy = ToyFederation(tmp_path, clients=6)
+    arrays = toy.learn(rounds=2)
+    groups = members(range(6), SHARDS)
+
+    def merged_as_it_should_be(arrays: named.Arrays, gone: int) -> None:
+        counts = [sum(toy.sizes[k] for k in groups[s] if k != gone) for s in range(SHARDS)]
+        assert [int(arrays[f"shards.{s}.examples"]) for s in range(SHARDS)] == counts
+        assert counts[0] != counts[1]
+        net = networks.load(Network([ToyModel(s) for s in range(SHARDS)], merge=True), arrays)
+        name = next(iter(dict(net.of(0).net.named_parameters())))
+        expected = sum(counts[s] * arrays[f"shards.{s}.net.{name}"] for s in range(SHARDS))
+        found = merged([net.of(s) for s in range(SHARDS)])[name]
+        np.testing.assert_allclose(found.detach(), expected / sum(counts), rtol=1e-6)
+
+    merged_as_it_should_be(arrays, gone=-1)
+    after = toy.unlearn(Sharded(), request(Scope.CLIENT), arrays)
+    merged_as_it_should_be(after, gone=request(Scope.CLIENT).clients[0])
+
+
 def tree_of(seed: int, levels: int = 2, rounds: tuple[int, ...] = (2, 2)) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -111,6 +133,12 @@ def test_a_node_begins_with_the_mean_of_its_trained_children() -> None:
     tree.begin(1, 0)
     mean = (tree.node(0, 0).net.weight + tree.node(0, 1).net.weight) / 2
     torch.testing.assert_close(tree.node(1, 0).net.weight, mean)
+    tree.node(0, 0).examples += 3
+    tree.node(0, 1).examples += 1
+    tree.begin(1, 0)
+    mean = 0.75 * tree.node(0, 0).net.weight + 0.25 * tree.node(0, 1).net.weight
+    torch.testing.assert_close(tree.node(1, 0).net.weight, mean)
+    assert not hasattr(tree.node(1, 0), "examples")
     x = torch.randn(4, FEATURES)
     votes = [tree.node(0, place).net(x).softmax(1) for place in (0, 1)]
     torch.testing.assert_close(tree(x).exp(), sum(votes) / 2)
