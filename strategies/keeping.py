@@ -30,7 +30,7 @@ def hand_over(
         Replaces all that was kept under the prefix. It must say no more of the data than the
         model does, since nothing deletes it.
     """
-    last = max(history.rounds, default=0)
+    last = history.last_round
     after = strategy.rewrite(history, before=last + 1)
     if strategy.request is not None:
         after.purge(strategy.request)

@@ -226,7 +226,7 @@ def leave(
     earlier = forgotten_before(federation.forgotten, request, held)
     federation.forgotten = federation.forgotten | request
     roster.forget(request.leavers)
-    if federation.completed and not history.rounds:
+    if federation.completed and not history.last_round:
         raise HistoryError(
             f"{federation.completed} rounds were learned but none is recorded, so nobody can "
             "tell whom the model rests on; serve the request where it was learned"

@@ -311,10 +311,14 @@ class Forgotten:
 
     def omission(self, client: int) -> Omission:
         """Return all that ``client`` must leave out."""
-        total = Omission()
-        for request in self.requests:
-            total = total | request.omission(client)
-        return total
+        # Asked for every client in every round, after hundreds of requests: added up once.
+        known: dict[int, Omission] = self.__dict__.setdefault("_omissions", {})
+        if client not in known:
+            total = Omission()
+            for request in self.requests:
+                total = total | request.omission(client)
+            known[client] = total
+        return known[client]
 
     def __or__(self, request: Request) -> Forgotten:
         known = {known.id for known in self.requests}

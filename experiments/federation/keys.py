@@ -14,6 +14,7 @@ import platformdirs
 from experiments.config.loading import Config
 from experiments.runs.folder import RunFolder
 from unlearning.errors import ConfigError
+from unlearning.records.files import room
 from unlearning.records.ring import Keys
 
 __all__ = ["keys_of"]
@@ -64,8 +65,8 @@ def _of_file(path: Path) -> bytes:
             os.fsync(file.fileno())
     except OSError as error:
         raise ConfigError(
-            f"the master key {path} cannot be read or made: {error.strerror}; name another folder "
-            f"in history.keys, or set {_VARIABLE}"
+            f"the master key {path} cannot be read or made: {error.strerror}{room(path)}; name "
+            f"another folder in history.keys, or set {_VARIABLE}"
         ) from error
     return key
 

@@ -16,7 +16,7 @@ from experiments.runs.progress import Observer
 from experiments.runs.status import Status
 from unlearning.columns import Columns
 from unlearning.errors import ConfigError
-from unlearning.records.files import write_atomically
+from unlearning.records.files import room, write_atomically
 from unlearning.records.ledger import DUE_DAYS, Ledger
 
 __all__ = ["FederationFacts", "RunFolder", "default_out", "differences"]
@@ -228,7 +228,7 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise ConfigError(
-                f"{path} cannot be made a run folder ({error.strerror}); "
+                f"{path} cannot be made a run folder: {error.strerror}{room(path)}; "
                 "give another folder with --out"
             ) from error
         return folder

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unlearning.errors import ConfigError
+from unlearning.records.files import room
 
 __all__ = ["held"]
 
@@ -35,7 +36,7 @@ def held(folder: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+        raise _unwritable(path, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,8 +48,17 @@ def held(folder: Path) -> Iterator[int]:
             ) from error
         before = os.pread(descriptor, 100, 0).decode(errors="replace").split()
         fence = (int(before[0]) if before and before[0].isdecimal() else 0) + 1
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{fence} {os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{fence} {os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise _unwritable(path, error) from error
         yield fence
     finally:
         os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be written: {error.strerror}{room(path)}; remove the cause and run it again"
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from experiments.runs.progress import Observer, Tick
@@ -16,6 +17,24 @@ LOG = "run.log"
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 log = logging.getLogger("fedunlearn")
+
+
+class _Quiet(logging.FileHandler):
+    """A log that a full or broken disk leaves with a gap.
+
+    Whatever else meets that disk says so in one line; a log must not put its own traceback there,
+    or take the place of what is said.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or leave it out; opening the file may fail as well."""
+        with suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say nothing of what the disk does; everything else is a mistake of ours."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 @contextmanager
@@ -36,7 +55,7 @@ def logged(folder: Path, observer: Observer, command: str) -> Iterator[Observer]
     Observer
         To be called with every tick.
     """
-    handler = logging.FileHandler(folder / LOG, encoding="utf-8", delay=True)
+    handler = _Quiet(folder / LOG, encoding="utf-8", delay=True)
     formatter = logging.Formatter(_FORMAT, "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
@@ -65,4 +84,5 @@ def logged(folder: Path, observer: Observer, command: str) -> Iterator[Observer]
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # it flushes what a full disk did not take
+            handler.close()

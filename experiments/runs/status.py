@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,7 +124,8 @@ def tracked(path: Path, observer: Observer) -> Iterator[Observer]:
         reason = str(error) if is_for_user else f"{type(error).__name__}: {error}".rstrip(": ")
         is_wanted = isinstance(error, (KeyboardInterrupt, InterruptedError))
         state = INTERRUPTED if is_wanted else FAILED
-        _write(path, replace(status, state=state, error=None if is_wanted else reason))
+        with suppress(OSError):  # what ended the run is told, not that this could not be written
+            _write(path, replace(status, state=state, error=None if is_wanted else reason))
         raise
     # The total was a guess on the way; now it is known.
     _write(path, replace(status, state=FINISHED, rounds_total=status.rounds_done))

@@ -167,7 +167,7 @@ class GradientAscent(UnlearningStrategy):
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Find the holders and their share in the last average; form the reference of several."""
         clients = self._roster.nodes if request.leavers else self.remaining
-        last = history.rounds[-1] if history.rounds else 0
+        last = history.last_round
         weights = history.weights(last) if last else {}
         averaged = bool(last) and self.federation.edited != self.federation.completed
         if averaged and weights and request.leavers >= weights.keys():

@@ -171,7 +171,7 @@ class Fused(UnlearningStrategy):
 
     def _hand_over(self) -> None:
         """Let the history that follows, if the request is fulfilled, hold the masks."""
-        last = max(self._history.rounds, default=0)
+        last = self._history.last_round
         after = self.rewrite(self._history, before=last + 1)
         if self.request is not None:
             after.purge(self.request)

@@ -177,3 +177,15 @@ def test_who_leaves_out_what(
 def test_requests_in_words(request_: Request, words: str) -> None:
     assert request_.describe() == words
     assert request_.id not in request_.describe()
+
+
+@given(st.lists(REQUESTS, max_size=4), IDS)
+def test_what_is_forgotten_is_the_sum_however_often_it_is_asked(
+    requests: list[Request], client: int
+) -> None:
+    total = Forgotten(tuple(requests))
+    wanted = Omission()
+    for request in requests:
+        wanted = wanted | request.omission(client)
+    assert total.omission(client) == total.omission(client) == wanted
+    assert total == Forgotten(tuple(requests))

@@ -22,7 +22,7 @@ import numpy as np
 from unlearning.arrays import Array, Arrays, is_parameter
 from unlearning.errors import HistoryError
 from unlearning.packing import metadata, pack, unpack
-from unlearning.records.files import free_bytes
+from unlearning.records.files import room
 
 __all__ = ["Blobs", "decode", "encode", "in_folder", "in_memory"]
 
@@ -32,14 +32,12 @@ _BATCH = re.compile(r"(start|round-\d{5,}|rewrite-\d{5,})(\.tmp)?")
 
 
 def _write_error(path: Path, error: OSError, size: int) -> HistoryError:
-    free = free_bytes(path if path.exists() else path.parent)
-    remedy = (
-        f"{size} bytes are needed, {'?' if free is None else free} are free: free at least {size} "
-        "bytes and run it again"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT)
-        else "make its folder writable or choose another one"
-    )
-    return HistoryError(f"cannot write {path}: {error.strerror}; {remedy}")
+    remedy = {
+        errno.ENOSPC: f"free at least {size} bytes and run it again",
+        errno.EDQUOT: f"free at least {size} bytes and run it again",
+        errno.EIO: "remove the cause and run it again",
+    }.get(error.errno or 0, "make its folder writable or choose another one")
+    return HistoryError(f"cannot write {path}: {error.strerror}{room(path, size)}; {remedy}")
 
 
 def encode(arrays: Arrays, *, half: bool = False) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from unlearning.errors import HistoryError
 from unlearning.records.blobs import Blobs, in_folder
 from unlearning.records.database import connect, transaction
+from unlearning.records.files import room
 from unlearning.records.sealing import Sealing
 from unlearning.records.store import INDEX, Store
 
@@ -56,7 +57,8 @@ def copy_to(store: Store, root: Path | None, *, durable: bool = True) -> Store:
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
         raise HistoryError(
-            f"cannot copy the history to {root}: {error.strerror}; choose another folder"
+            f"cannot copy the history to {root}: {error.strerror}{room(root)}; remove the cause "
+            "or choose another folder"
         ) from error
     twin = Store(root, durable=durable, key=store.sealing.key)
     twin.ring = store.ring

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unlearning.errors import FedUnlearnError
+from unlearning.records.files import room
 
 __all__ = ["connect", "create", "transaction", "version_of"]
 
@@ -53,7 +54,9 @@ def transaction(db: sqlite3.Connection, place: str, error: type[FedUnlearnError]
         yield
         db.execute("COMMIT")
     except sqlite3.OperationalError as fault:
-        raise error(f"cannot write {place}: {fault}; remove the cause and run it again") from fault
+        raise error(
+            f"cannot write {place}: {fault}{room(place)}; remove the cause and run it again"
+        ) from fault
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")

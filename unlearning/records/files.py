@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unlearning.errors import StorageError
 
-__all__ = ["free_bytes", "write_atomically"]
+__all__ = ["free_bytes", "room", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -42,6 +42,22 @@ def free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def room(path: Path | str, needed: int | None = None) -> str:
+    """Return in brackets, after a blank, how many bytes were needed and are free on a disk.
+
+    Nothing where nobody knows. ``path`` need not be there: its nearest folder counts.
+    """
+    place = Path(path)
+    free = free_bytes(next((one for one in (place, *place.parents) if one.exists()), place))
+    if free is None:
+        return ""
+    return (
+        f" ({free} bytes are free)"
+        if needed is None
+        else (f" ({needed} bytes were needed, {free} are free)")
+    )
 
 
 def _replace(path: Path, data: bytes, *, durable: bool) -> None:

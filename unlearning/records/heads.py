@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unlearning.errors import LedgerError
-from unlearning.records.files import write_atomically
+from unlearning.records.files import room, write_atomically
 from unlearning.records.merkle import Tree
 from unlearning.records.seal import Seal, is_signed_by
 
@@ -130,8 +130,8 @@ class Heads:
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise LedgerError(
-                f"cannot write beside {self.file}: {error.strerror}; remove the cause and run it "
-                "again"
+                f"cannot write beside {self.file}: {error.strerror}{room(self.file)}; remove the "
+                "cause and run it again"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -233,7 +233,7 @@ class History(Past, Closing):
             If the round is not the latest, or the folder cannot be written.
         """
         server_round = int(server_round)
-        last = max(self.rounds, default=0)
+        last = self.last_round
         if server_round <= last:
             raise HistoryError(
                 f"round {server_round} cannot be recorded after round {last}; truncate the "

@@ -82,7 +82,7 @@ class Past:
     @property
     def mark(self) -> tuple[int, tuple[str, ...]]:
         """How far the history is: its last round (0: none) and the requests served here."""
-        return max(self.rounds, default=0), self.served
+        return self.last_round, self.served
 
     # --- rounds, models and updates ------------------------------------------------------------
 
@@ -113,6 +113,13 @@ class Past:
         """All recorded rounds, ascending."""
         rows = self.store.db.execute("SELECT round FROM rounds ORDER BY round")
         return tuple(row[0] for row in rows)
+
+    @property
+    def last_round(self) -> int:
+        """The latest recorded round; 0: none."""
+        return int(
+            self.store.db.execute("SELECT COALESCE(MAX(round), 0) FROM rounds").fetchone()[0]
+        )
 
     @property
     def stored_rounds(self) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
 def truncate(past: Past, after_round: int) -> None:
     """Drop every round later than ``after_round``; see ``History.truncate``."""
     gone = past.store.select("round > ?", (int(after_round),))
-    if not any(server_round > after_round for server_round in past.rounds):
+    if past.last_round <= after_round:
         return
     batch = past.store.next_batch()
     incomplete = {k for k in past.incomplete if _attendance(past, k, after_round)}

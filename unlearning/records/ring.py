@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from unlearning.errors import HistoryError
-from unlearning.records.files import write_atomically
+from unlearning.records.files import room, write_atomically
 
 __all__ = ["Keys", "Ring", "key_id_of"]
 
@@ -165,8 +165,8 @@ class Ring:
             write_atomically(path, nonce + self._master.encrypt(nonce, key, path.stem.encode()))
         except OSError as error:
             raise HistoryError(
-                f"cannot write a key to {self._folder}: {error.strerror}; make room there, make it "
-                "writable, or name another folder in history.keys"
+                f"cannot write a key to {self._folder}: {error.strerror}{room(self._folder)}; make "
+                "room there, make it writable, or name another folder in history.keys"
             ) from error
         self._known[name] = AESGCM(key)
         return name

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from unlearning.errors import LedgerError
-from unlearning.records.files import write_atomically
+from unlearning.records.files import room, write_atomically
 
 __all__ = ["Seal", "canonical", "fingerprint_of", "is_signed_by", "read_public"]
 
@@ -118,7 +118,10 @@ class Seal:
         except OSError as error:
             with suppress(OSError):
                 path.unlink()  # a half of it would be taken for the key
-            raise LedgerError(f"{path} cannot be written: {error.strerror}") from error
+            raise LedgerError(
+                f"{path} cannot be written: {error.strerror}{room(path, len(pem))}; remove the "
+                "cause and run it again"
+            ) from error
         made = cls(key)
         made.write_public(path.with_suffix(".pub"))
         return made

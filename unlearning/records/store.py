@@ -20,6 +20,7 @@ from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.files import room
 from unlearning.records.ring import Ring, key_id_of
 from unlearning.records.sealing import SCHEMA, Sealing
 
@@ -280,8 +281,8 @@ class Store:
                 self.sweep()
             if isinstance(error, OSError):
                 raise HistoryError(
-                    f"cannot write {self.place(batch)}: {error.strerror}; remove the cause and run "
-                    "it again"
+                    f"cannot write {self.place(batch)}: {error.strerror}"
+                    f"{room(self.place(batch))}; remove the cause and run it again"
                 ) from error
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,20 @@ def test_a_round_costs_no_look_at_the_rounds_before(tmp_path: Path) -> None:
             history.store.db.set_progress_handler(None, 20)
             steps[t] = len(taken)
     assert steps[30] <= 1.5 * steps[3] + 20
+
+
+def test_rows_are_read_round_by_round(tmp_path: Path) -> None:
+    """Whoever seals anew or checks holds the rows of one round, however many there are."""
+    with History(tmp_path / "history") as history:
+        history.start(model(0))
+        for t in range(1, 201):
+            with history.record(t, model(t)) as entry:
+                for client in range(100):
+                    entry.note(client, 10)
+        tracemalloc.start()
+        history.purge(Request(Scope.CLIENT, clients=(3,), id="r"))
+        assert history.verify() == []
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert history.last_round == 200
+    assert peak < 1e6  # all rows at once take 5 MB
