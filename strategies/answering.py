@@ -27,6 +27,7 @@ class Answering(Protocol):
     asks_forgotten: ClassVar[bool]
     learns_again: ClassVar[bool]
     edits: ClassVar[bool]
+    reuses: ClassVar[bool]
     guarantee: ClassVar[Guarantee]
     federation: Federation
     request: Request | None
@@ -92,6 +93,7 @@ def unlearn(
                 keepsakes=strategy.keepsakes(),
                 request=request,
                 held=held,
+                reuses=strategy.reuses,
             )
             if current is not before:  # else nobody was asked and nothing was done
                 federation.observe("unlearn", server_round, current)

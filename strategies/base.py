@@ -59,6 +59,9 @@ class UnlearningStrategy(FedAvg):
         The array models it works on, by name; None: any network; ``EVERY_MODEL``: both.
     tunable : mapping of str to Span
         Options that ``fedunlearn tune`` may search, and where.
+    reuses : bool
+        Whether a round of unlearning rests on recorded updates too: ``combine`` is then called also
+        where whoever is asked has no data left.
     moves_inputs : bool
         Whether clients move examples along a slope: possible with numbers, not with text.
     learns_again : bool
@@ -82,6 +85,7 @@ class UnlearningStrategy(FedAvg):
     moves_inputs: ClassVar[bool] = False
     learns_again: ClassVar[bool] = False
     edits: ClassVar[bool] = True
+    reuses: ClassVar[bool] = False
     tunable: ClassVar[Mapping[str, Span]] = {}
 
     def __init__(self) -> None:

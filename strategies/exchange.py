@@ -75,6 +75,8 @@ class Exchange:
         What is being forgotten in this exchange.
     held : frozenset of str
         Requests whose answer is held back: the model still rests on their data.
+    reuses : bool
+        Whether the hook rests on recorded updates too, and can do without any reply.
     losses : mapping of int to (float, int)
         Filled while replies are read: mean training loss in nats and examples, by client.
     """
@@ -89,6 +91,7 @@ class Exchange:
     keepsakes: Mapping[str, Settings] = field(default_factory=dict)
     request: Request | None = None
     held: frozenset[str] = frozenset()
+    reuses: bool = False
     losses: dict[int, tuple[float, int]] = field(default_factory=dict)
 
     def messages(self) -> Iterator[Message]:
@@ -230,7 +233,7 @@ class Exchange:
             stream = _again(first, stream)
         elif not self._is_idle:
             raise FederationError(self._too_few(0))
-        elif self.phase != UNLEARN or self._asks_models:
+        elif (self.phase != UNLEARN or self._asks_models) and not self.reuses:
             log.info("round %d: nobody who was asked holds any data; nothing changes", self.number)
             return self.arrays
         current = hook(self.number, self.arrays, stream)

@@ -142,6 +142,7 @@ class Rounds:
         keepsakes: Mapping[str, Settings],
         request: Request | None,
         held: frozenset[str],
+        reuses: bool = False,
     ) -> Arrays:
         """Carry out one round of unlearning from ``arrays``, with nobody if nobody is asked."""
         asked = dict(instruct(number))
@@ -149,7 +150,7 @@ class Rounds:
             return combine(number, self.arrays, iter(()))
         exchange = Exchange(
             federation, roster, asked, self.arrays, number, UNLEARN, self.who, keepsakes,
-            request, held,
+            request, held, reuses,
         )  # fmt: skip
         trains = all(found.step == "train" and found.arrays is None for found in asked.values())
         return self._opened(exchange).combine(combine, exchange.ask(), robust=trains)

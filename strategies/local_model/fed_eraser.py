@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 
@@ -98,6 +99,7 @@ class FedEraser(UnlearningStrategy):
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     needs = frozenset({"globals", "updates"})
+    reuses = True
 
     def __init__(
         self,
@@ -164,7 +166,10 @@ class FedEraser(UnlearningStrategy):
                     entry.add(client, examples, scaled)
                     yield examples, scaled
 
-            mean = weighted_mean(steps())
+            there = steps()
+            if (first := next(there, None)) is None:  # whoever took part has no data left
+                return arrays
+            mean = weighted_mean(chain([first], there))
             if self.calibration_scope == "mean_layer":
                 mean = self._calibrated_mean(t, entry.clients, mean)
         return named.apply_update(arrays, mean)

@@ -13,6 +13,7 @@ from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.global_model.fine_tune import FineTune
 from strategies.global_model.retrain import Retrain
 from strategies.global_model.sifu import Sifu
+from strategies.local_model.gradient_ascent import GradientAscent
 from strategies.registry import strategies
 from tests.support.everyone import everyone, founded, made
 from tests.support.taskworld import World
@@ -131,6 +132,28 @@ def test_a_bundle_is_answered_by_more_than_learning_on(
         assert published == states
         if strategy.guarantee is not Guarantee.CERTIFIED and cls is not Sifu:  # noise is new
             assert named.digest(together) == named.digest(after)
+
+
+@pytest.mark.parametrize(("cls", "model"), list(everyone()))
+def test_a_list_of_all_samples_of_a_client_is_its_leaving(
+    cls: type[UnlearningStrategy],
+    model: str | None,
+    learned: Callable[..., Learned],
+    tmp_path: Path,
+) -> None:
+    if not {Scope.CLIENT, Scope.SAMPLE} <= cls.scopes or cls is GradientAscent:
+        pytest.skip("one of the scopes is not served, or answered in another way as it says")
+    toy, arrays = learned(cls, model)
+    found = [
+        answered(toy, arrays, made(cls), [[request]], tmp_path / name)[0]
+        for name, request in (("list", everything(toy)), ("client", client(LEAVER)))
+    ]
+    if cls.guarantee is Guarantee.CERTIFIED:  # noise is new
+        return
+    if model is None:
+        assert named.digest(told(found[0])) == named.digest(told(found[1]))
+    else:
+        same(of_data(found[0]), of_data(found[1]))
 
 
 @pytest.mark.parametrize("recovery", [0, 1], ids=["edit", "recovered"])
