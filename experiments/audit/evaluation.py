@@ -59,7 +59,7 @@ def evaluate(prepared: Prepared) -> Findings:
         If the trace of a control is missing.
     """
     config = prepared.config
-    plan = Plan(config, prepared.names, prepared.size, prepared.key)
+    plan = Plan(config, prepared.names, prepared.size, prepared.key, prepared.doses)
     made = task(Scenario.of(config))
     requests = made.scheduled(config)
     traces = plan.find(TraceStore())

@@ -93,6 +93,8 @@ class Prepared:
         Strategies that cannot serve, and why.
     scenario : dict
         What the data and requests are, for a reader.
+    doses : bool
+        Whether there are models that keep a part of what is forgotten.
     """
 
     config: Config
@@ -103,6 +105,7 @@ class Prepared:
     total: int
     refused: tuple[tuple[str, str], ...]
     scenario: dict[str, object]
+    doses: bool = True
 
     @property
     def missing(self) -> int:

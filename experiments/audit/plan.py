@@ -25,9 +25,10 @@ from experiments.runs.results import FINE_TUNE, ORIGINAL, RETRAIN
 from unlearning.errors import ConfigError
 from unlearning.request import Forgotten, Request, Scope
 
-__all__ = ["DOSES", "Plan", "dose_request", "prepare", "settled"]
+__all__ = ["DOSES", "Plan", "dose_request", "has_doses", "prepare", "settled"]
 
 DOSES = (10, 25, 50)  # percent of the forget set still trained on, beside 0 and 100
+_FEWEST = 4  # owners or features that doses of a request for features are told apart by
 _DOSE = 5  # last part of the address of the draw of what is still trained on
 
 
@@ -49,11 +50,10 @@ def settled(config: Config) -> Config:
             "of rounds: leave it out"
         )
     for place, request in enumerate(config.requests):
-        if request.scope == "feature":
+        if request.scope == "feature" and len(config.requests) > 1:
             raise ConfigError(
-                f"requests.{place}: an audit tells examples that were trained on from others, and "
-                "a request for features takes values and leaves the examples; `fedunlearn compare` "
-                "measures what they still do"
+                f"requests.{place}: an audit takes a request for features alone, since its doses "
+                "are of one kind; leave the other requests out"
             )
         if request.at_round not in (None, config.rounds):
             raise ConfigError(
@@ -89,10 +89,10 @@ class Plan:
     doses: bool = True
 
     @classmethod
-    def of(cls, config: Config, names: Sequence[str], size: int) -> Plan:
+    def of(cls, config: Config, names: Sequence[str], size: int, *, doses: bool = True) -> Plan:
         """Return the plan of a settled config; code and data are hashed as they are now."""
         chosen = tuple(n for n in names if n not in (ORIGINAL, RETRAIN, FINE_TUNE))
-        return cls(config, chosen, size, address(foundation(config)))
+        return cls(config, chosen, size, address(foundation(config)), doses)
 
     @property
     def judged(self) -> range:
@@ -156,12 +156,16 @@ def dose_request(task: Task, requests: Sequence[Request], percent: int) -> Reque
     """Return the request that leaves ``percent`` of the forget set to be trained on.
 
     Every owner keeps that share of its examples, rounded; a larger dose holds all of a smaller one.
+    Of a request for features, that share of the owners keeps all values or, where these are few,
+    everyone keeps that share of the features.
 
     Raises
     ------
     ConfigError
-        If so few examples are to be forgotten that nothing would be.
+        If so few examples, owners and features are concerned that nothing would be forgotten.
     """
+    if features := [request for request in requests if request.scope is Scope.FEATURE]:
+        return _without_features(task, features[0], percent)
     gone = Forgotten(tuple(requests))
     samples: dict[int, tuple[int, ...]] = {}
     for client in task.clients:
@@ -174,6 +178,37 @@ def dose_request(task: Task, requests: Sequence[Request], percent: int) -> Reque
     if not samples:
         raise ConfigError(f"{percent} % of so few examples is all of them; no dose can be made")
     return Request(Scope.SAMPLE, samples=samples, id=f"dose-{percent}")
+
+
+def has_doses(task: Task, requests: Sequence[Request]) -> bool:
+    """Return whether parts of what is forgotten can be left in; not of one feature of one owner."""
+    return all(
+        request.scope is not Scope.FEATURE or _parts(task, request) is not None
+        for request in requests
+    )
+
+
+def _without_features(task: Task, request: Request, percent: int) -> Request:
+    parts = _parts(task, request)
+    if parts is None:
+        raise ConfigError(f"{percent} % of so few owners and features is none; no dose can be made")
+    order = np.random.default_rng([task.scenario.data_seed, 0, 0, _DOSE]).permutation(parts)
+    left = tuple(sorted(int(i) for i in order[round(percent / 100 * len(parts)) :]))
+    by_owner = parts == request.owners(task.clients)
+    return Request(
+        Scope.FEATURE,
+        features=request.features if by_owner else left,
+        clients=left if by_owner else request.clients,
+        id=f"dose-{percent}",
+    )
+
+
+def _parts(task: Task, request: Request) -> tuple[int, ...] | None:
+    """Return what doses are made of, owners or features; None: there are too few of both."""
+    owners = tuple(request.owners(task.clients))
+    if len(owners) >= _FEWEST:
+        return owners
+    return request.features if len(request.features) >= _FEWEST else None
 
 
 def prepare(config: Config, names: Sequence[str], size: int) -> Prepared:
@@ -200,12 +235,14 @@ def prepare(config: Config, names: Sequence[str], size: int) -> Prepared:
     if made.tasks:
         raise ConfigError("an audit works on models for one task; choose another model.name")
     serving, refused = course.serving(chosen.seed)
-    plan = Plan.of(chosen, tuple(serving), size)
+    requests = made.requests(chosen)
+    plan = Plan.of(chosen, tuple(serving), size, doses=has_doses(made, requests))
     facts = made.facts()
     return Prepared(
         config=chosen,
         names=plan.names,
         size=size,
+        doses=plan.doses,
         key=plan.key,
         jobs=tuple(plan.jobs(plan.find(TraceStore()))),
         total=len(plan.models()),
@@ -218,7 +255,7 @@ def prepare(config: Config, names: Sequence[str], size: int) -> Prepared:
             "marker": chosen.marker.model_dump(mode="json") if chosen.marker else None,
             "rounds": chosen.rounds,
             "recovery_rounds": chosen.recovery_rounds,
-            "requests": [request.describe() for request in made.requests(chosen)],
+            "requests": [request.describe() for request in requests],
             "scope": chosen.requests[0].scope,
             "seeds": {
                 "judged": [plan.judged[0], plan.judged[-1]],

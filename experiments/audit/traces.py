@@ -161,25 +161,18 @@ class Tracer:
         asked = tuple(requests)
         gone = Forgotten(asked)
         self._kept = {client: task.kept(client, gone) for client in task.clients}
+        self._blank = {client: sorted(gone.omission(client).features) for client in task.clients}
         self.probes = self._probe(asked, gone)
 
     def _probe(self, asked: tuple[Request, ...], gone: Forgotten) -> Probes:
         task = self._task
-        stays = [
-            np.stack([np.full(mask.sum(), client), np.flatnonzero(mask)])
-            for client, mask in self._kept.items()
-        ]
-        owner, position = np.concatenate(stays, axis=1).astype(np.int64)
-        labels = np.concatenate([task.client(c).train_y[m] for c, m in self._kept.items()])
-        chosen = np.arange(len(labels))
+        stays = task.retain_set(gone)
+        owner = task.retain_owners(gone)
+        chosen = np.arange(len(stays.y))
         if len(chosen) > _MOST_RETAINED:
-            chosen = np.sort(data.stratified(labels, _MOST_RETAINED))
+            chosen = np.sort(data.stratified(stays.y, _MOST_RETAINED))
+        retain = Examples(stays.x[chosen], stays.y[chosen])
         examples = {client: task.client(client) for client in task.clients}
-        at = [(int(owner[i]), int(position[i])) for i in chosen]
-        retain = Examples(
-            np.stack([examples[c].train_x[i] for c, i in at]),
-            np.array([examples[c].train_y[i] for c, i in at]),
-        )
         counts = np.stack(
             [
                 np.bincount(examples[c].train_y[mask], minlength=task.num_classes)
@@ -188,8 +181,8 @@ class Tracer:
         )
         marked = np.concatenate(
             [
-                np.isin(np.flatnonzero(~mask), task.marked(client))
-                for client, mask in self._kept.items()
+                np.isin(np.flatnonzero(task.named(client, gone)), task.marked(client))
+                for client in task.clients
             ]
         )
         sets = judged_sets(task, asked)
@@ -271,6 +264,7 @@ class Tracer:
             if mask.any():
                 held = self._task.client(client)
                 x, y = held.train_x[mask], held.train_y[mask]
+                x.reshape(len(x), -1)[:, self._blank[client]] = 0
                 right = self._task.predict(arrays, x, self._device).argmax(1) == y
                 found[row] = np.bincount(y[right], minlength=found.shape[1])
         return found

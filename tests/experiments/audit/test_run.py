@@ -15,10 +15,11 @@ import pytest
 from experiments.audit import crew as audit_crew
 from experiments.audit.evaluation import evaluate
 from experiments.audit.jobs import Job, Model
-from experiments.audit.plan import DOSES, Plan, dose_request, prepare, settled
+from experiments.audit.plan import DOSES, Plan, dose_request, has_doses, prepare, settled
 from experiments.audit.results import Audit, read_audit
 from experiments.audit.run import audit
 from experiments.audit.store import TraceStore
+from experiments.audit.traces import Tracer
 from experiments.audit.usage import Usage
 from experiments.audit.work import work
 from experiments.federation.task import Scenario, task
@@ -211,6 +212,62 @@ def test_blocks_of_seeds_have_nothing_in_common() -> None:
     assert all("original" not in job.strategies for job in jobs if job.seed in blocks[0])
 
 
+SHORTCUT = {
+    "data": {"clients": 4, "limit": 200},
+    "rounds": 3,
+    "marker": {"kind": "spurious", "label": 0, "size": 3, "value": 2.0, "fraction": 0.9},
+    "requests": [{"scope": "feature", "features": ["marked"]}],
+    "strategies": ["heavy-ball"],
+}
+
+
+def test_a_request_for_features_is_audited(cache: Path, tmp_path: Path) -> None:
+    """The forget set are the owners' rows with the values, what stays are the rows without."""
+    chosen = config(**SHORTCUT)
+    found = read_audit(
+        audit(chosen, tmp_path / "run", size=SIZE, workers=1, observer=lambda _: None)
+    )
+    assert found.scenario["scope"] == "feature"
+    assert found.federations == SIZE * (4 + 2 + 2 + len(DOSES))
+    rows = {row.strategy: row for row in found.rows}
+    assert {"original", "retrain", "heavy-ball"} <= set(rows)
+    assert rows["original"].metrics["M6"].value > rows["retrain"].metrics["M6"].value
+    made = task(Scenario.of(settled(chosen)))
+    requests = made.scheduled(chosen)
+    probes = Tracer(made, requests, chosen.train).probes
+    gone = list(requests[0].features)
+    assert len(probes.forget.y) == sum(made.facts().clients.values())
+    assert probes.marked.any()
+    assert probes.forget.x.reshape(len(probes.forget.y), -1)[probes.marked][:, gone].all()
+    assert not probes.retain.x.reshape(len(probes.retain.y), -1)[:, gone].any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "by_owner"),
+    [
+        ({"features": list(range(9))}, True),
+        ({"features": list(range(9)), "clients": [1]}, False),
+        ({"features": [5], "clients": [1]}, None),
+    ],
+)
+def test_doses_of_features_are_owners_or_features(
+    asked: dict[str, object], by_owner: bool | None
+) -> None:
+    chosen = settled(config(**{**SHORTCUT, "requests": [{"scope": "feature", **asked}]}))
+    made = task(Scenario.of(chosen))
+    requests = made.scheduled(chosen)
+    assert has_doses(made, requests) is (by_owner is not None)
+    if by_owner is None:
+        with pytest.raises(ConfigError, match="no dose can be made"):
+            dose_request(made, requests, 50)
+        return
+    found = [dose_request(made, requests, percent) for percent in DOSES]
+    gone = [set(one.clients if by_owner else one.features) for one in found]
+    assert gone[0] >= gone[1] >= gone[2]
+    assert len(gone[2]) == (2 if by_owner else 5)
+    assert {len(one.features) for one in found} == ({9} if by_owner else {8, 7, 5})
+
+
 def test_missing_controls_are_named(cache: Path, found: Audit) -> None:
     prepared = prepare(config(rounds=1), (), SIZE)
     with pytest.raises(FedUnlearnError, match=r"trace of original, seed 3, is missing"):
@@ -221,7 +278,11 @@ def test_missing_controls_are_named(cache: Path, found: Audit) -> None:
     ("changes", "size", "words"),
     [
         ({"requests": []}, 3, "nothing to audit"),
-        ({"requests": [{"scope": "feature", "features": [1]}]}, 3, "leaves the examples"),
+        (
+            {"requests": [{"scope": "feature", "features": [1]}, *RAW["requests"]]},
+            3,
+            "features alone",
+        ),
         ({"requests": [{"scope": "client", "clients": [1], "at_round": 1}]}, 3, "leave it out"),
         ({"stop": {"tolerance": 0.1}}, 3, "equal numbers of rounds"),
         ({}, 2, "--models is 2"),
