@@ -1,6 +1,7 @@
 """Learn, forget some samples one by one, print CPU seconds; for builds of either layout.
 
-Arguments, as one JSON object: ``config``, ``changes``, ``strategy``, ``count``. Run by
+Arguments, as one JSON object: ``config``, ``changes``, ``strategy``, ``count`` and, where that
+strategy needs more of the past, ``keep``. Run by
 :func:`experiments.benchmarks.speed.clock.child` in the worktree of the build. History and ledger
 lie on disk, as in a run; clients answer in this process, through messages.
 """
@@ -8,7 +9,7 @@ lie on disk, as in a run; clients answer in this process, through messages.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module, util
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,15 +44,22 @@ _history = _either("unlearning.records.history", "unlearning.history")
 _ledger = _either("unlearning.records.ledger", "unlearning.ledger")
 
 
-def main(config: str, changes: list[str], strategy: str, count: int) -> None:
-    """Print the CPU seconds of learning, ``learn_s``, and of each request, ``deletions_s``."""
+def main(
+    config: str, changes: list[str], strategy: str, count: int, keep: Sequence[str] = ()
+) -> None:
+    """Print CPU seconds of learning, ``learn_s``, and of each request, ``deletions_s``.
+
+    And the bytes on the disk after each, ``history_bytes``.
+    """
     loaded = _loading.load(Path(config), changes)
     made = _tasks.task(_tasks.Scenario.of(loaded))
     with TemporaryDirectory() as home:
         grid = _grids.LocalGrid(_clients.client_app, len(made.clients))
         federation = Federation(
             seed=loaded.seed,
-            history=_history.History(Path(home) / "history"),
+            history=_history.History(
+                Path(home) / "history", **({"keep": tuple(keep)} if keep else {})
+            ),
             ledger=_ledger.Ledger(Path(home) / "ledger.sqlite"),
             train=loaded.train.model_dump(exclude={"fraction"}),
             recovery_rounds=0,
@@ -73,14 +81,23 @@ def main(config: str, changes: list[str], strategy: str, count: int) -> None:
             grid, to_record(federation.history.initial), num_rounds=loaded.rounds
         )
         arrays, learned = to_arrays(result.arrays), time.process_time() - begun
-        taken = []
+        taken, sizes = [], []
         for request in requests(made, count):
             begun = time.process_time()
             answering = _registry.make(strategy, loaded.options_for(strategy))
             answering.join(federation)
             arrays = fulfil(request, answering, arrays, federation.history, federation.ledger)
             taken.append(time.process_time() - begun)
-    print(json.dumps({"learn_s": learned, "deletions_s": taken}))
+            sizes.append(size_of(Path(home)))
+    print(json.dumps({"learn_s": learned, "deletions_s": taken, "history_bytes": sizes}))
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files of a folder; what has several names counts once."""
+    found = {
+        path.stat().st_ino: path.stat().st_size for path in folder.rglob("*") if path.is_file()
+    }
+    return sum(found.values())
 
 
 def requests(made: Any, count: int) -> Iterator[Request]:
