@@ -78,6 +78,19 @@ class Columns:
         """Return what a position is called, its number where it has no name."""
         return self.names[position] if 0 <= position < len(self.names) else str(position)
 
+    def categories(self, positions: Iterable[int]) -> list[tuple[int, ...]]:
+        """Return the columns of every category that lies among positions as a whole.
+
+        >>> Columns((4,), ("age", "sex=f", "sex=m", "job=x")).categories([0, 1, 2])
+        [(1, 2)]
+        """
+        chosen = set(positions)
+        groups: dict[str, list[int]] = {}
+        for place, name in enumerate(self.names):
+            if _OF_CATEGORY in name:
+                groups.setdefault(name.partition(_OF_CATEGORY)[0], []).append(place)
+        return [tuple(group) for group in groups.values() if len(group) > 1 and chosen >= {*group}]
+
     def find(self, words: Iterable[int | str]) -> Named:
         """Return the positions that words mean.
 

@@ -69,7 +69,9 @@ class Run:
     def to_frame(self) -> pd.DataFrame:
         """Return a row per strategy and seed; the columns of ``results.csv``.
 
-        A strategy that failed has a row without numbers; the column ``failed`` says why.
+        A strategy that failed has a row without numbers; the column ``failed`` says why. Of text,
+        and after a request for features, further columns follow, one per measure, such as
+        ``canary_exposure`` or ``sensitivity``; ``results.csv`` is of a fixed shape and has none.
 
         Raises
         ------
@@ -78,11 +80,22 @@ class Run:
         """
         import pandas as pd
 
+        from experiments.runs.details import FeatureMeasure, TextMeasure, read_details
         from experiments.runs.results import read_failed, read_results
 
         _, rows = read_results(self.path)
         found: list[Row | FailedRow] = [*rows, *read_failed(self.path)]
-        return pd.DataFrame(map(_line, found))
+        table = pd.DataFrame(map(_line, found))
+        details = read_details(self.path)
+        measures: list[TextMeasure | FeatureMeasure] = [
+            *details.text_measures,
+            *details.feature_measures,
+        ]
+        measured = {(one.strategy, one.seed, one.measure): one.value for one in measures}
+        for name in dict.fromkeys(measure for _, _, measure in measured):
+            whose = zip(table.strategy, table.seed, strict=True)
+            table[name] = [measured.get((*key, name), float("nan")) for key in whose]
+        return table
 
     def timeline(self) -> pd.DataFrame:
         """Return a row per strategy, seed and round: phase, accuracies, backdoor success, seconds.

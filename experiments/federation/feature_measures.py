@@ -93,20 +93,37 @@ def _owner(found: Task, client: int, gone: Forgotten) -> _Owner:
 def _sensitivity(
     found: Task, arrays: Mapping[str, Array], owners: Sequence[_Owner], seed: int, device: str
 ) -> float:
-    """Return the mean of ``|f(x) - f(x + d)| / |d|``; the same noise for every model."""
+    """Return the mean of ``|f(x) - f(x + d)| / |d|``; the same d for every model.
+
+    d is Gaussian noise, and on the columns of a category the way to that of another row.
+    """
     total, count = 0.0, 0
     for owner in owners:
         generator = np.random.default_rng([seed, 0, owner.client, _NOISE])
         clean = found.scores(arrays, owner.train.x, device)
         for _ in range(_DRAWS):
-            size = generator.uniform(_SMALLEST, _LARGEST)
-            noise = generator.normal(size=(len(clean), len(owner.features))) * size
-            moved = owner.train.x.copy()
-            moved.reshape(len(moved), -1)[:, owner.features] += noise.astype(np.float32)
+            moved, length = _moved(found, owner, generator)
+            some = length > 0  # a category drawn for itself moves nothing
             away = np.linalg.norm(found.scores(arrays, moved, device) - clean, axis=1)
-            total += float(np.sum(away / np.linalg.norm(noise, axis=1)))
-            count += len(clean)
-    return total / count
+            total += float(np.sum(away[some] / length[some]))
+            count += int(some.sum())
+    return total / count if count else 0.0
+
+
+def _moved(
+    found: Task, owner: _Owner, generator: np.random.Generator
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Return an owner's rows with other values in the features, and how far each was moved."""
+    rows = owner.train.x
+    size = generator.uniform(_SMALLEST, _LARGEST)
+    noise = generator.normal(size=(len(rows), len(owner.features))) * size
+    flat = rows.reshape(len(rows), -1)
+    for group in found.columns.categories(owner.features.tolist()):
+        others = flat[generator.permutation(len(rows))][:, group]
+        noise[:, np.isin(owner.features, group)] = others - flat[:, group]
+    moved = rows.copy()
+    moved.reshape(len(moved), -1)[:, owner.features] += noise.astype(np.float32)
+    return moved, np.linalg.norm(noise, axis=1)
 
 
 def _without(

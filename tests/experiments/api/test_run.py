@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 import fedunlearn
+from experiments.runs.details import FeatureMeasure, TextMeasure, read_details
 from experiments.runs.results import COSTS
 from tests.support.finished import write_run
 from unlearning.evaluation.scorecard import METRICS
@@ -53,6 +54,21 @@ def test_a_comparison_is_a_table_with_a_row_per_strategy_and_seed(comparison):
     pd.testing.assert_frame_equal(table[numbers], written[numbers], check_dtype=False)
     assert table.failed.isna().all()
     assert all(table[name].dtype == float for name in (*METRICS, *COSTS))
+
+
+def test_measures_of_text_and_features_are_columns(tmp_path):
+    folder = write_run(tmp_path / "run", seeds=(0, 1))
+    plain = list(fedunlearn.open_run(folder).to_frame().columns)
+    details = read_details(folder)
+    one = TextMeasure(strategy="retrain", seed=1, measure="canary_exposure", value=1.5)
+    two = FeatureMeasure(strategy="original", seed=0, measure="sensitivity", value=0.25)
+    changed = details.model_copy(update={"text_measures": (one,), "feature_measures": (two,)})
+    (folder / "details.json").write_text(changed.model_dump_json())
+    table = fedunlearn.open_run(folder).to_frame()
+    assert list(table.columns) == [*plain, "canary_exposure", "sensitivity"]
+    found = table.dropna(subset=["canary_exposure"])
+    assert [*found[["strategy", "seed", "canary_exposure"]].iloc[0]] == ["retrain", 1, 1.5]
+    assert table.sensitivity.notna().sum() == 1
 
 
 def test_a_run_knows_itself(comparison):

@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.config.loading import from_mapping
+from experiments.federation import feature_measures as module
 from experiments.federation.answers import asks_for_marker
 from experiments.federation.feature_measures import feature_measures
 from experiments.federation.party import Party
-from experiments.federation.task import Scenario, Task, task
+from experiments.federation.task import Examples, Scenario, Task, task
 from experiments.runs.details import read_details
 from unlearning.arrays import Arrays
+from unlearning.columns import Columns
 from unlearning.evaluation.scorecard import Outputs, Predictions
 from unlearning.request import Request, Scope
 
@@ -77,6 +79,26 @@ def test_a_model_that_reads_the_column_alone_gives_it_away() -> None:
     got = measured(found, arrays, 23)
     assert min(got["attribute_auc"], got["attribute_null"]) > 0.7
     assert 0 < got["attribute_se"] < 0.05
+
+
+def test_a_category_takes_that_of_another_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The columns of a category move together, to values that some row has; others by noise."""
+    found = settled()
+    names = ("job=a", "job=b", "job=c", *(f"n{i}" for i in range(27)))
+    monkeypatch.setattr(found, "columns", Columns((30,), names))
+    rows = np.zeros((40, 30), np.float32)
+    rows[np.arange(40), np.arange(40) % 3] = 1
+    whole = Examples(rows, np.zeros(40, np.int64))
+    owner = module._Owner(0, np.array([0, 1, 2, 7]), whole, whole)
+    moved, length = module._moved(found, owner, np.random.default_rng(0))
+    assert sorted(map(tuple, moved[:, :3])) == sorted(map(tuple, rows[:, :3]))
+    other = (moved[:, :3] != rows[:, :3]).any(axis=1)
+    assert 10 < other.sum() < 40
+    assert (moved[:, 7] != 0).all()
+    np.testing.assert_allclose(length, np.hypot(moved[:, 7], np.sqrt(2) * other), rtol=1e-5)
+    alone = module._Owner(0, np.array([0, 1]), whole, whole)  # a part of a category is numbers
+    moved, _ = module._moved(found, alone, np.random.default_rng(0))
+    assert not np.isin(moved[:, :2], (0, 1)).any()
 
 
 def test_without_a_feature_nothing_is_measured() -> None:
