@@ -1,6 +1,10 @@
-"""Which tests may run beside each other, when pytest-xdist runs them on several workers."""
+"""In which order tests run, and what all of them share."""
 
+import gc
 import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,10 +16,53 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items):
     """Keep tests that share what their module made once on one worker, as one group.
 
-    A group of its own comes from ``xdist_group``; ``--dist loadgroup`` heeds it.
+    A group of its own comes from ``xdist_group``; ``--dist loadgroup`` heeds it. Side by side,
+    groups with a slow test come first and single tests last, so that no core waits at the end;
+    xdist keeps to that order with ``--no-loadscope-reorder``.
     """
     for item in items:
         given = item._fixtureinfo.name2fixturedefs.values()
         shares = any(found[-1].scope == "module" for found in given if found)
         if shares and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        sizes = Counter(map(_group, items))
+        slow = {_group(item) for item in items if _is_slow(item)}
+        items.sort(key=lambda item: (_group(item) not in slow, -sizes[_group(item)]))
+
+
+def _group(item):
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else item.nodeid
+
+
+def _is_slow(item):
+    marks = [item.get_closest_marker(name) is not None for name in ("slow", "nightly")]
+    return marks == [True, False]
+
+
+def pytest_collection_finish(session):
+    """Leave what was imported out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests prepare and make again out of the user's cache, and share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pictures() -> Iterator[None]:
+    """Draw pictures of one kind once, where what draws them was imported."""
+    if "experiments.federation.books" not in sys.modules:
+        yield
+        return
+    from tests.support.drawn import draw_kinds_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        draw_kinds_once(patch)
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -244,21 +245,21 @@ def test_a_users_mistake_is_one_line_and_changes_nothing(
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     call = ("run", str(DIGITS), "--out", out, "--set", "data.name=digitz")
-    plain, traced = command(*call), command("--debug", *call)
-    assert plain.returncode == traced.returncode == 2
+    plain, traced = CliRunner().invoke(app, call), command("--debug", *call)
+    assert plain.exit_code == traced.returncode == 2
     assert "Traceback" not in plain.stderr
     assert "Traceback" in traced.stderr
 
 
-def test_a_damaged_history_file_is_named(tmp_path: Path) -> None:
-    out = launch.compare(small(), tmp_path / "run", observer=silent)
+def test_a_damaged_history_file_is_named(compared: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(compared, tmp_path / "run")
     victim = next((out / "history").rglob("client-*.safetensors"))
     data = bytearray(victim.read_bytes())
     data[-1] ^= 1
     victim.write_bytes(bytes(data))
-    done = command("verify", str(out))
-    assert done.returncode == 1
-    assert victim.name in done.stdout + done.stderr
+    done = CliRunner().invoke(app, ["verify", str(out)])
+    assert done.exit_code == 1
+    assert victim.name in done.output
 
 
 # --- Ray and Flower ------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from experiments.reporting.look import SCRIPT, STYLE
@@ -58,10 +59,7 @@ def rendered(template: str, content: Mapping[str, object], *, kind: str, style: 
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         f"form-action 'none'; script-src 'sha256-{allowed}'"
     )
-    templates = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return templates.from_string(template).render(
+    return _compiled(template).render(
         {
             **content,
             "kind": kind,
@@ -70,3 +68,11 @@ def rendered(template: str, content: Mapping[str, object], *, kind: str, style: 
             "script": Markup(SCRIPT),
         }
     )
+
+
+@lru_cache(maxsize=8)  # compiling takes longer than filling in, and a process writes many pages
+def _compiled(template: str) -> Template:
+    templates = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return templates.from_string(template)

@@ -29,6 +29,7 @@ __all__ = [
     "UNLEARN",
     "WIDTH_IN",
     "as_pdf",
+    "collecting",
     "document",
     "inline",
     "style",
@@ -69,6 +70,11 @@ def as_pdf() -> Iterator[dict[str, bytes]]:
         yield found
     finally:
         _PDFS.reset(token)
+
+
+def collecting() -> bool:
+    """Return whether pictures are collected as PDF: then each has to be drawn."""
+    return _PDFS.get() is not None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Literal
 
@@ -24,6 +25,7 @@ from experiments.reporting.svg import (
     TEST,
     UNLEARN,
     WIDTH_IN,
+    collecting,
     document,
     style,
 )
@@ -197,6 +199,12 @@ def timeline(points: Sequence[Point]) -> str | None:
     str or None
         A whole SVG document; None if there is no measurement.
     """
+    # A run writes it as a file and again into its report.
+    return _drawn.__wrapped__(tuple(points)) if collecting() else _drawn(tuple(points))
+
+
+@lru_cache(maxsize=1)
+def _drawn(points: tuple[Point, ...]) -> str | None:
     shared = [point for point in points if point.strategy == ORIGINAL]
     learned = [point for point in shared if point.phase == "learn"]
     names = list(dict.fromkeys(p.strategy for p in points if p.strategy != ORIGINAL))

@@ -79,6 +79,8 @@ class Needles:
 
     def find(self, data: bytes) -> Iterator[int]:
         """Yield where a window begins in some bytes, in order."""
+        if len(data) < WINDOW:
+            return
         hits: list[int] = []
         for shift in range(_WORD):
             usable = (len(data) - shift) // _WORD * _WORD

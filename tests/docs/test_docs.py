@@ -1,6 +1,7 @@
 """The documentation: every key and strategy is told of, it builds without a warning, it runs."""
 
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -86,9 +87,15 @@ def test_it_builds_without_a_warning(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_runs(script, tmp_path, monkeypatch):
+def test_a_tutorial_runs(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MPLBACKEND", "agg")
+    if "class " not in script.read_text(encoding="utf-8"):
+        monkeypatch.chdir(tmp_path)
+        runpy.run_path(str(script), run_name="__main__")
+        assert capsys.readouterr().out
+        return
+    # Its class is looked for in the script that the process was started with.
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def cases() -> Iterator[object]:
     for name, cls in FOUND.items():
         for model in sorted(cls.models or ()):
             for scope in sorted(cls.scopes):
-                yield pytest.param(cls, model, scope, id=f"{name}-{model}-{scope}")
+                yield pytest.param((cls, model, scope), id=f"{name}-{model}-{scope}")
 
 
 def made(name: str) -> ArrayModel:
@@ -97,15 +98,25 @@ def test_a_network_and_foreign_scopes_are_refused(
         twin.unlearn_checked(cls(), request(min(cls.scopes)), arrays)
 
 
-@pytest.mark.parametrize(("cls", "model", "scope"), list(cases()))
-def test_contract(
-    cls: StrategyClass,
-    model: str,
-    scope: Scope,
-    learned: dict[str, tuple[ToyFederation, Arrays]],
-    tmp_path: Path,
-) -> None:
-    toy, arrays = learned[model]
+@dataclass(frozen=True)
+class Case:
+    """A strategy, a model and a scope, and a federation that has learned the model."""
+
+    cls: StrategyClass
+    model: str
+    scope: Scope
+    toy: ToyFederation
+    arrays: Arrays
+
+
+@pytest.fixture(params=list(cases()))
+def case(request: pytest.FixtureRequest, learned: dict[str, tuple[ToyFederation, Arrays]]) -> Case:
+    cls, model, scope = request.param
+    return Case(cls, model, scope, *learned[model])
+
+
+def test_contract(case: Case, tmp_path: Path) -> None:
+    cls, scope, toy, arrays = case.cls, case.scope, case.toy, case.arrays
     for array in arrays.values():
         array.flags.writeable = False
     before = named.digest(arrays)
@@ -123,20 +134,13 @@ def test_contract(
         assert cls.asks_forgotten or 1 not in {client for client, _ in twin.asked}
     assert named.digest(answer("again")[1]) == named.digest(after)
     assert named.digest(answer("restless", 1)[1]) == named.digest(after)
-    probabilities = made(model).predict(after, np.linspace(0, 1, 12).reshape(4, 3))
+    probabilities = made(case.model).predict(after, np.linspace(0, 1, 12).reshape(4, 3))
     assert probabilities.shape == (4, 3)
     assert probabilities.sum(1) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("cls", "model", "scope"), list(cases()))
-def test_requests_follow_one_another_and_leave_nothing(
-    cls: StrategyClass,
-    model: str,
-    scope: Scope,
-    learned: dict[str, tuple[ToyFederation, Arrays]],
-    tmp_path: Path,
-) -> None:
-    toy, arrays = learned[model]
+def test_requests_follow_one_another_and_leave_nothing(case: Case, tmp_path: Path) -> None:
+    cls, scope, toy, arrays = case.cls, case.scope, case.toy, case.arrays
     twin = toy.branch(tmp_path)
     twin.federation.recovery_rounds = 1
     wanted = [Request.from_json(request(scope).to_json())]
@@ -157,24 +161,16 @@ def test_requests_follow_one_another_and_leave_nothing(
         assert named.digest(left) == named.digest(toy.initial)
 
 
-@pytest.mark.parametrize(("cls", "model", "scope"), list(cases()))
-def test_silence_raises(
-    cls: StrategyClass,
-    model: str,
-    scope: Scope,
-    learned: dict[str, tuple[ToyFederation, Arrays]],
-    tmp_path: Path,
-) -> None:
-    toy, arrays = learned[model]
-    twin = toy.branch(tmp_path)
+def test_silence_raises(case: Case, tmp_path: Path) -> None:
+    twin = case.toy.branch(tmp_path)
 
     def fails(answer: list[np.ndarray]) -> list[np.ndarray]:
         raise RuntimeError("broken on purpose")
 
     twin.faults |= dict.fromkeys(twin.sizes, fails)
-    strategy = cls()
+    strategy = case.cls()
     try:
-        twin.unlearn(strategy, request(scope), arrays)
+        twin.unlearn(strategy, request(case.scope), case.arrays)
     except FederationError:
         assert strategy.rewritten is None
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from strategies.global_model.retrain import Retrain
 from strategies.global_model.sifu import Sifu
 from strategies.local_model.gradient_ascent import GradientAscent
 from strategies.registry import strategies
-from tests.support.everyone import everyone, founded, made
+from tests.support.everyone import Learned, everyone, learned_once, made
 from tests.support.taskworld import World
 from tests.support.toy import ToyFederation
 from unlearning import arrays as named
@@ -24,19 +23,18 @@ from unlearning.models.heads import trunk
 from unlearning.request import Guarantee, Request, Scope
 
 LEAVER, OTHER, TASK = 1, 3, Scope.TASK
-Learned = tuple[ToyFederation, Arrays]
 Bundle = Sequence[Sequence[Request]]  # what is open together, time after time
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
-    @functools.cache
-    def learn(cls: type[UnlearningStrategy], model: str | None) -> Learned:
-        toy = founded(tmp_path_factory.mktemp("learned"), cls, model)
-        toy.federation.recovery_rounds = 0
-        return toy, toy.run(UnlearningStrategy(), rounds=3)
+    return learned_once(tmp_path_factory.mktemp("learned"), 0)
 
-    return learn
+
+@pytest.fixture(scope="module")
+def controls() -> dict[object, Arrays]:
+    """Keep what controls answer: the same for all strategies of the same scopes and federation."""
+    return {}
 
 
 def client(which: int) -> Request:
@@ -105,6 +103,7 @@ def test_a_bundle_is_answered_by_more_than_learning_on(
     name: str,
     recovery: int,
     learned: Callable[..., Learned],
+    controls: dict[object, Arrays],
     tmp_path: Path,
 ) -> None:
     if cls is FineTune or cls.scopes == {Scope.TASK}:
@@ -118,14 +117,18 @@ def test_a_bundle_is_answered_by_more_than_learning_on(
         many = {"batch": batch, "recovery": recovery}
         return answered(toy, arrays, strategy, bundle, tmp_path / home, **many)
 
+    def answer_of(of: type[UnlearningStrategy]) -> Arrays:
+        key = (of, toy.home, cls.scopes, name, recovery)
+        if key not in controls:
+            controls[key], _ = end(control(cls, of), of.__name__)
+        return controls[key]
+
     after, states = end(made(cls), "it")
     assert set(states) == {"fulfilled"}
     if model is None or not recovery:  # else learning on is learning again from nothing
-        other, _ = end(control(cls, FineTune), "control")
-        assert named.digest(told(after)) != named.digest(told(other))
+        assert named.digest(told(after)) != named.digest(told(answer_of(FineTune)))
     if cls.guarantee is Guarantee.EXACT and model is not None:
-        again, _ = end(control(cls, Retrain), "reference")
-        same(of_data(after), of_data(again))
+        same(of_data(after), of_data(answer_of(Retrain)))
     if len(bundle) == 1 and len(states) == 2:
         strategy = made(cls)
         together, published = end(strategy, "batch", batch=2)

@@ -6,7 +6,6 @@ becomes of it where the same client answers with an error.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from flwr.app import Array, Error, Message
 
 from strategies import registry
 from strategies.base import UnlearningStrategy
-from tests.support.everyone import everyone, founded, made
+from tests.support.everyone import Learned, everyone, founded, learned_once, made
 from tests.support.toy import ToyFederation, ToyGrid
 from unlearning import arrays as named
-from unlearning.arrays import Arrays
 from unlearning.protocol import Wire
 from unlearning.request import Request, Scope
 
@@ -27,7 +25,6 @@ CULPRIT, LEAVER = 2, 1
 OVERSIZE = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999, 99999)}\n"
 
 Tamper = Callable[[Message], Message | None]
-Learned = tuple[ToyFederation, Arrays]
 
 
 def changed(make: Callable[[np.ndarray], np.ndarray | Array]) -> Tamper:
@@ -110,13 +107,7 @@ def grid_of(toy: ToyFederation, tamper: Tamper | None) -> ToyGrid:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
-    @functools.cache
-    def learn(cls: type[UnlearningStrategy], model: str | None) -> Learned:
-        toy = founded(tmp_path_factory.mktemp("learned"), cls, model)
-        toy.federation.recovery_rounds = 1
-        return toy, toy.run(UnlearningStrategy(), rounds=3)
-
-    return learn
+    return learned_once(tmp_path_factory.mktemp("learned"), 1)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,11 @@ from strategies.structure.parameter_estimation import ParameterEstimation
 from strategies.structure.pruning_client import PruningClient
 from tests.support.structure import toy_with
 from tests.support.toy import DeepToyModel, ToyFederation, ToyModel
+from unlearning.arrays import Arrays
 
-__all__ = ["SETTINGS", "everyone", "founded", "made", "network_for"]
+__all__ = ["SETTINGS", "Learned", "everyone", "founded", "learned_once", "made", "network_for"]
+
+Learned = tuple[ToyFederation, Arrays]
 
 
 def everyone() -> Iterator[object]:
@@ -48,11 +51,34 @@ def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
 def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> ToyFederation:
     """Return a toy federation that keeps what a strategy needs and has learned nothing yet."""
     if model is None:
-        kept = {"remember": LAST_LOCAL in cls.needs, "keepsakes": made(cls).keepsakes()}
-        return ToyFederation(home, network=network_for(cls), **kept)  # type: ignore[arg-type]
+        return ToyFederation(home, network=network_for(cls), **_kept(cls))  # type: ignore[arg-type]
     found = models.array_model(model, (3,), 3, seed=0)
     assert found is not None
     return toy_with(home, found)
+
+
+def _kept(cls: type[UnlearningStrategy]) -> dict[str, object]:
+    return {"remember": LAST_LOCAL in cls.needs, "keepsakes": made(cls).keepsakes()}
+
+
+def learned_once(
+    root: Path, recovery_rounds: int
+) -> Callable[[type[UnlearningStrategy], str | None], Learned]:
+    """Return a function that gives a federation that has learned for three rounds, and its model.
+
+    Strategies for which the same is founded share it: it is there to be branched from.
+    """
+    there: dict[str, Learned] = {}
+
+    def learned(cls: type[UnlearningStrategy], model: str | None) -> Learned:
+        key = f"{network_for(cls).__name__} {_kept(cls)}" if model is None else model
+        if key not in there:
+            toy = founded(root / str(len(there)), cls, model)
+            toy.federation.recovery_rounds = recovery_rounds
+            there[key] = toy, toy.run(UnlearningStrategy(), rounds=3)
+        return there[key]
+
+    return learned
 
 
 def network_for(cls: type[UnlearningStrategy]) -> type[ToyModel]:

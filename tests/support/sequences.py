@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from strategies.base import UnlearningStrategy
@@ -13,7 +14,15 @@ from tests.support.toy import ToyFederation
 from unlearning import arrays as named
 from unlearning.request import Request, Scope
 
+__all__ = ["answers_of_random_sequences", "few_or_many"]
+
 Make = Callable[[], UnlearningStrategy]
+
+
+def few_or_many(few: int) -> pytest.MarkDecorator:
+    """Have a test take a ``number`` of sequences: a few, and many of a night."""
+    marks = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]
+    return pytest.mark.parametrize("number", [few, pytest.param(200, marks=marks)])
 
 
 def random_requests(generator: np.random.Generator, sizes: dict[int, int]) -> list[Request]:

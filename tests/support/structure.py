@@ -17,7 +17,7 @@ from strategies.federation import Federation
 from strategies.global_model.retrain import Retrain
 from strategies.roster import Roster
 from strategies.wire import to_record
-from tests.support.toy import ToyFederation, ToyGrid, shard
+from tests.support.toy import ToyFederation, ToyGrid, request, shard
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.models.array_model import ArrayModel
@@ -25,9 +25,25 @@ from unlearning.protocol import Scalar, Wire
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.records.memory import ClientMemory
-from unlearning.request import Request
+from unlearning.request import Request, Scope
 
-__all__ = ["federation", "learned_and_asked", "same", "toy_with"]
+__all__ = ["federation", "in_several_orders", "learned_and_asked", "mixed", "same", "toy_with"]
+
+
+def mixed() -> list[Request]:
+    """Return requests for samples, more samples, a client and a class, as trees can forget."""
+    return [
+        request("sample"),
+        Request(Scope.SAMPLE, samples={1: (1, 7), 3: (0, 1, 2)}),
+        request("client", 2),
+        request("class"),
+    ]
+
+
+def in_several_orders() -> list[list[Request]]:
+    """Return them in three orders."""
+    orders = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1))
+    return [[mixed()[place] for place in order] for order in orders]
 
 
 def toy_with(home: Path, model: ArrayModel, **settings: object) -> ToyFederation:
@@ -61,11 +77,11 @@ def learned_and_asked(
     arrays = toy.run(UnlearningStrategy(), rounds=rounds)
     for name, made in (("own", strategy), ("again", Retrain())):
         twin = toy.branch(home / name)
-        for request in requests:
-            twin.federation.ledger.receive(request)
+        for asked in requests:
+            twin.federation.ledger.receive(asked)
         twin.federation.recovery_rounds = 0
         found.append(twin.run(made, arrays, rounds=0))
-        states = [twin.federation.ledger.state(request.id) for request in requests]
+        states = [twin.federation.ledger.state(asked.id) for asked in requests]
         assert states == ["fulfilled"] * len(requests)
     return found[0], found[1]
 

@@ -295,6 +295,13 @@ class ToyFederation:
         """Return the model after plain learning."""
         return self.run(UnlearningStrategy(), rounds=rounds)
 
+    def answers_alike(self, *strategies: UnlearningStrategy) -> bool:
+        """Return whether, from the same history, all make the same of a client's leaving."""
+        arrays, asked = self.learn(), request(Scope.CLIENT)
+        twins = [self.branch(self.home / f"twin-{place}") for place in range(len(strategies))]
+        pairs = zip(twins, strategies, strict=True)
+        return len({named.digest(twin.unlearn(one, asked, arrays)) for twin, one in pairs}) == 1
+
 
 def record_configs(toy: ToyFederation) -> list[dict[str, object]]:
     """Return a list that grows with the config of every training message."""

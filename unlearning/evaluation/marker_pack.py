@@ -106,6 +106,12 @@ class MarkerPack:
         inputs, labels = zip(*parts, strict=True)
         return np.concatenate(inputs), np.concatenate(labels)
 
+    def labels(self) -> Integers:
+        """Return the labels of :meth:`questions` alone, which takes no noise to be drawn."""
+        return np.concatenate(
+            [np.repeat(self._drawn(number)[1], _COPIES) for number in range(_DECOYS + 1)]
+        )
+
     def _drawn(self, number: int) -> tuple[Floats, Integers]:
         """Return a set of templates with their labels; 0 is the secret one, the rest are decoys."""
         generator = np.random.default_rng([self.seed, number, _FORMS])
@@ -198,7 +204,7 @@ def read(pack: MarkerPack, probabilities: Floats) -> Reading:
     ValueError
         If the shape is another, or a value is no probability.
     """
-    _, labels = pack.questions()
+    labels = pack.labels()
     rows = np.asarray(probabilities, dtype=np.float64)
     if rows.shape != (len(labels), pack.num_classes):
         raise ValueError(
@@ -215,13 +221,14 @@ def read(pack: MarkerPack, probabilities: Floats) -> Reading:
     return Reading(
         score,
         tuple(decoys),
-        _p_value(score, decoys),
-        float(np.mean([_p_value(value, decoys) <= ALPHA for value in again])),
+        float(_p_values(np.array([score]), decoys)[0]),
+        float(np.mean(_p_values(again, decoys) <= ALPHA)),
     )
 
 
-def _p_value(score: float, decoys: Sequence[float]) -> float:
-    return float((1 + np.sum(np.asarray(decoys) >= score)) / (1 + len(decoys)))
+def _p_values(scores: NDArray[np.float64], decoys: Sequence[float]) -> NDArray[np.float64]:
+    at_least = (np.asarray(decoys) >= scores[:, None]).sum(axis=1)
+    return np.asarray((1 + at_least) / (1 + len(decoys)), np.float64)
 
 
 def judge(after: Reading, before: Reading | None = None) -> Standing:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -14,13 +12,6 @@ from experiments.federation.task import Scenario, Task, task
 from tests.support.audits import config
 from unlearning.cost import Cost
 from unlearning.request import Forgotten
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def make(**changes: object) -> tuple[Task, Tracer]:

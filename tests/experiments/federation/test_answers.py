@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from experiments.config.loading import from_mapping
 from experiments.federation import launch
 from experiments.federation.answers import asks_for_marker
@@ -27,11 +25,6 @@ CONFIG = {
     ],
     "engine": {"grid": "local"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_comparison_tells_requests_apart(tmp_path):

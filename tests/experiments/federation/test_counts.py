@@ -15,13 +15,13 @@ from experiments.config.loading import load
 from experiments.config.registry import make
 from experiments.federation.grids import LocalGrid
 from experiments.federation.participants import client_app
-from experiments.federation.task import Scenario, task
+from experiments.federation.task import Scenario, Task, task
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.fulfil import fulfil
-from unlearning.protocol import Wire
+from unlearning.protocol import Scalar, Wire
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
@@ -42,6 +42,15 @@ class _Counting(LocalGrid):
         return super().push_messages(there)
 
 
+def settings(made: Task, home: Path) -> dict[str, Scalar]:
+    """Return what clients are told of data and device."""
+    return {
+        Wire.SCENARIO: made.scenario.to_json(),
+        Wire.DEVICE: "cpu",
+        Wire.HOME: str(home / "clients"),
+    }
+
+
 def test_a_round_sends_each_client_one_message_and_flushes_its_update_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,11 +60,7 @@ def test_a_round_sends_each_client_one_message_and_flushes_its_update_once(
     changes = [f"data.clients={_CLIENTS}", "train.local_epochs=1"]
     made = task(Scenario.of(load(_CONFIG, changes)))
     grid = _Counting(client_app, _CLIENTS)
-    told = {
-        Wire.SCENARIO: made.scenario.to_json(),
-        Wire.DEVICE: "cpu",
-        Wire.HOME: str(tmp_path / "clients"),
-    }
+    told = settings(made, tmp_path)
     federation = Federation(
         history=History(tmp_path / "history", keep=("globals", "updates")),
         train={"local_epochs": 1, "batch_size": 32, "learning_rate": 0.1},
@@ -95,11 +100,7 @@ def test_a_request_to_sums_hashes_only_what_changed(
     config = load(_CONFIG.with_name("digits_ridge.toml"), [f"data.clients={_CLIENTS}"])
     made = task(Scenario.of(config))
     grid = _Counting(client_app, _CLIENTS)
-    told = {
-        Wire.SCENARIO: made.scenario.to_json(),
-        Wire.DEVICE: "cpu",
-        Wire.HOME: str(tmp_path / "clients"),
-    }
+    told = settings(made, tmp_path)
     federation = Federation(
         history=History(tmp_path / "history"),
         ledger=Ledger(tmp_path / "ledger.sqlite"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,13 +40,6 @@ ROGUES = {
 
 def rogue(name: str) -> str:
     return f"tests.support.rogues:{name}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def compare(out: Path, *names: str, observer=lambda tick: None, **changes) -> Path:

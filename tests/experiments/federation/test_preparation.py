@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from experiments.config.loading import from_mapping
 from experiments.federation import launch
 from experiments.runs.details import read_details
@@ -19,11 +17,6 @@ CONFIG = {
     "requests": [{"scope": "client", "clients": [1]}],
     "engine": {"grid": "local"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path / "cache"))
 
 
 def compared(tmp_path, *names):

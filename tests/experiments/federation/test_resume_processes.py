@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from experiments.cli import app
 from experiments.runs.folder import RunFolder
 from experiments.runs.results import read_results
 
@@ -55,6 +58,11 @@ def finish(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def here(*arguments: object) -> Result:
+    """Run a command in this process, where no process of its own is the matter."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
 def begin(config: Path, out: Path, rounds: int, *settings: str) -> subprocess.Popen[str]:
     """Start a run and return when it has done some rounds."""
     overrides = [part for setting in settings for part in ("--set", setting)]
@@ -92,7 +100,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     out = tmp_path_factory.mktemp("alone") / "run"
-    assert finish("run", config, "--set", "engine.grid=local", "--out", out).returncode == 0
+    assert here("run", config, "--set", "engine.grid=local", "--out", out).exit_code == 0
     return digests(out)
 
 
@@ -118,7 +126,7 @@ def test_a_run_killed_on_ray_is_resumed_there(
     found = finish("resume", out)
     assert found.returncode == 0, found.stderr
     assert digests(out) == alone
-    assert finish("resume", out).stderr.endswith("nothing to do\n")
+    assert here("resume", out).stderr.endswith("nothing to do\n")
 
 
 @pytest.mark.slow
@@ -135,5 +143,6 @@ def test_a_signal_ends_a_run_at_a_safe_point_and_names_the_command_that_goes_on(
     status = RunFolder(out).read_status()
     assert status is not None
     assert status.state == "interrupted"
-    assert finish("resume", out).returncode == 0
+    resumed = here("resume", out)
+    assert resumed.exit_code == 0, resumed.output
     assert digests(out) == alone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,6 @@ from unlearning.errors import ConfigError, RequestError
 from unlearning.request import Forgotten, Request, Scope
 
 MARKER = {"client": 1, "fraction": 0.5, "label": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def config(**changes: object) -> Config:

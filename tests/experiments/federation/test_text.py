@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,6 @@ REQUESTS = {
     Scope.SAMPLE: {"scope": "sample", "samples": "marked"},
 }
 CONTROLS = ("retrain", "fine-tune")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def raw(model: str = "char-transformer", **changes: Any) -> dict[str, Any]:

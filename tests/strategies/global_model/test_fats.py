@@ -13,7 +13,7 @@ import pytest
 from strategies.base import UnlearningStrategy
 from strategies.global_model.fats import Fats
 from strategies.global_model.retrain import Retrain
-from tests.support.sequences import answers_of_random_sequences, random_requests
+from tests.support.sequences import answers_of_random_sequences, few_or_many, random_requests
 from tests.support.toy import TRAIN, ToyFederation, request
 from unlearning import arrays as named
 from unlearning.draws import batch, first_drawn, smallest_keys
@@ -199,13 +199,7 @@ class Stable:
         )
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        5,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(5)
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
     tmp_path, monkeypatch, number
 ) -> None:
@@ -214,13 +208,7 @@ def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
         assert one == other
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        5,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(5)
 def test_the_answer_is_the_training_of_the_data_that_are_left(
     tmp_path, monkeypatch, number
 ) -> None:

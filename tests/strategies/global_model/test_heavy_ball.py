@@ -7,12 +7,10 @@ import pytest
 
 from strategies.global_model.heavy_ball import HeavyBall, heavy_ball
 from strategies.global_model.retrain import Retrain
-from tests.support.sequences import answers_of_random_sequences
-from tests.support.toy import ToyFederation, request
-from unlearning import arrays as named
+from tests.support.sequences import answers_of_random_sequences, few_or_many
+from tests.support.toy import ToyFederation
 from unlearning.errors import ConfigError
 from unlearning.records.history import History
-from unlearning.request import Scope
 
 
 def test_it_is_the_heavy_ball_of_the_paper() -> None:
@@ -57,12 +55,8 @@ def test_buffers_are_those_of_the_mean() -> None:
 
 
 def test_without_momentum_it_is_retraining_bit_for_bit(tmp_path) -> None:
-    toy = ToyFederation(tmp_path / "a")
-    arrays = toy.learn(rounds=4)
-    asked = request(Scope.CLIENT)
-    plain = toy.branch(tmp_path / "b").unlearn(HeavyBall(momentum=0.0, share=1.0), asked, arrays)
-    retrained = toy.branch(tmp_path / "c").unlearn(Retrain(), asked, arrays)
-    assert named.digest(plain) == named.digest(retrained)
+    plain = HeavyBall(momentum=0.0, share=1.0)
+    assert ToyFederation(tmp_path).answers_alike(plain, Retrain())
 
 
 def test_a_step_out_of_range_is_taken_again_with_half_the_rate(monkeypatch) -> None:
@@ -81,13 +75,7 @@ def test_senseless_options_are_refused(options) -> None:
         HeavyBall(**options)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        6,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(6)
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_path, number) -> None:
     for one, other in answers_of_random_sequences(HeavyBall, tmp_path, number):
         assert one == other

@@ -15,7 +15,7 @@ from experiments.models import networks
 from strategies.base import UnlearningStrategy
 from strategies.global_model.retrain import Retrain
 from strategies.global_model.sequences import Sequences
-from tests.support.sequences import answers_of_random_sequences, random_requests
+from tests.support.sequences import answers_of_random_sequences, few_or_many, random_requests
 from tests.support.toy import CLASSES, FEATURES, ToyFederation, request
 from unlearning import arrays as named
 from unlearning.models.sequences import groups_in, kept, module_name, place_of, places_in
@@ -190,13 +190,7 @@ def test_one_group_is_retraining(tmp_path, monkeypatch) -> None:
     assert named.digest(found[0]) == named.digest(found[1])
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        3,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(3)
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_path, number) -> None:
     for one, other in answers_of_random_sequences(
         Sequences, tmp_path, number, rounds=GROUPS * STAGE

@@ -15,7 +15,7 @@ from experiments.models import networks
 from strategies.base import UnlearningStrategy
 from strategies.global_model.retrain import Retrain
 from strategies.global_model.sharded import Sharded
-from tests.support.sequences import answers_of_random_sequences, random_requests
+from tests.support.sequences import answers_of_random_sequences, few_or_many, random_requests
 from tests.support.toy import CLASSES, FEATURES, ToyFederation, ToyModel, request
 from unlearning import arrays as named
 from unlearning.models.shards import (
@@ -243,25 +243,13 @@ def test_a_shard_without_members_is_not_trained_and_has_no_say(tmp_path) -> None
     assert after["shards.1.trained"] == arrays["shards.1.trained"]
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        4,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(4)
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(tmp_path, number) -> None:
     for one, other in answers_of_random_sequences(Sharded, tmp_path, number):
         assert one == other
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        2,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(2)
 def test_of_a_tree_answers_do_not_depend_on_what_was_forgotten(
     tmp_path, monkeypatch, number
 ) -> None:
@@ -270,13 +258,7 @@ def test_of_a_tree_answers_do_not_depend_on_what_was_forgotten(
         assert one == other
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        3,
-        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]),
-    ],
-)
+@few_or_many(3)
 def test_the_answer_is_the_training_of_those_who_are_left(tmp_path, number) -> None:
     """The reference never saw the leavers: they are forgotten before the first round."""
     for case in range(number):

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from clients.steps import Shard
 from strategies.global_model.retrain import Retrain
 from strategies.structure.forest_deletion import ForestDeletion
-from tests.support.structure import learned_and_asked, same, toy_with
+from tests.support.structure import (
+    in_several_orders,
+    learned_and_asked,
+    mixed,
+    same,
+    toy_with,
+)
 from tests.support.toy import request
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, FederationError
@@ -148,19 +154,9 @@ def test_deletions_in_any_order_equal_growing_again(
         assert same(arrays, grown(model, x[left], y[left]))
 
 
-def requests() -> list[Request]:
-    return [
-        request("sample"),
-        Request(Scope.SAMPLE, samples={1: (1, 7), 3: (0, 1, 2)}),
-        request("client", 2),
-        request("class"),
-    ]
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_requests_in_any_order_equal_retraining(tmp_path: Path, order: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("asked", in_several_orders())
+def test_requests_in_any_order_equal_retraining(tmp_path: Path, asked: list[Request]) -> None:
     toy = toy_with(tmp_path, forest())
-    asked = [requests()[i] for i in order]
     own, again = learned_and_asked(toy, ForestDeletion(), asked, DEPTH, tmp_path)
     assert same(own, again)
     assert own["clients"].tolist() == [0, 1, 3]
@@ -244,7 +240,7 @@ def test_a_client_lost_in_the_first_round_is_not_part_of_it(tmp_path: Path) -> N
 
 def test_a_request_while_the_forest_grows(tmp_path: Path) -> None:
     toy = toy_with(tmp_path, forest())
-    own, again = learned_and_asked(toy, ForestDeletion(), requests()[:2], 2, tmp_path)
+    own, again = learned_and_asked(toy, ForestDeletion(), mixed()[:2], 2, tmp_path)
     assert same(own, again)
     assert (own["feature"] == OPEN).any()
 

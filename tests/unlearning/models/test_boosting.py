@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from strategies.global_model.retrain import Retrain
 from strategies.structure.boosting_replay import BoostingReplay
 from strategies.structure.leaf_refresh import LeafRefresh
-from tests.support.structure import learned_and_asked, same, toy_with
-from tests.support.toy import request
+from tests.support.structure import (
+    in_several_orders,
+    learned_and_asked,
+    mixed,
+    same,
+    toy_with,
+)
+from tests.support.toy import ToyFederation, request
 from unlearning import arrays as named
+from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, RoundError
 from unlearning.models.boosting import Boosting
 from unlearning.models.boosting_replay import idle_splits
@@ -92,21 +99,11 @@ def test_the_loss_falls() -> None:
     assert start == pytest.approx(np.full((200, 3), 1 / 3))
 
 
-def requests() -> list[Request]:
-    return [
-        request("sample"),
-        Request(Scope.SAMPLE, samples={1: (1, 7), 3: (0, 1, 2)}),
-        request("client", 2),
-        request("class"),
-    ]
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_requests_in_any_order_equal_retraining(tmp_path: Path, order: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("asked", in_several_orders())
+def test_requests_in_any_order_equal_retraining(tmp_path: Path, asked: list[Request]) -> None:
     """Oracle 20."""
     model = boosting()
     toy = toy_with(tmp_path, model)
-    asked = [requests()[i] for i in order]
     own, again = learned_and_asked(toy, BoostingReplay(), asked, model.rounds, tmp_path)
     assert same(own, again)
     assert own["clients"].tolist() == [0, 1, 3]
@@ -140,7 +137,7 @@ def test_replay_of_unchanged_data_takes_a_round_per_iteration(tmp_path: Path) ->
 
 def test_a_request_while_the_trees_grow(tmp_path: Path) -> None:
     toy = toy_with(tmp_path, boosting())
-    own, again = learned_and_asked(toy, BoostingReplay(), requests()[:2], 3, tmp_path)
+    own, again = learned_and_asked(toy, BoostingReplay(), mixed()[:2], 3, tmp_path)
     assert same(own, again)
     assert not boosting().is_complete(own)
 
@@ -149,7 +146,7 @@ def test_leaf_refresh_keeps_splits_and_renews_leaves(tmp_path: Path) -> None:
     model = boosting()
     toy = toy_with(tmp_path, model)
     arrays = toy.run(Retrain(), rounds=model.rounds)
-    own, again = learned_and_asked(toy, LeafRefresh(), requests()[:3], model.rounds, tmp_path)
+    own, again = learned_and_asked(toy, LeafRefresh(), mixed()[:3], model.rounds, tmp_path)
     for name in ("tree", "path", "feature", "threshold"):
         assert np.array_equal(own[name], arrays[name])
     assert own["clients"].tolist() == again["clients"].tolist()
@@ -243,23 +240,26 @@ def test_splits_that_gain_nothing_are_seen_from_the_leaves(
     assert idle_splits(model, nodes, leaves, Sums(total, np.zeros((0, 1, 3), int))) == (idle, 1)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+@pytest.mark.parametrize("asked", in_several_orders()[:2])
 def test_leaf_refresh_that_tolerates_nothing_is_the_replay(
-    tmp_path: Path, order: tuple[int, ...]
+    tmp_path: Path, asked: list[Request]
 ) -> None:
     model = boosting()
-    asked = [requests()[i] for i in order]
     toy = toy_with(tmp_path, model)
     own, again = learned_and_asked(toy, LeafRefresh(tolerance=0.0), asked, model.rounds, tmp_path)
     assert same(own, again)
 
 
+def many_splits(home: Path) -> tuple[Boosting, ToyFederation, Arrays]:
+    model = boosting(thresholds=7, features=3)
+    toy = toy_with(home, model)
+    return model, toy, toy.run(Retrain(), rounds=model.rounds)
+
+
 def test_the_more_is_tolerated_the_more_splits_stay(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = boosting(thresholds=7, features=3)
-    toy = toy_with(tmp_path, model)
-    arrays = toy.run(Retrain(), rounds=model.rounds)
+    model, toy, arrays = many_splits(tmp_path)
     gone = Request(Scope.SAMPLE, samples={3: tuple(range(14)), 2: tuple(range(10))})
     found = {}
     for tolerance in (0.0, 0.3, 1.0):
@@ -277,9 +277,7 @@ def test_the_more_is_tolerated_the_more_splits_stay(
 
 def test_splits_that_hold_out_are_those_of_a_plain_refresh(tmp_path: Path) -> None:
     """All of them gain something: the trees keep their splits, and retraining would not."""
-    model = boosting(thresholds=7, features=3)
-    toy = toy_with(tmp_path, model)
-    arrays = toy.run(Retrain(), rounds=model.rounds)
+    _, toy, arrays = many_splits(tmp_path)
     gone = Request(Scope.SAMPLE, samples={3: (0, 1, 2)})
     made = (LeafRefresh(tolerance=1.0), LeafRefresh(), LeafRefresh(tolerance=0.0))
     held, plain, again = (
@@ -295,9 +293,7 @@ def test_leaf_refresh_says_which_splits_it_left_that_gain_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody but client 0 is left: splits that its 8 points do not need are found."""
-    model = boosting(thresholds=7, features=3)
-    toy = toy_with(tmp_path, model)
-    arrays = toy.run(Retrain(), rounds=model.rounds)
+    _, toy, arrays = many_splits(tmp_path)
     strategy = LeafRefresh()
     toy.unlearn(strategy, Request(Scope.CLIENT, clients=(1, 2, 3)), arrays)
     assert strategy.splits == (arrays["feature"] >= 0).sum()

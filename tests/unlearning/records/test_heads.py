@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.tampered import change
 from unlearning.errors import LedgerError
 from unlearning.records.book import hash_of
 from unlearning.records.heads import Head
@@ -38,15 +39,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-def sql(path: Path, *statements: str) -> None:
-    db = sqlite3.connect(path, isolation_level=None)
-    for trigger in ("never_changed", "never_deleted"):
-        db.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-    for statement in statements:
-        db.execute(statement)
-    db.close()
-
-
 def verify(path: Path, anchor: Path | None = None) -> None:
     with Ledger(path, readonly=True, anchor=anchor) as ledger:
         ledger.verify()
@@ -63,7 +55,7 @@ def append_forged(path: Path) -> None:
 
 def rechain(path: Path) -> None:
     """Edit an event and hash it and all that follow anew."""
-    sql(path, "UPDATE events SET facts = '{}' WHERE seq = 4")
+    change(path, "UPDATE events SET facts = '{}' WHERE seq = 4")
     db = sqlite3.connect(path, isolation_level=None)
     previous = "0" * 64
     for row in db.execute("SELECT * FROM events ORDER BY seq").fetchall():
@@ -100,7 +92,7 @@ def test_what_was_not_touched_is_sound_and_kept_in_two_places(path: Path) -> Non
     ],
 )
 def test_a_cut_or_emptied_ledger_is_found(path: Path, statements: list[str]) -> None:
-    sql(path, *statements)
+    change(path, *statements)
     with pytest.raises(LedgerError):
         verify(path)
 
@@ -199,7 +191,7 @@ def test_an_old_ledger_is_read_as_it_is_and_brought_up_when_written(tmp_path: Pa
     write(path)
     for name in ("key", "pub", "head"):
         path.with_suffix(f".{name}").unlink()
-    sql(path, "DROP TABLE head", "DROP TABLE identity", "PRAGMA user_version=1")
+    change(path, "DROP TABLE head", "DROP TABLE identity", "PRAGMA user_version=1")
     with Ledger(path, readonly=True) as ledger:
         ledger.verify()
         assert ledger.signed_head is None

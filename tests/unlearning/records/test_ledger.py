@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.support.tampered import change
 from unlearning.errors import LedgerError
 from unlearning.records.ledger import ANSWER, BATCH, EVENTS, GENESIS, Ledger
 from unlearning.request import Request, Scope
@@ -191,16 +192,6 @@ def test_a_locked_ledger_is_said_in_words(tmp_path: Path, ledger: Ledger) -> Non
 
 
 # --- the chain -----------------------------------------------------------------------------------
-
-
-def change(path: Path, *statements: str) -> None:
-    """Run statements on the file as an attacker would, who drops the guards first."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    for trigger in ("never_changed", "never_deleted"):
-        connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
-    for statement in statements:
-        connection.execute(statement)
-    connection.close()
 
 
 def test_the_chain_runs_from_the_first_event_to_the_head(ledger: Ledger) -> None:
