@@ -9,7 +9,9 @@ from enum import StrEnum
 
 from unlearning.errors import RequestError
 
-__all__ = ["Forgotten", "Guarantee", "Omission", "Request", "Scope"]
+__all__ = ["Forgotten", "Guarantee", "Omission", "Request", "Scope", "check_id"]
+
+_LONGEST_ID = 120
 
 
 class Scope(StrEnum):
@@ -103,6 +105,32 @@ class Omission:
             frozenset(int(str(item)) for item in items("classes")),
             frozenset(str(item) for item in items("tasks")),
             frozenset(int(str(item)) for item in items("features")),
+        )
+
+
+def check_id(name: str) -> None:
+    """Refuse an id that cannot be a line of a report and the folder of a receipt.
+
+    Raises
+    ------
+    RequestError
+        If it is empty or over 120 characters long, begins with a dot, or holds a slash, a line's
+        end or another character that is not printed.
+
+    Examples
+    --------
+    >>> check_id("2026-11-leave (site 3)")
+    >>> check_id("../elsewhere")
+    Traceback (most recent call last):
+    unlearning.errors.RequestError: '../elsewhere' cannot be the id of a request; \
+give 1 to 120 printed characters, no slash among them and no dot at the beginning
+    """
+    is_line = 0 < len(name) <= _LONGEST_ID and name.isprintable()
+    if not is_line or name.startswith(".") or "/" in name or "\\" in name:
+        shown = repr(name if len(name) <= _LONGEST_ID else f"{name[:40]}...")
+        raise RequestError(
+            f"{shown} cannot be the id of a request; give 1 to {_LONGEST_ID} printed characters, "
+            "no slash among them and no dot at the beginning"
         )
 
 

@@ -34,9 +34,13 @@ def make(
     """Write receipt.json and receipt.html; example: fedunlearn receipt make RUN config-1."""
     from experiments.reporting.receipts import write
     from experiments.runs.folder import RunFolder
+    from unlearning.request import check_id
 
     folder = RunFolder.open(run)
-    paths = write(folder, request_id, out or folder.path / "receipts" / request_id)
+    if out is None:
+        check_id(request_id)  # an older ledger may hold one that leads elsewhere: give --out
+        out = folder.path / "receipts" / request_id
+    paths = write(folder, request_id, out)
     if as_json:
         print_json({"json": str(paths[0]), "html": str(paths[1]), "key": f"{run}/ledger.pub"})
         return

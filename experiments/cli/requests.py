@@ -105,7 +105,7 @@ def request(
         columns=folder.read_federation().named if features else None,
         at_round=at_round,
         asked_by=asked_by,
-        **({"id": request_id} if request_id else {}),
+        **({} if request_id is None else {"id": request_id}),
     )
     is_new = open_run(run).ask(asked, claim=None if claim is None else read_claim(claim))
     status = folder.read_status()

@@ -45,7 +45,7 @@ from experiments.config.running import (
 )
 from unlearning.columns import Columns, Named
 from unlearning.errors import RequestError
-from unlearning.request import Request, Scope
+from unlearning.request import Request, Scope, check_id
 
 __all__ = [
     "Config",
@@ -156,7 +156,7 @@ class RequestConfig(Table):
             called=named.called,
             at_round=rounds if self.at_round is None else self.at_round,
             asked_by=self.asked_by,
-            id=self.id or default_id,
+            id=default_id if self.id is None else self.id,
             records=self.records,
         )
 
@@ -227,6 +227,8 @@ class Config(Table):
                     f"{self.rounds}); lower it, or leave it out to serve it after the last round"
                 )
             try:
+                if entry.id is not None:
+                    check_id(entry.id)
                 request = entry.to_request(_default_id(place), self.rounds, marked)
             except RequestError as error:
                 raise ValueError(f"{key}: {error}") from error

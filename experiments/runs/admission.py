@@ -19,7 +19,7 @@ from unlearning.errors import RequestError, UnsupportedRequestError, unknown
 from unlearning.records.commitment import Claim, Commitment, Opening
 from unlearning.records.files import write_atomically
 from unlearning.records.ledger import Ledger
-from unlearning.request import Forgotten, Omission, Request, Scope
+from unlearning.request import Forgotten, Omission, Request, Scope, check_id
 
 __all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
 
@@ -145,6 +145,7 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **fac
         def examine() -> None:
             if _is_known(request, ledger):
                 return
+            check_id(request.id)
             _check_goes_on(folder)
             check(request, federation, ledger)
             check_claim(request, federation, claim)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from experiments.runs.folder import RUN, RunFolder
 from experiments.runs.risks import residual_risks
 from experiments.runs.status import FINISHED, Status
-from unlearning.errors import ConfigError, FedUnlearnError, HistoryError
+from unlearning.errors import ConfigError, FedUnlearnError, HistoryError, LedgerError
 from unlearning.records.states import FINAL
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def overview(folder: RunFolder) -> Overview:
     """
     states: list[RequestState] = []
     verdicts = _verdicts(folder)
+    if not folder.ledger.is_file() and folder.ledger.with_suffix(".head").is_file():
+        raise LedgerError(f"{folder.ledger} is missing; restore it from a backup")
     if folder.ledger.is_file():
         with folder.open_ledger(readonly=True) as ledger:
             kind = folder.read_federation().kind if folder.federation.is_file() else RUN
@@ -338,8 +340,12 @@ def _check_model(folder: RunFolder) -> Findings:
     from unlearning.arrays import digest
     from unlearning.packing import unpack_file
 
-    if not (folder.model.is_file() and folder.results.is_file()):
+    if not folder.results.is_file():
         return [], []
+    if not folder.model.is_file():
+        if not folder.federation.is_file() or folder.read_federation().kind != RUN:  # keeps none
+            return [], []
+        return ["model: missing"], [f"{folder.model} is missing; restore it from a backup"]
 
     try:
         _, rows = read_results(folder.path)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.loading import from_mapping
 from experiments.runs.admission import admit, compose
 from experiments.runs.folder import FederationFacts, RunFolder
-from unlearning.errors import RequestError, UnsupportedRequestError
+from unlearning.errors import ConfigError, RequestError, UnsupportedRequestError
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
 
@@ -53,6 +54,15 @@ def test_a_request_enters_the_ledger_with_the_scope_it_means(folder, options, sc
     assert request.scope is scope
     assert admit(folder, request)
     assert Ledger(folder.ledger).requests() == [request]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../up", "a/b", "a\\b", "two\nlines", "x" * 121, "\x1b[2J"]
+)
+def test_an_id_is_a_line_and_a_folder(folder, name):
+    refused(folder, compose(clients=[3], id=name), "cannot be the id of a request")
+    with pytest.raises(ConfigError, match=r"requests.0: .*cannot be the id"):
+        from_mapping({"requests": [{"scope": "client", "clients": [3], "id": name}]})
 
 
 def test_lists_of_samples_belong_to_the_clients_in_order():

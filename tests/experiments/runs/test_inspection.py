@@ -12,7 +12,7 @@ from experiments.runs.inspection import overview, sweep, verify
 from experiments.runs.progress import Tick
 from experiments.runs.results import Row, write_results
 from unlearning.arrays import digest
-from unlearning.errors import HistoryError
+from unlearning.errors import HistoryError, LedgerError
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
@@ -108,6 +108,21 @@ def test_a_missing_ledger_is_found_and_not_made(folder):
     folder.ledger.unlink()
     assert "ledger.sqlite is missing" in problems(folder)
     assert not folder.ledger.exists()
+
+
+def test_a_status_without_its_ledger_is_an_error_and_no_empty_list(folder):
+    folder.ledger.with_suffix(".head").write_text("{}")
+    folder.ledger.unlink()
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite is missing"):
+        overview(folder)
+
+
+def test_a_missing_model_of_a_run_is_found(folder):
+    folder.write_federation(FederationFacts(clients={0: 4}, classes=(0, 1), kind="run"))
+    folder.model.unlink()
+    assert "model.safetensors is missing" in problems(folder)
+    folder.write_federation(FederationFacts(clients={0: 4}, classes=(0, 1), kind="compare"))
+    assert "model.safetensors" not in problems(folder)  # a comparison keeps none
 
 
 def test_a_flipped_byte_in_the_history_is_found(folder):
