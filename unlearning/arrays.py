@@ -105,14 +105,14 @@ def mismatch(reference: Mapping[str, Array], other: Mapping[str, Array]) -> str 
     "array 'w' has shape (3,), expected (2,)"
     """
     if missing := [name for name in reference if name not in other]:
-        return f"array {missing[0]!r} is missing"
+        return f"array {plain(missing[0])!r} is missing"
     if extra := [name for name in other if name not in reference]:
-        return f"array {extra[0]!r} is not part of the model"
+        return f"array {plain(extra[0])!r} is not part of the model"
     for name, array in reference.items():
         if other[name].shape != array.shape:
-            return f"array {name!r} has shape {other[name].shape}, expected {array.shape}"
+            return f"array {plain(name)!r} has shape {other[name].shape}, expected {array.shape}"
         if other[name].dtype != array.dtype:
-            return f"array {name!r} has dtype {other[name].dtype}, expected {array.dtype}"
+            return f"array {plain(name)!r} has dtype {other[name].dtype}, expected {array.dtype}"
     return None
 
 
@@ -129,7 +129,7 @@ def is_finite(arrays: Mapping[str, Array]) -> bool:
 
 
 def not_finite(arrays: Mapping[str, Array]) -> str | None:
-    """Return the name of the first array with a NaN or an infinity, or None if there is none.
+    """Return the name, as its module has it, of the first array with a NaN or an infinity, or None.
 
     State that no module trains may be infinite, as a mask is, but is a number all the same.
     """
@@ -137,7 +137,7 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
         if array.dtype.kind != "f" or _known(array, _all_finite):
             continue
         if not name.endswith(_MARK) or np.isnan(array).any():
-            return name
+            return plain(name)
     return None
 
 

@@ -12,6 +12,8 @@ from unlearning.errors import ConfigError
 
 __all__ = ["Dataset", "checked", "labels_of", "ranged", "scaled", "split", "stratified"]
 
+_MANY_CLASSES = 1000  # more, of which nine in ten do not occur, are numbers and no labels
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
@@ -180,6 +182,12 @@ def checked(dataset: Dataset) -> Dataset:
                 f"{dataset.num_classes - 1}; number the classes from 0"
             )
     where = f"data set {dataset.name!r}"
+    occur = len(np.unique(dataset.train_y))
+    if dataset.num_classes > max(_MANY_CLASSES, 10 * occur):
+        raise ConfigError(
+            f"{where}: labels go up to {dataset.num_classes - 1} and {occur} of them occur; number "
+            "the classes from 0 without gaps"
+        )
     if dataset.num_classes < 2:
         raise ConfigError(
             f"{where} has one class alone; forgetting is judged by telling classes apart, so give "

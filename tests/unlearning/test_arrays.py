@@ -296,3 +296,12 @@ def test_nobody_writes_to_a_frozen_array() -> None:
 def test_the_fingerprint_of_a_plain_model_is_its_digest() -> None:
     model = {"w": np.arange(6.0).reshape(2, 3).T, "n": np.array(3), "none": np.zeros((0, 2))}
     assert named.fingerprint(model) == named.digest(model)
+
+
+def test_words_have_the_names_that_the_module_has() -> None:
+    state = {named.marked("mask"): np.array([np.nan])}
+    assert named.not_finite(state) == "mask"
+    assert named.mismatch(state, {}) == "array 'mask' is missing"
+    assert named.mismatch({}, state) == "array 'mask' is not part of the model"
+    other = {named.marked("mask"): np.zeros(2)}
+    assert "array 'mask' has shape" in str(named.mismatch(state, other))

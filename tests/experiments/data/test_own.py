@@ -194,6 +194,7 @@ def test_a_function_may_return_columns_of_labels_bytes_and_tensors_with_gradient
         ({"train_y": np.array(["a", "b"])[Y]}, "train_y holds text"),
         ({"train_y": np.where(Y == 1, 2**63 + 1, 0).astype(np.uint64)}, "labels go up to"),
         ({"train_y": 0 * Y, "test_y": 0 * Y[:4], "num_classes": 1}, "one class alone"),
+        ({"num_classes": 10**9}, "labels go up to 999999999 and"),
         ({"num_classes": 2.0}, "num_classes is 2.0"),
         ({"num_classes": "2"}, "num_classes is '2'"),
         ({"test_y": [2, 0, 0, 0], "num_classes": 3}, "label 2 occurs in the test part"),
