@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from experiments.federation import books
@@ -10,10 +11,13 @@ from unlearning.records.files import write_atomically
 __all__ = ["undrawn"]
 
 
-def undrawn() -> None:
-    """From now on, in this process: the files of a report are written, with nothing in them."""
-    books.render = _render
-    books.timeline = lambda points: "<svg/>"
+def undrawn(patch: Callable[[object, str, object], None] = setattr) -> None:
+    """Have the files of a report written with nothing in them.
+
+    ``patch`` sets an attribute: pytest's, for the time of a test, or for the rest of a process.
+    """
+    patch(books, "render", _render)
+    patch(books, "timeline", lambda points: "<svg/>")
 
 
 def _render(run_dir: Path, figures: Path | None = None) -> Path:
