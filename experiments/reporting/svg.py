@@ -84,6 +84,8 @@ def style(salt: str) -> Iterator[None]:
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
         "pdf.fonttype": 42,  # type 3 is refused by many a publisher
+        "text.parse_math": False,  # a dollar is a dollar, and nobody looks for two of them
+        "axes.titley": 1.0,  # where it would be found to lie, tick by tick
         "font.size": 9.0,
         "text.color": INK,
         "axes.edgecolor": MUTED,

@@ -32,7 +32,7 @@ KEYS: dict[str, dict[str, tuple[str, str]]] = {
         "ray_wall_ratio": ("the same, wall seconds", "at most .75"),
     },
     "audit": {"audit_ratio": ("audit of digits, of the older build's", "at most .35")},
-    "compare": {"all_ratio": ("all strategies on digits, of the older build's", "at most .40")},
+    "compare": {"all_ratio": ("its strategies on digits, of the older build's", "at most .40")},
     "cnn": {"cnn_ratio": ("CNN per trained example, of the older build's", "at most .65")},
     "clients": {"client_ms": ("ms per client and round, 1,000 clients", "at most .7")},
     "message": {"message_ratio": ("a message on Ray, of plain Flower's", "at most 1.0")},

@@ -24,13 +24,13 @@ class Beside:
     ----------
     cpu_s, wall_s : pair of float
         Ours, theirs.
-    repeats : int
-        How often each was run.
+    runs : tuple of pair of float
+        CPU seconds of every run, ours and theirs.
     """
 
     cpu_s: tuple[float, float]
     wall_s: tuple[float, float]
-    repeats: int
+    runs: tuple[tuple[float, float], ...]
 
     @property
     def ratio(self) -> float:
@@ -43,12 +43,12 @@ class Beside:
         return self.wall_s[0] / self.wall_s[1]
 
     def details(self) -> dict[str, object]:
-        """Return seconds by build, and how often they were taken."""
+        """Return seconds by build, and the CPU seconds of every run."""
         names = ("ours", "older")
         return {
             "cpu_s": dict(zip(names, self.cpu_s, strict=True)),
             "wall_s": dict(zip(names, self.wall_s, strict=True)),
-            "repeats": self.repeats,
+            "runs_cpu_s": [dict(zip(names, run, strict=True)) for run in self.runs],
         }
 
 
@@ -87,4 +87,5 @@ def beside(
         for found in taken.values()
     ]
     (our_cpu, our_wall), (their_cpu, their_wall) = medians
-    return Beside((our_cpu, their_cpu), (our_wall, their_wall), repeats)
+    cpu = zip(*([seconds for seconds, _ in found] for found in taken.values()), strict=True)
+    return Beside((our_cpu, their_cpu), (our_wall, their_wall), tuple(cpu))

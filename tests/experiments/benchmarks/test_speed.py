@@ -100,7 +100,7 @@ def test_this_build_may_be_asked_for_more_than_the_older_one(
     monkeypatch.setattr(commands, "command", command)
     found = commands.beside(tmp_path, ["run"], 1, ours=commands.STACKED)
     assert asked == [(HERE, ["run", *commands.STACKED]), (tmp_path, ["run"])]
-    assert (found.ratio, found.wall_ratio, found.repeats) == (0.25, 0.5, 1)
+    assert (found.ratio, found.wall_ratio, found.runs) == (0.25, 0.5, ((1.0, 4.0),))
 
 
 def test_repeats_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
