@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from experiments.reporting.measured import measured
+
 __all__ = [
     "command_page",
     "config_page",
@@ -192,13 +194,15 @@ def _beside(name: str) -> list[str]:
     if told is not None:
         lines += ["", "## When to use it", "", told["use"], ""]
         lines += [f"Its cost beside retraining: {told['cost']}"]
+        if "oracle" in told:
+            lines += ["", f"What its tests hold it to: {told['oracle']}"]
         lines += ["", f"Read of its source: {told['read']}."]
     if figures:
         lines += ["", "## Beside the paper", ""]
         lines += ["| the paper's figure | read in | ours | the same setting? |"]
         lines += ["| --- | --- | --- | --- |"]
         lines += [f"| {' | '.join(cells[1:])} |" for cells in figures]
-    return lines
+    return lines + measured(name)
 
 
 def _toml(value: object) -> str:

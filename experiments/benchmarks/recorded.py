@@ -76,13 +76,7 @@ class Struck:
 
 STRUCK = (
     Struck(
-        "families_sample*.csv",
-        ("MIA AUC", "average gap", "closer than fine-tune"),
-        "the attack compared marked samples with ordinary rows that nobody trained on, so that a "
-        "perfectly retrained model was far from .5; the gaps hold that AUC too",
-    ),
-    Struck(
-        "families_*.csv",
+        "families_adult.csv",
         ("speed-up",),
         "what clients distilled while they learned was not counted as its cost",
         "quick-drop",

@@ -71,6 +71,8 @@ def _why_not(run: Run, strategy: str, name: str) -> str:
         return "no test example with the trigger has another true label"
     if run.details.data.get("at_sites"):
         return why_not_told(name)
+    if name == "mia_auc" and any(row.scope == "feature" for row in run.rows):
+        return "the rows stay members without their values, before and after"
     if name in ("mia_auc", "prediction_distance"):
         return "the forget set or the held-out set is empty"
     return f"the {name.removesuffix('_accuracy')} set is empty for {strategy}"

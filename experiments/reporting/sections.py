@@ -90,7 +90,7 @@ KINDS = r"""{% if tasks %}
 <section aria-labelledby="features">
 <h2 id="features">Features</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="features">
-<table class="sortable">
+<table class="sortable wordy">
 <caption><span>How each model still reacts to the features that were withdrawn{% if num_seeds > 1 %}: mean and 95&nbsp;% interval over seeds{% endif %}. To be as retraining's; a sensitivity of 0 is not the goal, because clients that did not withdraw them go on teaching them.</span></caption>
 <thead><tr><th scope="col">Measure</th>{% for name in features.strategies %}<th scope="col" class="num">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>

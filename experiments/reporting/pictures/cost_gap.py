@@ -113,14 +113,24 @@ def trade_off(
 
 
 def _label(axes: Axes, figure: Figure, trades: Sequence[Trade]) -> None:
-    """Write each name right of its point, moved up as far as another name is in the way."""
+    """Write each name right of its point, moved up as far as another name is in the way.
+
+    A name that would run out of the picture is written left of its point.
+    """
     placed: list[tuple[float, float, float]] = []  # left, right, height of the names written
+    edge = float(axes.transAxes.transform((1, 0))[0])
     for trade in sorted(trades, key=lambda trade: trade.gap):
         x, y = (float(v) for v in axes.transData.transform((trade.cost, trade.gap)))
-        left, right, height = x, x + _LETTER_PT * (len(trade.strategy) + 3), y
+        width = _LETTER_PT * (len(trade.strategy) + 3)
+        is_outside = x + width > edge
+        left, height = x - is_outside * width, y
         for low, high, taken in sorted(placed, key=lambda item: item[2]):
-            if left < high and low < right and abs(height - taken) < _LINE_PT:
+            if left < high and low < left + width and abs(height - taken) < _LINE_PT:
                 height = taken + _LINE_PT
-        placed.append((left, right, height))
-        place = offset_copy(axes.transData, fig=figure, x=9, y=height - y, units="points")
-        axes.text(trade.cost, trade.gap, trade.strategy, transform=place, va="center", color=INK)
+        placed.append((left, left + width, height))
+        aside = -9 if is_outside else 9
+        place = offset_copy(axes.transData, fig=figure, x=aside, y=height - y, units="points")
+        side = "right" if is_outside else "left"
+        axes.text(
+            trade.cost, trade.gap, trade.strategy, transform=place, va="center", ha=side, color=INK
+        )

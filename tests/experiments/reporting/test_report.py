@@ -262,6 +262,16 @@ def test_learning_alone_and_nothing_at_all_are_drawn_or_not():
     assert pictures.trade_off([], cost_label="s") is None
 
 
+def test_a_name_that_would_run_out_of_the_trade_off_stands_left_of_its_point():
+    long = "feature-sensitivity"
+    trades = [pictures.Trade("a", 100, 0.1, 0.1, 0.1), pictures.Trade(long, 1000, 0.1, 0.1, 0.1)]
+    svg = pictures.trade_off(trades, cost_label="examples")
+    sides = {name: re.search(rf"text-anchor: (\w+)[^>]*>{name}<", svg) for name in ("a", long)}
+    assert sides["a"] is None or sides["a"].group(1) == "start"
+    assert sides[long] is not None
+    assert sides[long].group(1) == "end"
+
+
 def test_names_in_the_trade_off_do_not_cover_each_other():
     trades = [pictures.Trade(f"strategy-{i}", 100.0 + i, 0.1, 0.09, 0.11) for i in range(5)]
     trades.append(pictures.Trade("far", 1000.0, 0.1))
