@@ -159,7 +159,7 @@ _NOT_MADE = {
 _NOT_APPLICABLE = {
     "M6": "needs a planted backdoor or flipped labels (marker.kind)",
     "M7": "needs planted noise (marker.kind = noise) and a network",
-    "M8": "needs held-out data of the owners (data.held_out)",
+    "M8": "needs held-out data of the owners (data.held_out), and a request that takes examples",
     "M10": "retrained models are there without relearning, or it is no network",
 }
 
