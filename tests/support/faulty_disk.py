@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from experiments.config.loading import Config, from_mapping
 from experiments.federation import launch
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import verify
 from experiments.runs.intent import Intent
 from experiments.runs.results import read_results
+from tests.support.small import small
 from tests.support.undrawn import undrawn
 from unlearning.errors import FedUnlearnError
 from unlearning.records.ledger import Ledger
@@ -74,20 +74,6 @@ class Outcome:
     failed: int = 0
 
 
-def _config() -> Config:
-    return from_mapping(
-        {
-            "rounds": 2,
-            "recovery_rounds": 1,
-            "strategy": "fed-eraser",
-            "data": {"name": "digits", "clients": 3, "limit": 90},
-            "model": {"name": "mlp", "hidden": 4},
-            "requests": [{"scope": "client", "clients": [2], "at_round": 2}],
-            "engine": {"grid": "local"},
-        }
-    )
-
-
 def _tried(call: Callable[[], object]) -> tuple[str, str]:
     """Return what was said to the user, and what should never be seen by one."""
     try:
@@ -116,7 +102,7 @@ def _apart(call: Callable[[], object]) -> Any:
 
 
 def _run(path: Path) -> Path:
-    return launch.run(_config(), path, observer=lambda tick: None)
+    return launch.run(small(), path, observer=lambda tick: None)
 
 
 def _attempt(path: Path, number: int, code: int, sticky: int) -> Outcome:

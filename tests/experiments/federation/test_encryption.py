@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.config.loading import Config, from_mapping
+from experiments.config.loading import Config
 from experiments.federation import launch
 from experiments.federation.keys import keys_of
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import verify
 from experiments.runs.results import read_results
 from experiments.runs.scan import Needles, scan
+from tests.support.small import small
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
 from unlearning.records import rewriting
@@ -25,18 +26,7 @@ from unlearning.weighing import Examples
 
 
 def config(strategy: str = "fed-eraser", **history: object) -> Config:
-    return from_mapping(
-        {
-            "rounds": 3,
-            "recovery_rounds": 1,
-            "strategy": strategy,
-            "data": {"name": "digits", "clients": 3, "limit": 120},
-            "model": {"name": "mlp", "hidden": 8},
-            "requests": [{"scope": "client", "clients": [2], "at_round": 2}],
-            "engine": {"grid": "local"},
-            "history": history,
-        }
-    )
+    return small(strategy=strategy, rounds=3, model={"hidden": 8}, history=history)
 
 
 def silent(tick: object) -> None:

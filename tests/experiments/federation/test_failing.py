@@ -16,16 +16,9 @@ from experiments.runs.details import read_details
 from experiments.runs.progress import Tick
 from experiments.runs.results import read_failed, read_results
 from experiments.runs.status import read
+from tests.support.small import SMALL
 
-RAW = {
-    "rounds": 2,
-    "recovery_rounds": 1,
-    "device": "cpu",
-    "data": {"clients": 3, "limit": 90},
-    "model": {"hidden": 4},
-    "engine": {"grid": "local"},
-    "requests": [{"scope": "client", "clients": [1]}],
-}
+RAW = {**SMALL, "requests": [{"scope": "client", "clients": [1]}]}
 ROGUES = {
     "Raises": "ZeroDivisionError: integer division or modulo by zero",
     "Refuses": "not on a Sunday",

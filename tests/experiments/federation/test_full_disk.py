@@ -18,31 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.config.loading import Config, from_mapping
 from experiments.federation import launch
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import verify
 from experiments.runs.intent import Intent
 from experiments.runs.results import read_results
 from tests.support.faulty_disk import Outcome
+from tests.support.small import small
 from unlearning.errors import FedUnlearnError, StorageError
 from unlearning.records.files import write_atomically
 
 ROOT = Path(__file__).parents[3]
-
-
-def config() -> Config:
-    return from_mapping(
-        {
-            "rounds": 2,
-            "recovery_rounds": 1,
-            "strategy": "fed-eraser",
-            "data": {"name": "digits", "clients": 3, "limit": 90},
-            "model": {"name": "mlp", "hidden": 4},
-            "requests": [{"scope": "client", "clients": [2], "at_round": 2}],
-            "engine": {"grid": "local"},
-        }
-    )
 
 
 def silent(tick: object) -> None:
@@ -118,7 +104,7 @@ def _filled(
     """Fill the disk after so many writes, spread over a run, and after ``also``; then go on."""
     with monkeypatch.context() as patched:
         disk = Disk(patched, tmp_path / "alone")
-        launch.run(config(), tmp_path / "alone", observer=silent)
+        launch.run(small(), tmp_path / "alone", observer=silent)
         writes = disk.writes
     wanted = [row.model_digest for row in read_results(tmp_path / "alone")[1]]
     for room in sorted({*np.linspace(0, writes - 1, tries).astype(int).tolist(), *also}):
@@ -126,7 +112,7 @@ def _filled(
         with monkeypatch.context() as patched:
             disk = Disk(patched, path)
             disk.room, disk.code = room, code
-            outcome(lambda path=path: launch.run(config(), path, observer=silent))
+            outcome(lambda path=path: launch.run(small(), path, observer=silent))
         folder = RunFolder(path)
         if not folder.config.is_file() or not (path / "intent.json").is_file():
             continue  # it had not begun, and begins anew

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.config.loading import Config, from_mapping
+from experiments.config.loading import Config
 from experiments.federation import launch
 from experiments.runs.folder import RunFolder
 from experiments.runs.scan import Needles
+from tests.support.small import small
 from unlearning.arrays import Arrays
 from unlearning.records.ledger import Ledger
 from unlearning.records.recording import RoundEntry
@@ -22,17 +23,7 @@ from unlearning.weighing import Examples
 
 
 def config(strategy: str) -> Config:
-    return from_mapping(
-        {
-            "rounds": 3,
-            "recovery_rounds": 2,
-            "strategy": strategy,
-            "data": {"name": "digits", "clients": 3, "limit": 120},
-            "model": {"name": "mlp", "hidden": 8},
-            "requests": [{"scope": "client", "clients": [2], "at_round": 2}],
-            "engine": {"grid": "local"},
-        }
-    )
+    return small(strategy=strategy, rounds=3, recovery_rounds=2, model={"hidden": 8})
 
 
 def held_values() -> Iterator[tuple[Any, object]]:

@@ -11,30 +11,27 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.cli.options import seconds
-from experiments.config.loading import Config, from_mapping
+from experiments.config.loading import Config
 from experiments.federation import estimate, launch
 from experiments.federation.estimate import Sizes, check_room, estimated
 from experiments.federation.task import Scenario, task
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import overview
+from tests.support.small import small
 from unlearning.errors import ConfigError
 from unlearning.records import book
 from unlearning.request import Request, Scope
 
 
 def config(**changes: object) -> Config:
-    return from_mapping(
-        {
-            "rounds": 2,
-            "recovery_rounds": 1,
-            "strategy": "no-t",
-            "data": {"name": "digits", "clients": 4, "limit": 200},
-            "model": {"name": "mlp", "hidden": 8},
-            "train": {"local_epochs": 1, "batch_size": 32, "learning_rate": 0.1},
-            "engine": {"grid": "local"},
-            **changes,
-        }
-    )
+    usual = {
+        "strategy": "no-t",
+        "data": {"clients": 4, "limit": 200},
+        "model": {"hidden": 8},
+        "train": {"local_epochs": 1, "batch_size": 32, "learning_rate": 0.1},
+        "requests": [],
+    }
+    return small(**{**usual, **changes})
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, Message
 
-from experiments.config.loading import from_mapping
 from experiments.federation import launch
 from experiments.federation.grids import LocalGrid
 from experiments.runs.results import read_failed
 from strategies.federation import Federation
 from strategies.global_model import fed_recovery, noise, sifu
+from tests.support.small import small
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.entropy import Noise
@@ -119,18 +119,8 @@ def by_key(found: Iterable[bytes]) -> Iterator[np.ndarray]:
 
 
 def run(out: Path) -> Path:
-    config = from_mapping(
-        {
-            "rounds": 3,
-            "recovery_rounds": 1,
-            "device": "cpu",
-            "data": {"clients": 3, "limit": 90},
-            "model": {"hidden": 4},
-            "engine": {"grid": "local"},
-            "requests": [{"scope": "client", "clients": [1]}],
-            "options": OPTIONS,
-        }
-    )
+    requests = [{"scope": "client", "clients": [1]}]
+    config = small(rounds=3, requests=requests, options=OPTIONS)
     return launch.compare(config, out, strategies=tuple(OPTIONS), observer=lambda tick: None)
 
 
