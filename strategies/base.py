@@ -62,6 +62,8 @@ class UnlearningStrategy(FedAvg):
     reuses : bool
         Whether a round of unlearning rests on recorded updates too: ``combine`` is then called also
         where whoever is asked has no data left.
+    several_tasks : bool
+        Whether it works where an example has a label per task; else it refuses there.
     moves_inputs : bool
         Whether clients move examples along a slope: possible with numbers, not with text.
     learns_again : bool
@@ -86,6 +88,7 @@ class UnlearningStrategy(FedAvg):
     learns_again: ClassVar[bool] = False
     edits: ClassVar[bool] = True
     reuses: ClassVar[bool] = False
+    several_tasks: ClassVar[bool] = True
     tunable: ClassVar[Mapping[str, Span]] = {}
 
     def __init__(self) -> None:

@@ -185,6 +185,8 @@ class Federation:
         ``distil(student, teacher, settings, seed)`` trains a model on the server's public data to
         answer as another does; returns it and the number of examples it was trained on, passes
         counted. None: the server has no data.
+    has_tasks : bool
+        Whether an example has a label per task.
     attribute : bool
         Whether clients of a model for several tasks keep what each task did to the trunk.
     guard : Guard or None
@@ -265,6 +267,7 @@ class Federation:
     judge: Judge | None = None
     model: ArrayModel | None = None
     distil: Distil | None = None
+    has_tasks: bool = False
     attribute: bool = False
     guard: Guard | None = None
     robust: Robust | None = None

@@ -163,6 +163,7 @@ def found_federation(
         client_config=client_config,
         remember=LAST_LOCAL in needs,
         keepsakes=keepsakes(strategies),
+        has_tasks=bool(task.tasks),
         attribute=ATTRIBUTION in needs,
         model=task.array_model,
         distil=partial(distil, task, config.device) if config.data.public else None,

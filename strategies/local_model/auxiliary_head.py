@@ -50,6 +50,7 @@ class AuxiliaryHead(UnlearningStrategy):
     the reset gave 0.31, so chance decides much there).
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     guarantee = Guarantee.SUPPRESSED
     asks_forgotten = True

@@ -176,6 +176,7 @@ class FedOsd(UnlearningStrategy):
     descent on the forget set and ordinary recovery come as near for less.
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
     tunable: ClassVar[Mapping[str, Span]] = {

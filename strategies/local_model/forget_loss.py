@@ -82,6 +82,7 @@ class ForgetLoss(UnlearningStrategy):
     (``experiments/results/forget_loss_kinds.csv``).
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
 

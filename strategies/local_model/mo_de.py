@@ -74,6 +74,7 @@ class MoDe(UnlearningStrategy):
     answer is left out: a leaver that is not to be trusted, or not there, should not be asked.
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.CLASS})
     needs = frozenset({INITIAL})
     asks_forgotten = True

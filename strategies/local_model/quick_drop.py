@@ -70,6 +70,7 @@ class QuickDrop(UnlearningStrategy):
     decay are off.
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.CLASS})
     needs = frozenset({"synthetic"})
     asks_forgotten = True

@@ -48,6 +48,7 @@ class Quit(UnlearningStrategy):
     request comes down to suppressing one logit. Statistics of normalisation stay as they are.
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
 

@@ -72,6 +72,7 @@ class ParameterEstimation(UnlearningStrategy):
     nobody else's data move, and came back to a third in recovery where it used others.
     """
 
+    several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
 

@@ -100,6 +100,7 @@ class World:
             train=train,
             client_config=settings,
             recovery_rounds=1,
+            has_tasks=True,
             attribute=True,
             fraction=fraction,
         )
