@@ -322,11 +322,15 @@ def _check_names(request: Request, federation: FederationFacts) -> None:
     for label in request.classes:
         if label not in federation.classes:
             raise RequestError(_unknown("class", label, federation.classes))
+    if request.features and not federation.features:
+        raise RequestError(
+            f"{request.describe()}: the examples of this federation have no values to withdraw one "
+            "by one, since it learns text, several tasks or behind a frozen trunk; ask for samples "
+            "or for a client instead"
+        )
     for feature in request.features:
         if not 0 <= feature < federation.features:
-            known = f"0 to {federation.features - 1}" if federation.features else "none"
-            why = "" if federation.features else "; behind a frozen trunk or several tasks are none"
-            raise RequestError(f"unknown feature {feature} (known: {known}){why}")
+            raise RequestError(f"unknown feature {feature} (known: 0 to {federation.features - 1})")
     for task in request.tasks:
         if task not in federation.tasks:
             raise RequestError(unknown("task", task, federation.tasks))

@@ -56,6 +56,14 @@ def test_a_request_enters_the_ledger_with_the_scope_it_means(folder, options, sc
     assert Ledger(folder.ledger).requests() == [request]
 
 
+def test_features_are_refused_where_examples_have_none_and_outside_them(tmp_path, faces):
+    asked = Request(Scope.FEATURE, features=(4,))
+    refused(faces, asked, "feature 4: .* no values to withdraw .* text, several tasks or behind a")
+    table = make(tmp_path / "table", features=4, shape=(4,))
+    refused(table, asked, r"unknown feature 4 \(known: 0 to 3\)")
+    assert admit(table, Request(Scope.FEATURE, features=(3,)))
+
+
 @pytest.mark.parametrize(
     "name", ["", "..", "../up", "a/b", "a\\b", "two\nlines", "x" * 121, "\x1b[2J"]
 )
