@@ -273,9 +273,13 @@ class Exchange:
         def step(client: int) -> str:
             return self.asked[client].step
 
+        def sent(client: int) -> Arrays:
+            own = self.asked[client].arrays
+            return self.arrays if own is None else own
+
         factor = self.federation.length_factor
         if self._asks_models and factor:
-            return without_outliers(replies, self.arrays, leave_out, step, factor)
+            return without_outliers(replies, self.arrays, leave_out, step, factor, sent)
         if not self._asks_models:
             same_form = self.federation.model is not None  # others leave out what they do not have
             return of_one_kind(replies, leave_out, step, same_form=same_form)

@@ -28,7 +28,9 @@ _TOWERING = 1e6  # no honest statistic is so many times the median of the others
 # Below this the others may have sent what rounding left of zero, which is no measure of anything;
 # an honest answer beside it is not taken for an attack before it is as large as the second number.
 _NOISE, _ANYHOW = 1e-6, 1e3
-_IN_MEMORY = 256 * 2**20  # bytes of replies held in memory before the rest goes to disk
+_IN_MEMORY = 128 * 2**20  # bytes of replies held in memory before the rest goes to disk
+
+_LARGE = 2**20  # bytes of an update that is rather worked out again than kept
 
 
 class Spool(Closing):
@@ -38,10 +40,15 @@ class Spool(Closing):
     ----------
     budget : int
         Bytes that stay in memory.
+    sent : callable or None
+        The model that a client was sent, where every update leads from there to what it answered:
+        a large one is then worked out again, with the same bits, instead of kept.
     """
 
-    def __init__(self, budget: int = _IN_MEMORY) -> None:
-        self._left = budget
+    def __init__(
+        self, budget: int = _IN_MEMORY, sent: Callable[[int], Arrays] | None = None
+    ) -> None:
+        self._left, self._sent = budget, sent
         self._replies: list[Reply] = []
         self._spilled: dict[int, tuple[int, list[str], list[str]]] = {}
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -53,6 +60,8 @@ class Spool(Closing):
 
     def append(self, reply: Reply) -> None:
         """Keep a reply."""
+        if self._sent is not None and reply.update and named.nbytes(reply.update) >= _LARGE:
+            reply = replace(reply, update={})
         update = reply.update or {}
         size = named.nbytes(reply.arrays) + named.nbytes(update)
         if size <= self._left:
@@ -77,6 +86,10 @@ class Spool(Closing):
                 reply = replace(
                     reply, arrays=arrays, update=None if reply.update is None else update
                 )
+            if self._sent is not None and reply.update == {}:
+                with np.errstate(over="ignore"):
+                    update = named.delta(self._sent(reply.client), reply.arrays)
+                reply = replace(reply, update=update)
             yield reply
 
     def _loaded(self, names: list[str]) -> Arrays:
@@ -89,6 +102,7 @@ def without_outliers(
     leave_out: Callable[[int, str], None],
     kind_of: Callable[[int], Hashable] = lambda client: None,
     factor: float = 10.0,
+    sent: Callable[[int], Arrays] | None = None,
 ) -> Iterator[Reply]:
     """Yield the replies of a round, in order, without updates far longer than the others.
 
@@ -106,10 +120,12 @@ def without_outliers(
     factor : float
         An update may be so many times as long (L2, float buffers included) as the median of the
         updates of its kind that are not zero.
+    sent : callable or None
+        As for :class:`Spool`.
     """
     lengths: dict[int, float] = {}
     groups: dict[Hashable, list[float]] = defaultdict(list)
-    with Spool() as spool:
+    with Spool(sent=sent) as spool:
         for reply in replies:
             if reply.update is not None and (found := length(reply.update)):
                 lengths[reply.client] = found

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from strategies import plausibility
 from strategies.base import UnlearningStrategy
 from strategies.plausibility import Spool, of_one_kind, without_outliers
 from tests.support.toy import ToyFederation, ToyGrid
@@ -86,6 +87,26 @@ def test_a_spool_gives_back_what_it_was_given(budget: int) -> None:
             assert named.digest(one.arrays) == named.digest(back.arrays)
             assert (one.update is None) == (back.update is None)
             assert named.digest(one.update or {}) == named.digest(back.update or {})
+
+
+@pytest.mark.parametrize("budget", [0, 10**9])
+def test_a_large_update_is_worked_out_again_instead_of_kept(
+    budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0).normal
+    models = [{"w": draw(size=9).astype(np.float32), "steps": np.array(n)} for n in range(2)]
+    ends = [{"w": draw(size=9).astype(np.float32), "steps": np.array(n)} for n in range(3)]
+    given = [Reply(n, 1, end, update=named.delta(models[n % 2], end)) for n, end in enumerate(ends)]
+    small = named.nbytes(given[0].update or {})
+    for least in (1, small + 1):  # worked out again; kept
+        monkeypatch.setattr(plausibility, "_LARGE", least)
+        with Spool(budget, lambda client: models[client % 2]) as spool:
+            for one in given:
+                spool.append(one)
+            held = [one.update for one in spool._replies]
+            assert all(update == {} for update in held) == (least == 1 or budget == 0)
+            for one, back in zip(given, spool, strict=True):
+                assert named.digest(back.update or {}) == named.digest(one.update or {})
 
 
 def test_a_noisy_client_is_left_out_and_named(
