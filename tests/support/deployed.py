@@ -75,7 +75,7 @@ class Deployed:
 
 @contextmanager
 def deployed(out: Path, *, rounds: int = 4, **changes: object) -> Iterator[Deployed]:
-    """Set up three warm sites with digits; end everything afterwards."""
+    """Set up a warm site per client, three with digits; end everything afterwards."""
     simulated = from_mapping(
         {
             "rounds": rounds,
