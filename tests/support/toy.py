@@ -156,8 +156,8 @@ class RestlessGrid(ToyGrid):
         self._generator = np.random.default_rng(seed)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return one of the replies that are there."""
-        there = [i for i in message_ids if i in self._replies]
+        """Have one of the messages that wait answered."""
+        there = [i for i in message_ids if i in self._waiting]
         return super().pull_messages(self._generator.permutation(there)[:1].tolist())
 
 
