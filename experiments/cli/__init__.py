@@ -103,8 +103,8 @@ def main(
 ) -> None:
     """Make a federation forget, and see how far it really did.
 
-    Exit codes: 0 done; 2 something you can put right, said in one line; 130 interrupted; 1 a fault
-    of ours.
+    Exit codes: 0 done; 1 a fault of ours, or what was checked does not hold; 2 something you can
+    put right, said in one line; 3 a request is overdue (status); 130, 143 stopped, to be resumed.
     """
 
 

@@ -113,6 +113,8 @@ def request(
     if is_running:
         when = f"after round {at_round}" if at_round else "before the next round"
         fate = f"it will be served {when}"
+    elif at_once:
+        fate = "it is served now"
     else:
         fate = f"waiting: `fedunlearn resume {run}` serves it"
     if as_json:

@@ -136,6 +136,8 @@ class Checkpoints:
         before = self._told_at.get(self._number, 0)
         self._number += 1
         if self._homes is not None and self._homes.exists():
+            # Whoever was killed before its moment was written left a copy, whole or half made.
+            shutil.rmtree(self._copy(self._number), ignore_errors=True)
             shutil.copytree(self._homes, self._copy(self._number), copy_function=_link)
         self._append(saved.points, durable=durable)
         told = _Told(saved.originals, saved.read, saved.answers)
@@ -221,11 +223,15 @@ class Checkpoints:
         return _KEEPER.from_bytes(data if self._ring is None else self._ring.unlock(data, kind))
 
     def _sweep(self) -> None:
-        """Remove what was told where no moment that is left speaks of it."""
+        """Remove what was told, and what clients kept, where no moment that is left has it."""
         kept = set(self._told_at.values())
         for path in self._place.glob(f"*.{_TOLD}"):
             if int(path.stem) not in kept:
                 self._drop(path)
+        numbers = set(self._numbers())
+        for copy in self._place.glob("*.homes"):
+            if int(copy.stem) not in numbers:
+                shutil.rmtree(copy, ignore_errors=True)
 
     def _numbers(self) -> list[int]:
         found = () if self._root is None else self._root.glob(f"*.{_MOMENT}")

@@ -64,7 +64,7 @@ def write(folder: RunFolder, request_id: str, out: Path) -> tuple[Path, Path]:
     RequestError
         In a comparison: there every strategy answers, and no data of anybody are at stake.
     LedgerError
-        If the request is unknown, or the ledger has no key or head.
+        If the request is unknown, the ledger has no key or head, or it is not sound.
     """
     if folder.read_federation().kind == COMPARE:
         raise RequestError(
@@ -72,6 +72,7 @@ def write(folder: RunFolder, request_id: str, out: Path) -> tuple[Path, Path]:
             "are made of a folder of `fedunlearn run`"
         )
     with folder.open_ledger(readonly=True) as ledger:
+        ledger.verify()  # a receipt vouches for it
         data = make(ledger, request_id, ledger.seal, datetime.now(UTC))
     out.mkdir(parents=True, exist_ok=True)
     paths = out / "receipt.json", out / "receipt.html"

@@ -418,7 +418,11 @@ class Ledger(Closing):
         """
         rows = self._book.rows()
         check_chain(rows, self._book.place, head)
-        renewed = [str(e.facts.get("key")) for e in self.events("") if e.event == "rekeyed"]
+        renewed = [
+            (e.seq, str(e.facts.get("key_before", "")), str(e.facts.get("key")))
+            for e in self.events("")
+            if e.event == "rekeyed"
+        ]
         check_heads(rows, self._book, renewed)
 
     def close(self) -> None:

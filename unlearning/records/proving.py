@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unlearning.errors import LedgerError
 from unlearning.records.book import GENESIS, VERSION, Book, Row, hash_of
@@ -43,7 +43,7 @@ def check_chain(rows: Sequence[Row], place: str, head: str | None) -> None:
         )
 
 
-def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[str]) -> None:
+def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[tuple[int, str, str]]) -> None:
     """Hold the events against the head in the ledger, the one beside it and the anchor's.
 
     Parameters
@@ -52,8 +52,9 @@ def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[str]) -> None
         The events.
     book : Book
         Where they come from.
-    renewed : sequence of str
-        The public keys that the ledger itself names as later ones.
+    renewed : sequence of (int, str, str)
+        Where the ledger says that it got another key: the number of that event, the public key
+        before (empty: its file was lost) and the one after.
 
     Raises
     ------
@@ -66,7 +67,13 @@ def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[str]) -> None
     for row in rows:
         tree.add(str(row[7]).encode())
         roots.append(tree.root.hex())
-    witness = _Witness(book.place, book.name(), roots, {read_public(book.heads.public), *renewed})
+    keys = {read_public(book.heads.public): len(rows)}
+    for place, (seq, before, after) in enumerate(renewed):
+        # What is signed with a key that was given up counts for the events before that alone.
+        following = renewed[place + 1][0] if place + 1 < len(renewed) else len(rows) + 1
+        for key, last in ((before, seq - 1), (after, following - 1)):
+            keys[key] = max(last, keys.get(key, 0))
+    witness = _Witness(book.place, book.name(), roots, keys)
     inside = book.head()
     if inside is None:
         raise LedgerError(f"{book.place} has lost its signed head; restore it from a backup")
@@ -89,13 +96,15 @@ def _check_outside(witness: _Witness, heads: Heads) -> None:
 class _Witness:
     """What the events of a ledger say, to hold heads against."""
 
-    def __init__(self, place: str, name: str, roots: list[str], keys: set[str]) -> None:
+    def __init__(self, place: str, name: str, roots: list[str], keys: Mapping[str, int]) -> None:
         self.place, self._name, self._roots, self._keys = place, name, roots, keys
 
     def check(self, found: Head, where: str, *, is_last: bool = False) -> None:
         """Refuse a head that the events do not bear out; the last one covers all of them."""
         held = len(self._roots) - 1
-        if not found.is_signed or found.key not in self._keys or found.ledger != self._name:
+        is_ours = found.size <= self._keys.get(found.key, -1) or found.size > held
+        is_ours = is_ours and found.key in self._keys and found.ledger == self._name
+        if not found.is_signed or not is_ours:
             raise LedgerError(f"{where} is not signed by the key of {self.place}: it was changed")
         says = f"{self.place} holds {held} event(s), {where} vouches for {found.size}: "
         if found.size > held:

@@ -82,3 +82,20 @@ def test_nothing_that_was_told_stays_of_a_moment_that_is_removed(tmp_path: Path)
         "00000002.moment",
         "00000002.told",
     ]
+
+
+def test_a_copy_of_what_clients_keep_that_a_kill_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """It is made before the moment is written; between the two there is no moment of its number."""
+    homes = tmp_path / "homes"
+    homes.mkdir()
+    (homes / "kept").write_text("1")
+    kept = Checkpoints(tmp_path / "kept", homes)
+    kept.save(saved(1))
+    for number in (2, 7):
+        (tmp_path / "kept" / f"{number:08d}.homes").mkdir()
+    (tmp_path / "kept" / "00000002.homes" / "half").write_text("made")
+    again = Checkpoints(tmp_path / "kept", homes)
+    again.save(saved(2))
+    found = {path.name for path in (tmp_path / "kept").glob("*.homes")}
+    assert found == {"00000001.homes", "00000002.homes"}
+    assert [path.name for path in (tmp_path / "kept" / "00000002.homes").iterdir()] == ["kept"]

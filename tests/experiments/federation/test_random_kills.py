@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,8 @@ def apart(call: Callable[[], object], cpu_s: float = 0.0) -> Any:
                 signal.setitimer(signal.ITIMER_PROF, cpu_s)
             os.write(sender, json.dumps(call()).encode())
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(sender)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from experiments.cli import app
 from experiments.reporting.receipts import check_file, write
 from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
+from tests.support.tampered import change
 from unlearning.errors import LedgerError, RequestError
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
@@ -126,6 +127,17 @@ def test_the_commands_answer_mistakes_in_one_line(folder: RunFolder, tmp_path: P
         assert found.exit_code == 2, found.output
         assert words in found.stderr
         assert len(found.stderr.splitlines()) == 1
+
+
+def test_of_a_ledger_that_was_cut_no_receipt_is_made(folder: RunFolder, tmp_path: Path) -> None:
+    change(
+        folder.ledger,
+        "DELETE FROM events WHERE seq = (SELECT MAX(seq) FROM events)",
+    )
+    found = invoke("receipt", "make", folder.path, "r", "--out", tmp_path / "out")
+    assert found.exit_code == 2
+    assert "cut off" in found.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_withdrawing_extending_and_a_new_key(folder: RunFolder) -> None:

@@ -186,6 +186,27 @@ def test_a_lost_key_is_replaced_for_a_reason(path: Path) -> None:
     assert len(list(path.parent.glob("*.pub"))) == 2
 
 
+def test_an_anchor_outlives_the_key_and_an_old_key_counts_for_what_came_before(
+    tmp_path: Path,
+) -> None:
+    path, anchor = tmp_path / "ledger.sqlite", tmp_path / "anchor"
+    write(path, anchor)
+    old = Seal.read(path.with_suffix(".key"))
+    with Ledger(path, anchor=anchor) as ledger:
+        ledger.rekey("known to others")
+        ledger.add("b", "started")
+        ledger.rekey("once more")
+        ledger.add("b", "fulfilled")
+        ledger.verify()
+        assert ledger.signed_head is not None
+        bare = {**ledger.signed_head.facts(), "key": old.public}
+    forged = {**bare, "signature": old.sign(bare)}
+    with anchor.open("a") as file:
+        file.write(json.dumps(forged) + "\n")
+    with pytest.raises(LedgerError, match="not signed by the key"):
+        verify(path, anchor)
+
+
 def test_an_old_ledger_is_read_as_it_is_and_brought_up_when_written(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     write(path)
