@@ -90,12 +90,13 @@ class LocalGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Have the first of these messages that waits answered; return the replies that are there.
+        """Have the oldest of these messages that waits answered; return what replies are there.
 
         So the last reply is there only after as many calls as there are messages.
         """
         asked = list(message_ids)
-        first = next((i for i in asked if i in self._waiting), None)
+        wanted = set(asked)
+        first = next((i for i in self._waiting if i in wanted), None)
         if first is not None:
             self._replies[first] = self._answer(self._waiting.pop(first))
         return [self._replies.pop(i) for i in asked if i in self._replies]

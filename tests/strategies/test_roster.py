@@ -244,7 +244,8 @@ def test_a_reply_to_something_else_is_not_taken(clock: Clock) -> None:
     grid = Scripted(clock, 1, {0: 20.0})
     roster = make(grid, 1)
     list(roster.send_and_receive([ask(0)], timeout=10))
-    late = [grid._replies.pop(i) for i in list(grid._replies)]
+    late = [grid._answer(grid._waiting.pop(i)) for i in list(grid._waiting)]
+    assert late
     pull = grid.pull_messages
     grid.pull_messages = lambda ids: [late.pop()] if late else pull(ids)  # type: ignore[method-assign]
     (reply,) = roster.send_and_receive([ask(0)], timeout=30)

@@ -98,8 +98,8 @@ def test_a_message_is_answered_when_its_reply_is_asked_for() -> None:
     # Of many answers that are large models no more than one waits to be read.
     grid = LocalGrid(app(), 3)
     ids = list(grid.push_messages(map(ask, grid.get_node_ids())))
-    for expected in ids:
-        (reply,) = grid.pull_messages(ids)
+    for expected in ids:  # in the order they were sent in, however they are asked for
+        (reply,) = grid.pull_messages(reversed(ids))
         assert reply.metadata.reply_to_message_id == expected
 
 
