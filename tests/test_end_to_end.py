@@ -383,7 +383,8 @@ def test_a_strategy_that_needs_a_history_refuses_a_model_trained_elsewhere(tmp_p
 
 
 def test_all_strategies_that_can_answer_do(tmp_path: Path) -> None:
-    config = small("rounds=2", "recovery_rounds=1", 'requests=[{scope="class", classes=[7]}]')
+    few = ("rounds=2", "recovery_rounds=1", "data.limit=600")
+    config = small(*few, 'requests=[{scope="class", classes=[7]}]')
     out = launch.compare(config, tmp_path / "run", strategies=("all",), observer=silent)
     rows = {row.strategy for row in read_results(out)[1]}
     refused = {entry.strategy: entry.reason for entry in read_details(out).refused}

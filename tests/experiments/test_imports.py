@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,19 +51,18 @@ print(json.dumps(sorted(sys.modules)))
         pytest.param(_COMPARE, 2_450, id="compare"),
     ],
 )
-def test_a_network_imports_nothing_heavy(tmp_path: Path, does: str, most: int) -> None:
-    # The server works the partition out, with flwr-datasets, and keeps it; workers read it back.
-    # So the first of two processes, which meets an empty cache, may import what it likes.
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(_HERE)!r}]\n{does}{_TOLD}"],
-            cwd=tmp_path,
-            env=os.environ | {"FEDUNLEARN_CACHE": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+def test_a_network_imports_nothing_heavy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, most: int
+) -> None:
+    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path / "cache"))  # empty: shares are dealt out
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(_HERE)!r}]\n{does}{_TOLD}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     modules = set(json.loads(done.stdout.splitlines()[-1]))
     assert not modules.intersection(HEAVY)
     assert len(modules) <= most
