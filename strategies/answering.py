@@ -14,7 +14,7 @@ from strategies.stopping import mean_over
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import UnsupportedRequestError
+from unlearning.errors import FederationError, UnsupportedRequestError
 from unlearning.protocol import Instruction, Reply, Settings
 from unlearning.records.history import History
 from unlearning.request import Guarantee, Request
@@ -110,6 +110,12 @@ def unlearn(
             holdings.refuse_idle(federation, roster, request, held, why)
         if federation.model is not None and strategy.rewritten is None:
             serving.keep_participants(strategy.rewrite(history, before=1), request, history)
+    except SystemExit as left:  # of a strategy of one's own, or of what it calls
+        strategy.discard()
+        raise FederationError(
+            f"{type(strategy).__name__} asked for the end of the process (exit code {left.code}); "
+            "let it raise an error instead"
+        ) from left
     except BaseException:
         strategy.discard()
         raise

@@ -16,6 +16,13 @@ class Raises(FineTune):
         return arrays, 1 // 0
 
 
+class Leaves(FineTune):
+    """Calls ``sys.exit``, as a library under it may."""
+
+    def prepare(self, request, history, arrays):
+        raise SystemExit(3)
+
+
 class Refuses(FineTune):
     """Sees only at work that it cannot."""
 

@@ -21,6 +21,7 @@ from tests.support.small import SMALL
 RAW = {**SMALL, "requests": [{"scope": "client", "clients": [1]}]}
 ROGUES = {
     "Raises": "ZeroDivisionError: integer division or modulo by zero",
+    "Leaves": "asked for the end of the process (exit code 3)",
     "Refuses": "not on a Sunday",
     "NotFinite": "not finite",
     "WrongShape": "shape",
