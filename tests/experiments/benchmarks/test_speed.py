@@ -107,3 +107,22 @@ def test_repeats_below_one_are_refused(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         speed.main(["demo", "--repeats", "0"])
     assert "give 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to look into")
+def test_seconds_count_of_what_is_reaped_unseen(tmp_path: Path) -> None:
+    # As Ray's daemon does: a process whose children leave no seconds to whoever began it.
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    while time.process_time() < 1:\n"
+        "        pass\n"
+        "    os._exit(0)\n"
+        "try:\n"
+        "    os.wait()\n"
+        "except ChildProcessError:\n"
+        "    print('{}')\n"
+    )
+    assert clock.child(script, HERE, [], timeout_s=60).cpu_s >= 0.9
