@@ -17,6 +17,7 @@ import numpy as np
 
 from unlearning.errors import LedgerError
 from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.files import room
 from unlearning.records.heads import Head, Heads
 from unlearning.records.merkle import Tree
 
@@ -57,7 +58,8 @@ class Book:
             self.db = connect(path, readonly=readonly)
         except sqlite3.Error as error:
             raise LedgerError(
-                f"cannot open {self.place}: {error}; check that its folder exists and is writable"
+                f"cannot open {self.place}: {error}{room(self.place)}; check that its folder "
+                "exists and is writable"
             ) from error
         self.close = weakref.finalize(self, self.db.close)
         try:

@@ -122,7 +122,8 @@ class Store:
             leftovers = blobs.paths()
         except OSError as error:
             raise HistoryError(
-                f"cannot use {root} for the history: {error.strerror}; choose another folder"
+                f"cannot use {root} for the history: {error.strerror}{room(root)}; choose another "
+                "folder"
             ) from error
         if leftovers and not (root / INDEX).exists():
             raise HistoryError(

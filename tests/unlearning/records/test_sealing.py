@@ -265,3 +265,42 @@ def test_rows_are_read_round_by_round(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert history.last_round == 200
     assert peak < 1e6  # all rows at once take 5 MB
+
+
+@pytest.mark.parametrize(
+    "changes", [60, pytest.param(CHANGES, marks=[pytest.mark.slow, pytest.mark.nightly])]
+)
+def test_any_change_of_a_stored_file_is_found_and_destroys_nothing(
+    tmp_path: Path, changes: int
+) -> None:
+    """Bytes flipped, cut off or added, files exchanged, struck and put in place of others."""
+    root = made(tmp_path / "run")
+    files = sorted(path for path in root.rglob("*.safetensors"))
+    held = {path: path.read_bytes() for path in files}
+    generator = np.random.default_rng(0)
+    with History.open(root, readonly=True, key=root.parents[1] / "ledger.key") as history:
+        for turn in range(changes):
+            one, other = (files[i] for i in generator.choice(len(files), 2, replace=False))
+            data = held[one]
+            at = int(generator.integers(len(data)))
+            flipped = data[:at] + bytes([data[at] ^ 1 << int(generator.integers(8))])
+            kind = turn % 6
+            if kind == 0:
+                one.write_bytes(flipped + data[at + 1 :])
+            elif kind == 1:
+                one.write_bytes(data[:at])
+            elif kind == 2:
+                one.write_bytes(data + b"\0" * (at + 1))
+            elif kind == 3:
+                one.unlink()
+            elif kind == 4:
+                one.write_bytes(held[other])
+            else:
+                one.write_bytes(held[other])
+                other.write_bytes(data)
+            found = history.verify()
+            assert any(one.name in problem for problem in found) or held[one] == held[other], kind
+            one.write_bytes(data)
+            other.write_bytes(held[other])
+        assert history.verify() == []
+    assert {path: path.read_bytes() for path in files} == held
