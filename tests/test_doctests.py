@@ -37,6 +37,7 @@ def with_examples():
 @pytest.mark.parametrize("name", with_examples())
 def test_the_examples_of_a_module_work(name, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # runs without a name are made here, and named by the second
     found = doctest.testmod(import_module(name))
     assert found.attempted
     assert found.failed == 0  # what went wrong stands in the output above
