@@ -41,8 +41,8 @@ details { background: var(--soft); padding: .5rem 1rem; margin-top: .5rem; }
 <tr><th>Model before</th><td><code>{{ said.model_before or "-" }}</code></td></tr>
 <tr><th>Model after</th><td><code>{{ said.model_after or "-" }}</code></td></tr>
 {% if said.deleted %}<tr><th>Deleted from the history</th><td>{{ said.deleted.files }} file(s), {{ said.deleted.bytes }} bytes; root over their digests before <code>{{ said.deleted.root }}</code></td></tr>{% endif %}
-<tr><th>Owners who confirmed the deletion</th><td>{{ said.owners_confirmed | join(", ") or "none" }}</td></tr>
-<tr><th>Owners who did not</th><td>{{ said.owners_not_confirmed | join(", ") or "none" }}</td></tr>
+<tr><th>Owners who confirmed the deletion</th><td>{% if said.owners_confirmed %}client {% endif %}{{ said.owners_confirmed | join(", ") or "none" }}</td></tr>
+<tr><th>Owners who did not</th><td>{% if said.owners_not_confirmed %}client {% endif %}{{ said.owners_not_confirmed | join(", ") or "none" }}</td></tr>
 </table>
 {% if said.deleted and said.deleted.first %}<details><summary>Deleted files with their digests before{% if said.deleted.files > said.deleted.first | length %} (the first {{ said.deleted.first | length }}){% endif %}</summary>
 {% for line in said.deleted.first %}<code>{{ line }}</code><br>{% endfor %}</details>{% endif %}

@@ -62,6 +62,7 @@ def test_a_receipt_says_what_the_ledger_says_and_is_good(folder: RunFolder, tmp_
     assert said["due"] > said["received"]
     page = paths[1].read_text()
     assert "client 1 has not confirmed the deletion" in page
+    assert "<th>Owners who did not</th><td>client 1</td>" in page  # not: how many they are
     assert "//" not in page.split("<script")[0]
 
 
