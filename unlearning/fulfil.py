@@ -126,7 +126,8 @@ def fulfil(
     Raises
     ------
     UnsupportedRequestError
-        If the strategy does not serve it; the ledger then says ``refused``.
+        If the strategy does not serve it; the ledger then says ``refused``, or ``failed`` where it
+        was unlearned before and a kill took the answer.
     RequestError
         If the guard refuses it; the ledger then says ``refused``.
     Exception
@@ -148,7 +149,10 @@ def fulfil(
         strategy.check(request)
         options = strategy.options()
     except FedUnlearnError as error:
-        ledger.add(request.id, "refused", **facts, reason=str(error))
+        if state == "unlearned":  # once: a kill took the answer, and now it cannot be given
+            _fail(request, ledger, error, facts)
+        else:
+            ledger.add(request.id, "refused", **facts, reason=str(error))
         raise
     except Exception as error:  # the strategy is at fault, not the request
         ledger.add(request.id, "started", **facts, model_before=fingerprint(arrays))

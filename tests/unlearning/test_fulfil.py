@@ -213,6 +213,21 @@ def test_after_a_failure_the_request_is_simply_run_again(ledger: Ledger, history
     ]  # fmt: skip
 
 
+def test_a_refusal_after_a_lost_answer_is_a_failure(ledger: Ledger, history: History) -> None:
+    """A kill took the answer after it was written down; then the strategy cannot serve it."""
+    ledger.receive(REQUEST)
+    for event in ("started", "unlearned"):
+        ledger.add("r", event)
+    strategy = Scribe(ledger, fails="check", error=UnsupportedRequestError("not my scope"))
+    with pytest.raises(UnsupportedRequestError):
+        fulfil(REQUEST, strategy, BEFORE, history, ledger)
+    assert states(ledger) == ["received", "started", "unlearned", "failed"]
+    assert "not my scope" in str(ledger.events("r")[-1].facts["reason"])
+    after = fulfil(REQUEST, Scribe(ledger), BEFORE, history, ledger)
+    assert digest(after) == digest(AFTER)
+    assert states(ledger)[-1] == "fulfilled"
+
+
 @pytest.mark.parametrize("fate", ["fulfilled", "refused"])
 def test_what_is_settled_is_not_served_again(ledger: Ledger, history: History, fate: str) -> None:
     ledger.receive(REQUEST)

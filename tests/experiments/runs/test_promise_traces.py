@@ -225,9 +225,10 @@ class Promise(RuleBasedStateMachine):
     def serves(self, which: int, outcome: str) -> None:
         if (request := self._due(which)) is None:
             return
+        was = self.views[0].state(request.id)
         self._serve(self.views[which % 2], request, outcome)
         if outcome in ("failed", "refused"):
-            self.state[request.id] = outcome
+            self.state[request.id] = "failed" if was == "unlearned" else outcome
             return
         self.models[request.id] += 1
         self.state[request.id] = "deletion-pending" if outcome == "away" else "fulfilled"
