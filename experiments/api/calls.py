@@ -241,7 +241,7 @@ def audit(
         )
 
     made = Audit(carried_out(begin, progress))
-    made.report()
+    made.report(again=True)  # the folder may be that of the same audit with fewer models
     return made
 
 

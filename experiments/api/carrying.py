@@ -51,8 +51,9 @@ def gone_on(folder: RunFolder, progress: bool | Observer, *, accept_change: bool
     def audited(observer: Observer) -> Path:
         from experiments.audit.run import audit
         from experiments.config.loading import load
+        from experiments.reporting.report import render
 
-        return audit(
+        made = audit(
             load(folder.config),
             folder.path,
             strategies=intent.names,
@@ -61,6 +62,8 @@ def gone_on(folder: RunFolder, progress: bool | Observer, *, accept_change: bool
             observer=observer,
             command=intent.command,
         )
+        render(made)
+        return made
 
     def resumed(observer: Observer) -> Path | None:
         from experiments.federation import launch

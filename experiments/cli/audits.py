@@ -52,9 +52,9 @@ def show_audit(run: Path, *, as_json: bool) -> None:
     """Show the cards and rows of an audit, or its findings as JSON."""
     from rich.console import Console
 
-    from experiments.api.calls import open_run
     from experiments.audit.results import AUDIT, read_audit
     from experiments.cli.audit_table import cards_table, closing, rows_table
+    from experiments.runs.folder import RunFolder
 
     if as_json:
         typer.echo((run / AUDIT).read_text(encoding="utf-8"))
@@ -65,4 +65,4 @@ def show_audit(run: Path, *, as_json: bool) -> None:
     console.print(cards_table(found))
     console.print(rows_table(found))
     console.print(closing(found), markup=False, highlight=False)
-    typer.echo(f"findings: {run / AUDIT}\nreport: {open_run(run).report()}")
+    typer.echo(f"findings: {run / AUDIT}\nreport: {RunFolder.open(run).report}")
