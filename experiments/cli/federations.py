@@ -158,14 +158,14 @@ def status(folder: Folder, as_json: Json = False) -> None:
         }
         for member in server.members
     ]
+    until = server.certified_until
     if as_json:
-        until = server.certified_until.isoformat()
-        running = server.is_running
-        print_json({"id": server.id, "running": running, "certified_until": until, "sites": sites})
+        facts = {"id": server.id, "running": server.is_running}
+        print_json({**facts, "certified_until": until.isoformat(), "sites": sites})
         return
     state = "runs" if server.is_running else "is down"
     typer.echo(f"{server.id} at {server.address}: SuperLink {state}")
-    left = (server.certified_until - datetime.now(UTC)).days
+    left = (until - datetime.now(UTC)).days
     if left < _SOON_DAYS:
         typer.echo(
             f"the certificate {f'ends in {left} days' if left >= 0 else 'has ended'}: sites are "
@@ -205,13 +205,8 @@ def renew(folder: Folder, as_json: Json = False) -> None:
     if as_json:
         print_json({"certified_until": until.isoformat(), "running": server.is_running})
         return
-    typer.echo(f"good until {until:%Y-%m-%d}" + _then(server.is_running))
-
-
-def _then(running: bool) -> str:
-    if not running:
-        return ""
-    return "; the SuperLink takes it up when it is stopped and started again"
+    then = "; the SuperLink takes it up when it is stopped and started again"
+    typer.echo(f"good until {until:%Y-%m-%d}{then if server.is_running else ''}")
 
 
 @federation.command()

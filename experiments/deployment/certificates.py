@@ -29,21 +29,11 @@ def certify(folder: Path, host: str) -> None:
     ``ca.crt`` is what sites are given; ``ca.key`` and ``server.key`` stay (0600).
     """
     authority = ec.generate_private_key(CURVE)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"federation at {host}")])
-    begin = _begin()
+    name = _called(f"federation at {host}")
+    identifier = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
     root = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(authority.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=_CA_DAYS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(certify=True), critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False
-        )
+        _begun(name, name, authority.public_key(), _CA_DAYS, certify=True)
+        .add_extension(identifier, critical=False)
         .sign(authority, HASH)
     )
     key, issued = _issued(authority, name, host)
@@ -74,7 +64,7 @@ def renew(folder: Path, host: str) -> None:
     ):
         raise ConfigError(f"{folder / 'ca.key'} is not the key of {folder / 'ca.crt'}")
     key, issued = _issued(authority, root.subject, host)
-    # The old pair is taken away last: a SuperLink that starts in between fails in words.
+    # Made beside the old key and put in its place: at no moment is there none.
     fresh = folder / "server.key.new"
     fresh.unlink(missing_ok=True)
     write_secret(fresh, key)
@@ -100,26 +90,14 @@ def valid_until(certificate: Path) -> datetime:
     return found.not_valid_after_utc
 
 
-def _begin() -> datetime:
-    return datetime.now(UTC) - timedelta(minutes=5)  # clocks differ
-
-
 def _issued(
     authority: ec.EllipticCurvePrivateKey, issuer: x509.Name, host: str
 ) -> tuple[bytes, bytes]:
     """Return a new key for the server and its certificate, both as PEM."""
-    server, begin = ec.generate_private_key(CURVE), _begin()
+    server = ec.generate_private_key(CURVE)
     issued = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]))
-        .issuer_name(issuer)
-        .public_key(server.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=_SERVER_DAYS))
+        _begun(_called(host), issuer, server.public_key(), _SERVER_DAYS, certify=False)
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(certify=False), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
         )
@@ -130,6 +108,39 @@ def _issued(
         .sign(authority, HASH)
     )
     return private_pem(server), issued.public_bytes(serialization.Encoding.PEM)
+
+
+def _called(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _begin() -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=5)  # clocks differ
+
+
+def _begun(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    days: int,
+    *,
+    certify: bool,
+) -> x509.CertificateBuilder:
+    """Return what an authority's certificate and a server's have in common."""
+    begin = _begin()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=days))
+        .add_extension(
+            x509.BasicConstraints(ca=certify, path_length=0 if certify else None), critical=True
+        )
+        .add_extension(_usage(certify=certify), critical=True)
+    )
 
 
 def _usage(*, certify: bool) -> x509.KeyUsage:

@@ -111,10 +111,8 @@ class LocalGrid(Grid):
     def _answer(self, message: Message) -> Message:
         try:
             return self._app(message, self.contexts[message.metadata.dst_node_id])
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # as Flower's engines do: a client's failure is a reply
+        except (Exception, SystemExit) as error:
+            # As Flower's engines do: a client's failure is a reply.
             reason = f"{type(error).__name__}: {error}"
             return Message(Error(code=_CLIENT_RAISED, reason=reason), reply_to=message)
 

@@ -21,16 +21,23 @@ CLIENT = sorted(
 )
 
 
+def without_client_1(
+    alias: str, folder: Path, *, recovery_rounds: int
+) -> tuple[World, named.Arrays]:
+    """Let a strategy answer that a client leaves; return the world and the model after it."""
+    world = World(folder)
+    world.federation.recovery_rounds = recovery_rounds
+    world.federation.ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
+    return world, world.run(made(strategies()[alias]), world.learned, 0)
+
+
 @pytest.mark.parametrize("alias", [a for a in CLIENT if not strategies()[a].several_tasks])
 def test_strategies_for_one_label_refuse_before_anybody_is_asked(
     alias: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world, asked = World(tmp_path), Request(Scope.CLIENT, clients=(1,))
-    world.federation.recovery_rounds = 0
-    world.federation.ledger.receive(asked)
     with caplog.at_level(logging.WARNING):
-        after = world.run(made(strategies()[alias]), world.learned, 0)
-    assert world.federation.ledger.state(asked.id) in ("refused", "failed")
+        world, after = without_client_1(alias, tmp_path, recovery_rounds=0)
+    assert world.federation.ledger.state("r") in ("refused", "failed")
     assert "left out" not in caplog.text
     keeps = bool(made(strategies()[alias]).keepsakes())  # of what was not made while learning
     assert ("did not make" if keeps else "one label per example") in caplog.text
@@ -43,9 +50,6 @@ def test_strategies_for_one_label_refuse_before_anybody_is_asked(
 def test_the_others_lose_no_client(
     alias: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world, asked = World(tmp_path), Request(Scope.CLIENT, clients=(1,))
-    world.federation.recovery_rounds = 1
-    world.federation.ledger.receive(asked)
     with caplog.at_level(logging.WARNING):
-        world.run(made(strategies()[alias]), world.learned, 0)
+        without_client_1(alias, tmp_path, recovery_rounds=1)
     assert "left out" not in caplog.text
