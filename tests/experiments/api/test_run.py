@@ -245,6 +245,9 @@ def test_an_audit_is_a_table_of_its_own(tmp_path, monkeypatch):
     axes = made.plot(measured, ax=Figure().subplots())
     assert "no-t" in [label.get_text() for label in axes.get_yticklabels()]
     assert "<table" in made._repr_html_()
+    made.report().write_text("of an earlier one")
+    assert made.resume()
+    assert made.report().read_text() != "of an earlier one"
 
 
 def test_a_strategy_of_a_script_is_taken_as_it_is(tmp_path):
