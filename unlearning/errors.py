@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -80,6 +81,11 @@ class RoundError(FederationError):
     """A round gave nothing that could be used; asked again, it may."""
 
 
+def _words(name: str) -> list[str]:
+    """Return the words of a name, sorted: who swaps two of them means the same name."""
+    return sorted(filter(None, re.split(r"[\W_]+", name.lower())))
+
+
 def unknown(kind: str, value: object, known: Iterable[object]) -> str:
     """Return one sentence: the unknown ``value``, the nearest known one, all known ones.
 
@@ -93,7 +99,7 @@ def unknown(kind: str, value: object, known: Iterable[object]) -> str:
         What would have been accepted.
     """
     names = [str(name) for name in known]
-    same = [name for name in names if name.lower() == str(value).lower()]
+    same = [name for name in names if _words(name) == _words(str(value))]
     near = same or difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {value!r}{hint} (known: {', '.join(names) or 'none'})"

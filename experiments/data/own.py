@@ -7,6 +7,7 @@ one line that names it.
 from __future__ import annotations
 
 import inspect
+import logging
 import operator
 import zipfile
 import zlib
@@ -26,7 +27,10 @@ __all__ = ["examples", "from_file", "from_function", "labels", "plain_arrays", "
 
 _ARRAYS = ("x", "y", "x_test", "y_test", "client", "id", "columns")
 _HOW = "write it with numpy.savez(path, x=..., y=...)"
+log = logging.getLogger("fedunlearn")
+
 _FACTOR = 100  # bytes are 255 times what they are as floats; no two halves of one set differ so
+_FAR = 3  # times the spread of the other part: two parts of one data set are rarely so far apart
 
 
 def from_file(path: Path) -> Dataset:
@@ -292,10 +296,12 @@ def _whole(found: NDArray[Any], name: str, where: str) -> Integers:
 def _check_scales(
     train: NDArray[Any], test: NDArray[Any], where: str, names: tuple[str, str]
 ) -> None:
-    """Refuse parts of which one is scaled and the other is not.
+    """Refuse parts of which one is scaled and the other is not, and warn where that may be.
 
     Bytes are divided by 255, so both parts or none must be bytes. Beyond that, sizes of a hundred
-    times each other are no two parts of one data set.
+    times each other are no two parts of one data set. Less than that can be: rows of another year
+    may lie elsewhere, so a spread three times the other, or as many spreads between the means, is
+    said and not refused.
     """
     remedy = f"give {names[0]} and {names[1]} in one type and one scale"
     if (train.dtype == np.uint8) != (test.dtype == np.uint8):
@@ -311,6 +317,17 @@ def _check_scales(
         raise ConfigError(
             f"{where}: the mean size of a value is {sizes[0]:.3g} in {names[0]} and {sizes[1]:.3g} "
             f"in {names[1]}; {remedy}"
+        )
+    with np.errstate(all="ignore"):
+        spreads = [float(np.std(part, dtype=np.float64)) for part in (train, test)]
+        means = [float(np.mean(part, dtype=np.float64)) for part in (train, test)]
+    apart = abs(means[0] - means[1])
+    if max(spreads) > _FAR * min(spreads) > 0 or apart > _FAR * max(spreads) > 0:
+        log.warning(
+            "%s: values are %.3g +- %.3g in %s and %.3g +- %.3g in %s; if only one of them was "
+            "scaled, %s",
+            where,
+            *(means[0], spreads[0], names[0], means[1], spreads[1], names[1], remedy),
         )
 
 

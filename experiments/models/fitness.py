@@ -37,7 +37,8 @@ def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> None:
 def unfit(model: nn.Module) -> str | None:
     """Return why a network cannot take part, in one line, or None if it can.
 
-    Its state must be tensors of numbers that NumPy knows, and no parameter may be empty.
+    Its state must be tensors of numbers that NumPy knows, and no parameter may be empty or begin
+    as what training cannot leave. Infinities that no training changes, as those of a mask, may be.
     """
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
@@ -60,10 +61,14 @@ def unfit(model: nn.Module) -> str | None:
             )
         if value.layout is not torch.strided or value.device.type == "meta":
             return f"{name!r} is no plain tensor ({value.layout}, {value.device}); make it dense"
+        if value.dtype in _FLOATS and bool(value.isnan().any()):
+            return f"{name!r} begins with nan, which no average is taken of; give it numbers"
     for name, weight in model.named_parameters():
         if weight.numel() == 0:
             return (
                 f"parameter {name!r} has shape {tuple(weight.shape)} and so no value; raise the "
                 "size that is 0"
             )
+        if weight.requires_grad and bool(weight.isinf().any()):
+            return f"parameter {name!r} begins with an infinity; give it numbers"
     return None

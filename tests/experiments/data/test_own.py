@@ -57,7 +57,13 @@ def refused(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("odd", "near"),
-    [("clients", "'client'"), ("X_test", "'x_test'"), ("y_tset", "'y_test'"), ("owner", "client")],
+    [
+        ("clients", "mean 'client'"),
+        ("X_test", "mean 'x_test'"),
+        ("y_tset", "mean 'y_test'"),
+        ("test_x", "mean 'x_test'"),
+        ("owner", "client"),
+    ],
 )
 def test_an_array_of_another_name_is_refused(save: Callable[..., str], odd: str, near: str) -> None:
     said = refused(save(x=X, y=Y, **{odd: np.arange(20)}))
@@ -133,6 +139,29 @@ def test_scales_a_hundred_times_apart_are_refused_and_tenfold_are_not(
     assert "mean size of a value" in refused(save(x=255 * X, y=Y, x_test=X, y_test=Y))
     load.cache_clear()
     assert load(save(x=X, y=Y, x_test=10 * X, y_test=Y)).test_x.max() == (10 * X).max()
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        (X, (X - 0.5) / 0.25, True),
+        ((X - 0.5) / 0.25, X, True),
+        (20 * X + 10, X, True),
+        (X, X + 5, True),
+        (X, X[::-1] * 1.5, False),
+        (X, X + 0.5, False),
+        (np.zeros_like(X), X, False),
+    ],
+)
+def test_parts_that_seem_scaled_otherwise_are_told(
+    save: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    train: Any,
+    test: Any,
+    said: bool,
+) -> None:
+    load(save(x=train, y=Y, x_test=test, y_test=Y))
+    assert ("if only one of them was scaled" in caplog.text) is said
 
 
 @pytest.mark.parametrize(

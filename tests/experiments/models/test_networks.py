@@ -233,6 +233,9 @@ def test_lazy_layers_get_their_shapes_from_the_examples(
         (torch.zeros(2, 2).to_sparse(), "'odd' is no plain tensor"),
         (torch.zeros(3, device="meta"), "'odd' is no plain tensor"),
         (nn.Parameter(torch.zeros(0, 3)), r"parameter 'odd' has shape \(0, 3\)"),
+        (torch.tensor([1.0, float("nan")]), "'odd' begins with nan"),
+        (nn.Parameter(torch.tensor([float("nan")]), False), "'odd' begins with nan"),
+        (nn.Parameter(torch.tensor([float("inf")])), "parameter 'odd' begins with an infinity"),
     ],
 )
 def test_what_cannot_travel_is_refused_by_name(
