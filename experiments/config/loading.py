@@ -16,6 +16,7 @@ import re
 import shlex
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -34,7 +35,7 @@ __all__ = [
     "from_run_config",
     "import_object",
     "load",
-    "text_of",
+    "read_toml",
     "to_toml",
 ]
 
@@ -60,7 +61,7 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
     ConfigError
         If the file cannot be read or any setting is wrong.
     """
-    return from_mapping(_read(path), str(path), overrides)
+    return from_mapping(read_toml(path), str(path), overrides)
 
 
 def from_run_config(run_config: Mapping[str, object]) -> Config:
@@ -82,7 +83,7 @@ def from_run_config(run_config: Mapping[str, object]) -> Config:
     given = {key: value for key, value in run_config.items() if value != "" and key != "out"}
     path, overrides = given.pop("config", None), given.pop("set", None)
     # A file stands for itself: defaults of the app, such as its marker, must not leak into it.
-    raw = _nested(given) if path is None else _read(str(path))
+    raw = _nested(given) if path is None else read_toml(str(path))
     if overrides is not None:
         try:
             raw = _with_overrides(raw, shlex.split(str(overrides)))
@@ -173,7 +174,7 @@ def _failed_import(spec: str, kind: str, error: BaseException) -> ConfigError:
     )
 
 
-def text_of(path: Path) -> str:
+def _text_of(path: Path) -> str:
     """Return the text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark.
 
     Editors on Windows put such a mark in front of either; it is no part of the text.
@@ -188,20 +189,59 @@ def text_of(path: Path) -> str:
     return raw.decode("utf-16" if marked else "utf-8-sig")
 
 
-def _read(path: str | os.PathLike[str]) -> Raw:
+def read_toml(path: str | os.PathLike[str], kind: str = "config") -> Raw:
+    """Return what a TOML file holds; one beside the package where there is none of that name here.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    kind : str, optional
+        What it is, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or is no TOML.
+    """
     wanted = Path(path)
     beside = Path(__file__).resolve().parents[2] / wanted
     found = beside if not wanted.exists() and beside.exists() else wanted
+    what = f"{kind} {str(path)!r}"
     try:
-        return tomllib.loads(text_of(found))
+        return tomllib.loads(_text_of(found))
     except FileNotFoundError as error:
-        raise ConfigError(f"config {str(path)!r} does not exist; check the path") from error
+        raise ConfigError(f"{what} does not exist; check the path") from error
     except OSError as error:
         raise ConfigError(
-            f"config {str(path)!r} cannot be read ({error.strerror}); name a readable TOML file"
+            f"{what} cannot be read ({error.strerror}); name a readable TOML file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {str(path)!r} is not TOML: {error}; correct it") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{what} is not TOML: byte {error.object[error.start]:#x} in line {line} is no UTF-8; "
+            "save it as UTF-8"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        remedy = _remedy(_text_of(found), str(error))
+        raise ConfigError(f"{what} is not TOML: {error}; {remedy}") from error
+
+
+# Spaces, marks without a width, quotes and dashes as word processors set them.
+_UNSEEN = {"Zs", "Zl", "Zp", "Cf", "Cc", "Pi", "Pf", "Pd", "Sm"}
+
+
+def _remedy(text: str, error: str) -> str:
+    """Return what to do about a line that is no TOML: an eye does not see every letter in it."""
+    if "\0" in text:
+        return "it holds zero bytes, as UTF-16 and UTF-32 do: save it as UTF-8"
+    place = re.search(r"at line (\d+)", error)
+    line = text.split("\n")[int(place[1]) - 1] if place else ""
+    for letter in line:
+        if letter not in "\t +-<=>|~" and unicodedata.category(letter) in _UNSEEN:
+            name = unicodedata.name(letter, "a control character")
+            return f"the line holds U+{ord(letter):04X} ({name.lower()}): type it anew"
+    return "correct it"
 
 
 def _with_overrides(raw: Raw, overrides: Iterable[str]) -> Raw:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from experiments.config.loading import load, text_of
+from experiments.config.loading import load, read_toml
 from experiments.federation import launch
 from experiments.federation.course import Course
 from experiments.runs.folder import RunFolder, differences
@@ -143,16 +143,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     ConfigError
         If the file cannot be read or is no plan.
     """
-    wanted = Path(path)
-    beside = Path(__file__).resolve().parents[2] / wanted
-    found = beside if not wanted.exists() and beside.exists() else wanted
-    try:
-        raw = tomllib.loads(text_of(found))
-    except FileNotFoundError as error:
-        raise ConfigError(f"plan {str(path)!r} does not exist; check the path") from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"plan {str(path)!r} cannot be read ({error}); correct it") from error
-    return _checked(raw, f"plan {str(path)!r}")
+    return _checked(read_toml(path, "plan"), f"plan {str(path)!r}")
 
 
 def is_complete(folder: Path, course: Course) -> bool:

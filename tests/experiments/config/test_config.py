@@ -357,3 +357,28 @@ def test_any_config_survives_toml(raw: dict[str, object]) -> None:
 
     config = from_mapping(raw)
     assert from_mapping(tomllib.loads(to_toml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("seed\u00a0= 1\n".encode(), "holds U+00A0 (no-break space)"),
+        ("\u200bseed = 1\n".encode(), "holds U+200B (zero width space)"),
+        ("strategy = \u201cretrain\u201d\n".encode(), "holds U+201C (left double quotation mark)"),
+        ("seed = \u22121\n".encode(), "holds U+2212 (minus sign)"),
+        (b"seed = 1\x1a\n", "holds U+001A (a control character)"),
+        ("seed = 1\n".encode("utf-16-be"), "save it as UTF-8"),
+        ("seed = 1\n".encode("utf-32"), "save it as UTF-8"),
+        ("rounds = 2\n# f\xfcr\n".encode("latin-1"), "line 2 is no UTF-8; save it as UTF-8"),
+        (b"seed: 1\n", "correct it"),
+        ("name = 'Z\xfcrich\n".encode(), "correct it"),
+    ],
+)
+def test_a_letter_that_an_eye_does_not_see_is_named(
+    tmp_path: Path, written: bytes, words: str
+) -> None:
+    (tmp_path / "odd.toml").write_bytes(written)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "odd.toml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
