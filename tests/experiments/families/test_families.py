@@ -78,7 +78,7 @@ def test_scenarios_inherit_what_they_do_not_say(tmp_path):
         ("[[scenarios]]\nname = 'a'\nrun = 'b'\nconfig = 'c'", "either config or run"),
         ("[[scenarios]]\nname = 'A b'\nrun = 'b'", "name"),
         ("[[scenarios]]\nname = 'a'\nrun = 'b'\n" * 2, "two scenarios are named 'a'"),
-        ("[[scenarios", "cannot be read"),
+        ("[[scenarios", "is not TOML"),
     ],
 )
 def test_a_wrong_plan_is_told_in_one_line(tmp_path, text, words):
