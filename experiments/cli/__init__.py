@@ -21,7 +21,7 @@ from experiments.cli.federations import federation
 from experiments.cli.kit import kit
 from experiments.cli.listing import list_
 from experiments.cli.models import convert, import_history
-from experiments.cli.receipts import extend, receipt, rekey, withdraw
+from experiments.cli.receipts import extend, reanchor, receipt, rekey, withdraw
 from experiments.cli.reports import families, leaderboard, report
 from experiments.cli.requests import claim, release, request
 from experiments.cli.runs import compare, resume, run, status, sweep, verify
@@ -119,6 +119,7 @@ _COMMANDS = (
     withdraw,
     extend,
     rekey,
+    reanchor,
     status,
     report,
     families,

@@ -1,4 +1,4 @@
-"""The commands ``fedunlearn receipt make | check``, ``rekey``, ``withdraw`` and ``extend``."""
+"""The commands ``fedunlearn receipt make | check``, ``withdraw | extend | rekey | reanchor``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from experiments.cli.answers import print_json
 from experiments.cli.options import Json, Run
 
-__all__ = ["extend", "receipt", "rekey", "withdraw"]
+__all__ = ["extend", "reanchor", "receipt", "rekey", "withdraw"]
 
 receipt = typer.Typer(
     name="receipt",
@@ -117,3 +117,13 @@ def rekey(run: Run, reason: Reason) -> None:
     with folder.open_ledger() as ledger:
         ledger.rekey(reason)
     typer.echo(f"the new public key: {folder.ledger.with_suffix('.pub')}; the old one is kept")
+
+
+def reanchor(run: Run, reason: Reason) -> None:
+    """Begin the anchor of the ledger anew, knowingly: the file before is lost, or was given up."""
+    from experiments.runs.folder import RunFolder
+
+    with RunFolder.open(run).open_ledger() as ledger:
+        ledger.reanchor(reason)
+        line = ledger.anchored().line
+    typer.echo(line or "the ledger has no anchor from now on")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.answers import show_page, watched
+from experiments.cli.answers import FAILED, complain, show_page, watched
 from experiments.cli.options import Json, Overrides, words
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, LedgerError
 
 __all__ = ["families", "leaderboard", "report"]
 
@@ -34,12 +34,14 @@ def report(
     Several runs make one page across them.
     """
     from experiments.runs.folder import RunFolder
+    from experiments.runs.inspection import overview
 
+    broken = ""
     if len(runs) == 1 and out is None:
         folder = RunFolder.open(runs[0])
         from experiments.reporting.report import render
 
-        page = render(folder.path, figures)
+        page, broken = render(folder.path, figures), overview(folder).broken
     else:
         if figures is not None:
             raise ConfigError("--figures writes the pictures of one run; name one run alone")
@@ -49,6 +51,9 @@ def report(
     typer.echo(f"report: {page}")
     if show:
         show_page(page)
+    if broken:
+        complain(LedgerError(f"the ledger of {runs[0]} cannot be trusted: {broken}"))
+        raise typer.Exit(FAILED)
 
 
 def families(

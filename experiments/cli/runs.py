@@ -114,16 +114,21 @@ def _budget(text: str | None) -> list[str]:
 
 
 def status(run: Run, as_json: Json = False) -> None:
-    """Say how far a run is and what became of each request; exit code 3: one is overdue."""
+    """Say how far a run is and what became of each request; exit code 3: one is overdue.
+
+    Exit code 1: its ledger was cut or changed, so that what it says cannot be trusted.
+    """
     from experiments.runs.folder import RunFolder
-    from experiments.runs.inspection import overview
+    from experiments.runs.inspection import ALARMS, overview
 
     found = overview(RunFolder.open(run))
     if as_json:
         print_json(found.to_json())
     else:
         for line in found.lines():
-            typer.secho(line, fg=typer.colors.RED if line.startswith("OVERDUE") else None)
+            typer.secho(line, fg=typer.colors.RED if line.startswith(ALARMS) else None)
+    if found.broken:
+        raise typer.Exit(FAILED)
     if found.is_overdue:
         raise typer.Exit(OVERDUE)
 

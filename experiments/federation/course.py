@@ -120,6 +120,9 @@ class Course:
     def settings(self) -> dict[str, Any]:
         """The config as the run folder keeps it: plain values, the strategies written out."""
         config = self.config.to_dict()
+        if (anchor := self.config.ledger.anchor) is not None:
+            # Requests come from other folders and must find the same file.
+            config["ledger"] = {**config["ledger"], "anchor": str(_place(anchor))}
         if self.kind == COMPARE:
             config["strategies"] = [n for n in self.names if n not in (RETRAIN, FINE_TUNE)]
         return config
@@ -151,6 +154,8 @@ class Course:
         keepsakes(made for made in map(self._made, self.names) if not isinstance(made, Broken))
         tracking.check(self.config.track)
         preflight.check(self.config, self.tasks[self.seeds[0]])
+        if not begun and (anchor := self.config.ledger.anchor) is not None:
+            preflight.check_anchor(_place(anchor))
         scheduled = len(self.config.requests) if self.kind == COMPARE else None
         check_fits(self.config.guard, self.tasks[self.seeds[0]], scheduled)
         for table in self.config.option_tables:
@@ -432,6 +437,10 @@ class Course:
     def tasks(self) -> dict[int, Task]:
         """The task of every seed."""
         return {seed: task(Scenario.of(self.config, seed)) for seed in self.seeds}
+
+
+def _place(anchor: str) -> Path:
+    return Path(anchor).expanduser().absolute()
 
 
 @dataclass(frozen=True)

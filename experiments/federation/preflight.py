@@ -8,6 +8,8 @@ by the step that the clients train with.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -27,7 +29,7 @@ from unlearning.arrays import digest
 from unlearning.errors import ConfigError
 from unlearning.protocol import Settings, Wire
 
-__all__ = ["check", "check_working_directory"]
+__all__ = ["check", "check_anchor", "check_working_directory"]
 
 _PACKAGES = ("clients", "experiments", "strategies", "unlearning")
 _BATCH = 8  # examples in the dry call, or as many as a client has
@@ -57,6 +59,27 @@ def check(config: Config, task: Task) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             _dry_call(config, task)
+
+
+def check_anchor(path: Path) -> None:
+    """Refuse an anchor of the ledger that cannot be written.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file, and what the system says.
+    """
+    try:
+        if path.exists():
+            path.open("ab").close()
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            there = path.parent.exists()
+            raise OSError(errno.EACCES if there else errno.ENOENT, "its folder does not take it")
+    except OSError as error:
+        raise ConfigError(
+            f"ledger.anchor: {str(path)!r} cannot be written ({error.strerror}); name a file in a "
+            "folder that exists, at best on another machine"
+        ) from error
 
 
 def check_working_directory() -> None:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from experiments.reporting.run import number
+from experiments.runs.folder import RunFolder
 from experiments.runs.risks import residual_risks
 from unlearning.errors import FedUnlearnError
 from unlearning.records.ledger import Event, Ledger
@@ -41,8 +42,9 @@ def events(path: Path, head: str) -> tuple[list[Entry], str]:
     if not path.exists():
         return [], "The run folder holds no ledger: what became of the requests cannot be shown."
     try:
-        with Ledger(path) as ledger:
+        with _opened(path) as ledger:
             ledger.verify(head or None)
+            lost = ledger.anchored().fault
             found = [
                 Entry(
                     event.seq,
@@ -58,7 +60,15 @@ def events(path: Path, head: str) -> tuple[list[Entry], str]:
             ]
     except FedUnlearnError as error:
         return [], f"The ledger cannot be trusted: {error}."
-    return found, ""
+    return found, f"The ledger cannot be trusted: {lost}." if lost else ""
+
+
+def _opened(path: Path) -> Ledger:
+    """Return the ledger, only to be read: with its anchor where the config names one."""
+    folder = RunFolder(path.parent)
+    if folder.config.is_file() and folder.ledger == path:
+        return folder.open_ledger(readonly=True)
+    return Ledger(path, readonly=True)
 
 
 def _facts(event: Event) -> list[tuple[str, str]]:

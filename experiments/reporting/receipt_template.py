@@ -65,7 +65,7 @@ details { background: var(--soft); padding: .5rem 1rem; margin-top: .5rem; }
 {% endfor %}</ul>
 
 <h2>How to check it</h2>
-<p><code>fedunlearn receipt check receipt.json --key ledger.pub</code> works with nothing but this file and the operator's public key. The key that signed has the fingerprint <code>{{ fingerprint }}</code>; the ledger had {{ receipt.head.size }} events, its root is <code>{{ receipt.head.root }}</code>.</p>
+<p><code>fedunlearn receipt check receipt.json --key ledger.pub</code> works with nothing but this file and the operator's public key. The key that signed has the fingerprint <code>{{ fingerprint }}</code>; the ledger had {{ receipt.head.size }} events, its root is <code>{{ receipt.head.root }}</code>.{% if receipt.anchor is defined %} A file outside the run folder, the ledger's anchor: {{ receipt.anchor }}.{% endif %}</p>
 <script type="application/json" id="receipt">{{ embedded | safe }}</script>
 </body>
 </html>

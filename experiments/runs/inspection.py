@@ -17,8 +17,21 @@ from unlearning.records.states import FINAL
 if TYPE_CHECKING:
     from unlearning.records.event import Event
     from unlearning.records.history import History
+    from unlearning.records.ledger import Ledger
 
-__all__ = ["Overview", "RequestState", "Verdict", "leftovers", "overview", "sweep", "verify"]
+__all__ = [
+    "ALARMS",
+    "Overview",
+    "RequestState",
+    "Verdict",
+    "leftovers",
+    "overview",
+    "sweep",
+    "verify",
+]
+
+_OVERDUE, _BROKEN = "OVERDUE", "LEDGER NOT TO BE TRUSTED"
+ALARMS = (_OVERDUE, _BROKEN)  # how the lines begin that must not be overlooked
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,7 @@ class RequestState:
         when = f" after round {self.at_round}" if self.at_round else ""
         said = f"request {self.id}: forget {self.text}{when}: {', '.join(fates)}"
         if self.is_overdue:
-            said = f"OVERDUE since {self.due[:10]}: {said}"
+            said = f"{_OVERDUE} since {self.due[:10]}: {said}"
         elif self.due and self._is_open:
             said += f"; due {self.due[:10]}"
         held = {self.reasons[branch] for branch, event in self.states.items() if event == "held"}
@@ -96,11 +109,12 @@ class RequestState:
 
 @dataclass(frozen=True)
 class Overview:
-    """How far a run is; ``status`` is None before it began."""
+    """How far a run is; ``status`` is None before it began, ``broken`` says what its ledger is."""
 
     run: str
     status: Status | None
     requests: tuple[RequestState, ...]
+    broken: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return plain values."""
@@ -108,13 +122,15 @@ class Overview:
             "run": self.run,
             "status": None if self.status is None else asdict(self.status),
             "requests": [asdict(request) for request in self.requests],
+            "broken": self.broken,
         }
 
     def lines(self) -> list[str]:
         """Return the same in words."""
         found = self.status
+        broken = [f"{_BROKEN}: {self.broken}"] if self.broken else []
         if found is None:
-            return [f"{self.run}: not begun"]
+            return [f"{self.run}: not begun", *broken]
         head = f"{self.run}: {found.state}"
         if found.is_running:
             head += f" (process {found.pid} on {found.host})"
@@ -133,6 +149,7 @@ class Overview:
         return [
             head,
             "; ".join(part for part in parts if part),
+            *broken,
             # What is overdue comes first.
             *(one.line(self.run) for one in sorted(self.requests, key=lambda r: not r.is_overdue)),
         ]
@@ -152,11 +169,12 @@ def overview(folder: RunFolder) -> Overview:
         If the status or the ledger cannot be read.
     """
     states: list[RequestState] = []
-    verdicts = _verdicts(folder)
+    verdicts, broken = _verdicts(folder), ""
     if not folder.ledger.is_file() and folder.ledger.with_suffix(".head").is_file():
         raise LedgerError(f"{folder.ledger} is missing; restore it from a backup")
     if folder.ledger.is_file():
         with folder.open_ledger(readonly=True) as ledger:
+            broken = _broken(ledger)
             kind = folder.read_federation().kind if folder.federation.is_file() else RUN
             overdue = {one.id for one in ledger.overdue()} if kind == RUN else set()
             for request in ledger.requests():
@@ -188,7 +206,16 @@ def overview(folder: RunFolder) -> Overview:
                         late,
                     )
                 )
-    return Overview(str(folder.path), folder.read_status(), tuple(states))
+    return Overview(str(folder.path), folder.read_status(), tuple(states), broken)
+
+
+def _broken(ledger: Ledger, head: str | None = None) -> str:
+    """Return why a ledger cannot be trusted, in words; nothing: it is sound."""
+    try:
+        ledger.verify(head)
+        return ledger.anchored().fault
+    except FedUnlearnError as error:
+        return str(error)
 
 
 def _risks(events: Iterable[Event]) -> tuple[str, ...]:
@@ -262,10 +289,11 @@ def _check_ledger(folder: RunFolder) -> Findings:
     try:
         with folder.open_ledger(readonly=True) as ledger:
             ledger.verify(read_details(folder.path).ledger_head or None)
-            events = len(ledger.events())
+            events, cover = len(ledger.events()), ledger.anchored()
     except FedUnlearnError as error:
         return ["ledger: broken"], [str(error)]
-    return [f"ledger: the chain of {events} event(s) is sound"], []
+    said = [f"ledger: the chain of {events} event(s) is sound", cover.line]
+    return [*filter(None, said)], [*filter(None, [cover.fault])]
 
 
 def _check_histories(folder: RunFolder) -> Findings:

@@ -18,7 +18,8 @@ import numpy as np
 from unlearning.errors import LedgerError
 from unlearning.records.database import connect, create, transaction, version_of
 from unlearning.records.files import room
-from unlearning.records.heads import Head, Heads
+from unlearning.records.head import Head
+from unlearning.records.heads import Heads
 from unlearning.records.merkle import Tree
 
 __all__ = ["GENESIS", "VERSION", "Book", "Row", "canonical", "hash_of", "now"]
@@ -126,6 +127,19 @@ class Book:
                 raise
             if self.heads is not None and (head := self.head()) is not None:
                 self.heads.write(head)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read the ledger as it is at one moment, whatever other processes add meanwhile."""
+        with self.turn:
+            is_inner = self.db.in_transaction
+            if not is_inner:
+                self.db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if not is_inner:
+                    self.db.execute("ROLLBACK")
 
     def _catch_up(self) -> None:
         """Read what other processes added; refuse to vouch for what nobody signed."""

@@ -12,96 +12,21 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from unlearning.errors import LedgerError
+from unlearning.records.anchor import Anchor
 from unlearning.records.files import room, write_atomically
+from unlearning.records.head import Head
 from unlearning.records.merkle import Tree
-from unlearning.records.seal import Seal, is_signed_by
+from unlearning.records.seal import Seal
 
 __all__ = ["Head", "Heads"]
 
 log = logging.getLogger("fedunlearn")
-
-_TAG = "fedunlearn-ledger-head-1"
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a ledger held at a moment.
-
-    Parameters
-    ----------
-    ledger : str
-        Its random name.
-    size : int
-        Number of events.
-    root, last : str
-        Hex: Merkle root over the hashes of the events, and the hash of the last.
-    utc : str
-        ISO 8601 time of signing.
-    key : str
-        The public key, hex of 32 bytes.
-    signature : str
-        Over all of the above, hex of 64 bytes.
-    """
-
-    ledger: str
-    size: int
-    root: str
-    last: str
-    utc: str
-    key: str
-    signature: str = ""
-
-    def facts(self) -> dict[str, object]:
-        """Return what is signed."""
-        found = asdict(self)
-        del found["signature"]
-        return {"tag": _TAG, **found}
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain values."""
-        return {**self.facts(), "signature": self.signature}
-
-    @staticmethod
-    def parse(text: str) -> Head:
-        """Return the head that a text holds.
-
-        Raises
-        ------
-        LedgerError
-            If it is none.
-        """
-        try:
-            return Head.from_json(json.loads(text))
-        except ValueError as error:
-            raise LedgerError(f"it is no head of a ledger: {error}") from error
-
-    @staticmethod
-    def from_json(value: object) -> Head:
-        """Return the head that :meth:`to_json` wrote.
-
-        Raises
-        ------
-        LedgerError
-            If it is none.
-        """
-        if not isinstance(value, Mapping) or value.get("tag") != _TAG:
-            raise LedgerError("it is no head of a ledger")
-        kinds = {name: value.get(name) for name in Head.__dataclass_fields__}
-        size = kinds.pop("size")
-        if type(size) is not int or any(not isinstance(text, str) for text in kinds.values()):
-            raise LedgerError("it is no head of a ledger")
-        return Head(size=size, **{name: str(text) for name, text in kinds.items()})
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether the signature fits the facts and the key that they name."""
-        return is_signed_by(self.key, self.signature, self.facts())
 
 
 class Heads:
@@ -119,7 +44,7 @@ class Heads:
         self.key = ledger.with_suffix(".key")
         self.public = ledger.with_suffix(".pub")
         self.file = ledger.with_suffix(".head")
-        self.anchor = anchor
+        self.anchor = None if anchor is None else Anchor(anchor)
         self._lock = ledger.with_name(f".{ledger.stem}.lock")
         self._seal: Seal | None = None
 
@@ -191,10 +116,7 @@ class Heads:
         if self.anchor is None:
             return
         try:
-            with self.anchor.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            self.anchor.append(head)
         except OSError as error:  # the event stands; verify tells how far the anchor reaches
             log.warning("the anchor %s cannot be written: %s", self.anchor, error.strerror)
 
@@ -204,19 +126,3 @@ class Heads:
             return Head.parse(self.file.read_text(encoding="utf-8"))
         except (OSError, ValueError, LedgerError):
             return None
-
-    def anchored(self) -> list[Head]:
-        """Return the heads in the anchor, in order.
-
-        Raises
-        ------
-        LedgerError
-            If the file is missing or a line is none.
-        """
-        if self.anchor is None:
-            return []
-        try:
-            lines = self.anchor.read_text(encoding="utf-8").splitlines()
-            return [Head.parse(line) for line in lines if line.strip()]
-        except (OSError, ValueError, LedgerError) as error:
-            raise LedgerError(f"the anchor {self.anchor} cannot be read: {error}") from error

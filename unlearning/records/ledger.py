@@ -10,18 +10,20 @@ file and a forged addition show too. No data and no arrays are kept here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from unlearning.closing import Closing
 from unlearning.errors import LedgerError, unknown
 from unlearning.records import states
+from unlearning.records.anchoring import Anchoring, Cover, cover
 from unlearning.records.book import GENESIS, Book, Row, canonical, hash_of, now
 from unlearning.records.docket import Docket
 from unlearning.records.event import Event
-from unlearning.records.heads import Head
+from unlearning.records.head import Head
 from unlearning.records.merkle import proof
-from unlearning.records.proving import check_chain, check_heads
+from unlearning.records.proving import check_book
 from unlearning.records.seal import Seal
 from unlearning.records.states import EVENTS
 from unlearning.request import Forgotten, Request
@@ -72,12 +74,14 @@ class Ledger(Closing):
         self._drawn: Mapping[str, Request] = {}
         self._book = Book(self._path, anchor, readonly)
         self._docket = Docket(self._book, branch)
+        self._anchoring = Anchoring(self._book)
 
     def on_branch(self, branch: str) -> Ledger:
         """Return a view of the same ledger that writes to another branch and judges by it."""
         view = Ledger.__new__(Ledger)
         view._path, view._branch, view._book = self._path, branch, self._book
         view._due_days, view._drawn = self._due_days, self._drawn
+        view._anchoring = self._anchoring
         view._docket = Docket(self._book, branch)
         return view
 
@@ -140,7 +144,7 @@ class Ledger(Closing):
         """
         due = (now() + timedelta(days=self._due_days)).isoformat(timespec="milliseconds")
         text = canonical({**facts, **request.to_json(), "due": due})
-        with self._book.transaction():
+        with self._writing():
             if check is not None:
                 check()
             if self._book.rows("request_id = ?", (request.id,)):
@@ -183,11 +187,22 @@ class Ledger(Closing):
         heads = self._book.heads
         if heads is None or not reason.strip():
             raise LedgerError("a ledger with a file gets a new key, for a reason; say it")
-        with self._book.transaction():
+        with self._book.transaction():  # without the old key nothing can be noted before
             before, after = heads.renew()
             facts = {"key_before": before, "key": after, "reason": reason}
             self._append("", "", "rekeyed", canonical(facts))
         return before, after
+
+    def reanchor(self, reason: str) -> None:
+        """Begin the anchor of the config anew because the one before is lost, and say why.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger is one in memory, no reason is given, nothing was lost, or the anchor
+            cannot be written.
+        """
+        self._anchoring.begin_anew(reason, self._note)
 
     def add(self, request_id: str, event: str, **facts: object) -> Event:
         """Append what happened to a request on this branch.
@@ -212,7 +227,7 @@ class Ledger(Closing):
         if event not in EVENTS[1:]:
             raise LedgerError(unknown("ledger event", event, EVENTS[1:]))
         text = canonical(facts)
-        with self._book.transaction():
+        with self._writing():
             rows = self._book.rows("request_id = ?", (request_id,))
             if not rows:
                 known = [request.id for request in self.requests()]
@@ -232,14 +247,22 @@ class Ledger(Closing):
         """
         if not self._branch:
             raise LedgerError("a federation is never begun anew; only branches of a comparison are")
-        with self._book.transaction():
+        with self._writing():
             for row in self._book.rows("branch = ? GROUP BY request_id", (self._branch,)):
                 self._append(str(row[2]), self._branch, "restarted", "{}")
 
     def note(self, event: str, **facts: object) -> None:
         """Append something that concerns no request but the run: who let what pass."""
-        with self._book.transaction():
-            self._append("", "", event, canonical(facts))
+        with self._writing():
+            self._note(event, facts)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """Keep everyone else from writing for the time of a block; the anchor comes first."""
+        self._anchoring.settle(self._note)
+        return self._book.transaction()
+
+    def _note(self, event: str, facts: Mapping[str, object]) -> None:
+        self._append("", "", event, canonical(facts))
 
     def _append(self, request_id: str, branch: str, event: str, facts: str) -> Event:
         last = self._book.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
@@ -416,14 +439,18 @@ class Ledger(Closing):
             Naming the ``seq`` where the chain breaks, or saying that its end was cut off, that
             something was added by somebody without the key, or which head is missing.
         """
-        rows = self._book.rows()
-        check_chain(rows, self._book.place, head)
-        renewed = [
-            (e.seq, str(e.facts.get("key_before", "")), str(e.facts.get("key")))
-            for e in self.events("")
-            if e.event == "rekeyed"
-        ]
-        check_heads(rows, self._book, renewed)
+        check_book(self._book, head)
+        self.anchored()
+
+    def anchored(self) -> Cover:
+        """Return how far the anchor vouches for this ledger, and what was lost of it.
+
+        Raises
+        ------
+        LedgerError
+            If the anchor is not there, was changed, or holds less than was noted of it.
+        """
+        return cover(self.events(""), self._book)
 
     def close(self) -> None:
         """Close the file, for the views of all branches."""

@@ -6,11 +6,39 @@ from collections.abc import Mapping, Sequence
 
 from unlearning.errors import LedgerError
 from unlearning.records.book import GENESIS, VERSION, Book, Row, hash_of
-from unlearning.records.heads import Head, Heads
+from unlearning.records.event import Event
+from unlearning.records.head import Head
 from unlearning.records.merkle import Tree
 from unlearning.records.seal import read_public
 
-__all__ = ["check_chain", "check_heads"]
+__all__ = ["check_book", "check_chain", "check_heads", "outside_heads"]
+
+
+def check_book(book: Book, head: str | None) -> None:
+    """Check the chain of a ledger, and every signed head of it, as they are at one moment.
+
+    Parameters
+    ----------
+    book : Book
+        Of the ledger.
+    head : str or None
+        Noted earlier; the chain must still contain it.
+
+    Raises
+    ------
+    LedgerError
+        As :func:`check_chain` and :func:`check_heads`.
+    """
+    # Outside first: a head is written there after its events, so what is read now is no newer.
+    outside = outside_heads(book)
+    with book.snapshot():
+        rows = book.rows()
+        check_chain(rows, book.place, head)
+        renewed = [
+            (e.seq, str(e.facts.get("key_before", "")), str(e.facts.get("key")))
+            for e in map(Event.of, book.rows("event = 'rekeyed' AND request_id = ''"))
+        ]
+        check_heads(rows, book, renewed, outside)
 
 
 def check_chain(rows: Sequence[Row], place: str, head: str | None) -> None:
@@ -43,7 +71,38 @@ def check_chain(rows: Sequence[Row], place: str, head: str | None) -> None:
         )
 
 
-def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[tuple[int, str, str]]) -> None:
+Outside = Sequence[tuple[str, Head]]
+
+
+def outside_heads(book: Book) -> Outside:
+    """Return the heads that are kept outside a ledger, each with the place where it stands.
+
+    Raises
+    ------
+    LedgerError
+        If the one beside it is missing, or one of them damaged.
+    """
+    if book.heads is None or book.version != VERSION:
+        return []
+    beside = book.heads.read()
+    if beside is None:
+        raise LedgerError(
+            f"{book.heads.file} is missing or damaged: nothing beside {book.place} tells whether "
+            "its end was cut off; restore it from a backup"
+        )
+    found = [(book.heads.file.name, beside)]
+    anchor = book.heads.anchor
+    if anchor is not None and anchor.is_there:  # what is missing is told beside
+        found += [(f"the anchor {anchor}", head) for head in anchor.heads(book.name())]
+    return found
+
+
+def check_heads(
+    rows: Sequence[Row],
+    book: Book,
+    renewed: Sequence[tuple[int, str, str]],
+    outside: Outside,
+) -> None:
     """Hold the events against the head in the ledger, the one beside it and the anchor's.
 
     Parameters
@@ -55,6 +114,8 @@ def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[tuple[int, st
     renewed : sequence of (int, str, str)
         Where the ledger says that it got another key: the number of that event, the public key
         before (empty: its file was lost) and the one after.
+    outside : sequence
+        What :func:`outside_heads` returned before the events were read.
 
     Raises
     ------
@@ -78,19 +139,8 @@ def check_heads(rows: Sequence[Row], book: Book, renewed: Sequence[tuple[int, st
     if inside is None:
         raise LedgerError(f"{book.place} has lost its signed head; restore it from a backup")
     witness.check(inside, "its signed head", is_last=True)
-    _check_outside(witness, book.heads)
-
-
-def _check_outside(witness: _Witness, heads: Heads) -> None:
-    beside = heads.read()
-    if beside is None:
-        raise LedgerError(
-            f"{heads.file} is missing or damaged: nothing beside {witness.place} tells whether its "
-            "end was cut off; restore it from a backup"
-        )
-    witness.check(beside, heads.file.name)
-    for noted in heads.anchored():
-        witness.check(noted, f"the anchor {heads.anchor}")
+    for where, head in outside:
+        witness.check(head, where)
 
 
 class _Witness:

@@ -15,7 +15,7 @@ from typing import Any
 
 from unlearning.errors import FedUnlearnError, LedgerError
 from unlearning.records.book import Row, hash_of
-from unlearning.records.heads import Head
+from unlearning.records.head import Head
 from unlearning.records.ledger import Ledger
 from unlearning.records.merkle import root_of_proof
 from unlearning.records.seal import Seal, canonical, fingerprint_of, is_signed_by
@@ -33,6 +33,7 @@ CLAIMS = {
     "approximate": "nothing is proven: the effect was measured, as far as it is listed here",
     "suppressed": "the data's effect is hidden, the base of the model still holds it",
 }
+_LOST = "; it was lost before, and the operator has not said why"
 LIMITS = (
     "that the operator kept no other copy of the data, of updates or of models",
     "that models delivered to others before the deletion were given back or destroyed",
@@ -90,6 +91,8 @@ def make(ledger: Ledger, request_id: str, seal: Seal, made: datetime) -> bytes:
         }
         for row in rows
     ]
+    cover = ledger.anchored()
+    told = f"{cover.words}{_LOST if cover.fault else ''}".lstrip("; ")
     body = {
         "tag": _TAG,
         "made": made.isoformat(timespec="seconds"),
@@ -98,6 +101,7 @@ def make(ledger: Ledger, request_id: str, seal: Seal, made: datetime) -> bytes:
         "head": head.to_json(),
         "cannot_prove": list(LIMITS),
         "key": seal.public,
+        **({"anchor": told} if told else {}),  # receipts from before know no such line
     }
     return canonical({**body, "signature": seal.sign(body)})
 

@@ -84,7 +84,25 @@ def test_every_head_goes_to_the_anchor(tmp_path: Path) -> None:
     with RunFolder(made).open_ledger() as ledger:
         ledger.receive(Request(Scope.CLIENT, clients=(0,), id="a"))
         ledger.verify()
-    assert len(anchor.read_text().splitlines()) == 2
+    assert len(anchor.read_text().splitlines()) == 3  # of none, where it lies, the request
+
+
+def test_an_anchor_is_found_from_every_folder_and_one_that_cannot_be_written_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = launch.run(config(ledger={"anchor": "a"}), Path("run"), observer=lambda tick: None)
+    run = made.absolute()
+    monkeypatch.chdir(run)
+    assert CliRunner().invoke(app, ["request", str(run), "--client", "0"]).exit_code == 0
+    assert CliRunner().invoke(app, ["verify", str(run)]).exit_code == 0
+    assert not (run / "a").exists()
+    for place in (tmp_path, tmp_path / "none" / "a"):
+        with pytest.raises(ConfigError, match=r"ledger\.anchor: .* cannot be written"):
+            launch.run(
+                config(ledger={"anchor": str(place)}), tmp_path / "b", observer=lambda tick: None
+            )
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_run_that_stays_serves_what_comes_and_ends(tmp_path: Path) -> None:

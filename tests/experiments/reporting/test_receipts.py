@@ -66,6 +66,30 @@ def test_a_receipt_says_what_the_ledger_says_and_is_good(folder: RunFolder, tmp_
     assert "//" not in page.split("<script")[0]
 
 
+def test_a_receipt_says_since_when_the_ledger_is_noted_elsewhere(tmp_path: Path) -> None:
+    anchor = tmp_path / "anchor"
+    made = RunFolder.claim(tmp_path / "run", {"rounds": 3, "ledger": {"anchor": str(anchor)}})
+    made.write_federation(FederationFacts({0: 4, 1: 5}))
+    with made.open_ledger() as ledger:
+        ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
+    page = write(made, "r", tmp_path / "a")[1]
+    assert "vouches for 2 of 2 event(s)." in page.read_text()
+    anchor.unlink()
+    with made.open_ledger() as ledger:
+        ledger.add("r", "withdrawn", reason="x")
+    paths = write(made, "r", tmp_path / "b")
+    assert "begun after event 2" in paths[1].read_text()
+    assert "it was lost before, and the operator has not said why" in paths[1].read_text()
+    assert all(check_file(path).is_good for path in paths)
+    assert invoke("verify", made.path).exit_code == 1  # type: ignore[attr-defined]
+    told = invoke("status", made.path)
+    assert told.exit_code == 1  # type: ignore[attr-defined]
+    assert "LEDGER NOT TO BE TRUSTED: the anchor" in told.output  # type: ignore[attr-defined]
+    said = invoke("reanchor", made.path, "--reason", "the disk broke")
+    assert said.exit_code == 0  # type: ignore[attr-defined]
+    assert invoke("status", made.path).exit_code == 0  # type: ignore[attr-defined]
+
+
 def test_any_changed_byte_is_found(folder: RunFolder, tmp_path: Path) -> None:
     paths = write(folder, "r", tmp_path / "out")
     generator = np.random.default_rng(0)

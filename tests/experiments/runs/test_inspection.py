@@ -1,16 +1,20 @@
 import json
 import shutil
 import sqlite3
+import threading
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
+from experiments.cli import app
 from experiments.runs.details import write_details
 from experiments.runs.folder import FederationFacts, RunFolder
 from experiments.runs.inspection import overview, sweep, verify
 from experiments.runs.progress import Tick
 from experiments.runs.results import Row, write_results
+from tests.support.tampered import change
 from unlearning.arrays import digest
 from unlearning.errors import HistoryError, LedgerError
 from unlearning.records.history import History
@@ -193,3 +197,37 @@ def test_a_history_that_is_gone_is_missed(tmp_path):
     assert verify(folder).problems == ()
     shutil.rmtree(folder.histories)
     assert any("holds no history" in problem for problem in verify(folder).problems)
+
+
+def test_status_and_report_tell_of_a_ledger_that_was_cut(folder):
+    def invoke(*words):
+        return CliRunner().invoke(app, [*words, str(folder.path)])
+
+    assert invoke("status").exit_code == 0
+    change(folder.ledger, "DELETE FROM events WHERE seq = 3")
+    told = invoke("status")
+    assert told.exit_code == 1
+    (line,) = [line for line in told.output.splitlines() if line.startswith("LEDGER NOT")]
+    assert "its end was cut off" in line
+    assert json.loads(invoke("status", "--json").output)["broken"] in line
+    made = invoke("report")
+    assert (made.exit_code, "cannot be trusted" in made.stderr) == (1, True)
+    assert "The ledger cannot be trusted" in folder.report.read_text()
+
+
+def test_a_ledger_that_grows_while_it_is_looked_at_is_sound(folder):
+    stop = threading.Event()
+
+    def write():
+        with Ledger(folder.ledger) as ledger:
+            while not stop.is_set():
+                ledger.note("seen")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(40):
+            assert overview(folder).broken == ""
+    finally:
+        stop.set()
+        writer.join()

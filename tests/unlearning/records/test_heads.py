@@ -14,7 +14,7 @@ import pytest
 from tests.support.tampered import change
 from unlearning.errors import LedgerError
 from unlearning.records.book import hash_of
-from unlearning.records.heads import Head
+from unlearning.records.head import Head
 from unlearning.records.ledger import Ledger
 from unlearning.records.merkle import root_of_proof
 from unlearning.records.seal import Seal, canonical, is_signed_by, read_public
@@ -145,7 +145,7 @@ def test_an_anchor_elsewhere_finds_what_was_put_back_whole(tmp_path: Path) -> No
     with Ledger(path, anchor=anchor) as ledger:
         ledger.add("b", "started")
     verify(path, anchor)
-    assert len(anchor.read_text().splitlines()) == 7  # the empty ledger and six events
+    assert len(anchor.read_text().splitlines()) == 8  # the empty ledger, where it is noted, six
     shutil.rmtree(path.parent)
     shutil.move(before, path.parent)
     verify(path)  # nothing beside it can tell
