@@ -1,8 +1,8 @@
 """Let a run meet a disk that fails at a write, then go on with it; one line of JSON per write.
 
 Call, with ``faulty_disk.c`` compiled: ``LD_PRELOAD=faulty_disk.so python -m
-tests.support.faulty_disk FOLDER CODE STICKY [NUMBER ...]``. Without numbers: every write of a run,
-one after the other.
+tests.support.faulty_disk FOLDER CODE STICKY NUMBER ...`` or, for every n-th write of a run from the
+k-th on, ``... FOLDER CODE STICKY k/n``.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _count(path: Path) -> tuple[int, str]:
     return writes, str(read_results(path)[1][-1].model_digest)
 
 
-def main(root: Path, code: int, sticky: int, numbers: list[int]) -> None:
+def main(root: Path, code: int, sticky: int, chosen: list[str]) -> None:
     """Try each write, and print what came of it."""
     torch.set_num_threads(1)  # threads do not survive a fork
     undrawn()
@@ -156,11 +156,13 @@ def main(root: Path, code: int, sticky: int, numbers: list[int]) -> None:
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page it looks at
     print(json.dumps({"writes": writes, "digest": digest}), flush=True)
-    for number in numbers or range(1, writes + 1):
+    first, _, step = chosen[0].partition("/")
+    numbers = range(int(first), writes + 1, int(step)) if step else map(int, chosen)
+    for number in numbers:
         path = root / f"write-{number:05d}"
         print(json.dumps(asdict(_attempt(path, number, code, sticky))), flush=True)
         shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), list(map(int, sys.argv[4:])))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -21,10 +21,10 @@ def copy_tables(store: Store, other: Store) -> None:
         store.db.execute(f"DELETE FROM {table}")
         store.db.executemany(
             f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})",
-            [
+            (  # one row after the other: there may be millions
                 row + (None,) * (columns - len(row))  # an older format has fewer
                 for row in other.db.execute(f"SELECT * FROM {table}")
-            ],
+            ),
         )
 
 

@@ -136,6 +136,11 @@ class Past:
         rows = self.store.db.execute("SELECT round FROM blobs WHERE kind = 'global' ORDER BY round")
         return tuple(row[0] for row in rows)
 
+    def known_clients(self) -> tuple[int, ...]:
+        """Return who took part in any round, in no order."""
+        rows = self.store.db.execute("SELECT DISTINCT client FROM participants")
+        return tuple(row[0] for row in rows)
+
     def participants(self, server_round: int) -> dict[int, int]:
         """Return client id -> number of examples of those who took part, in order of id.
 
@@ -312,9 +317,11 @@ class Past:
 
     def first_round(self, request: Request) -> int | None:
         """Return the first recorded round in which an owner of the request took part, or None."""
-        rows = self.store.db.execute("SELECT client, MIN(round) FROM participants GROUP BY client")
-        firsts = dict(rows.fetchall())
-        return min((firsts[client] for client in request.owners(firsts)), default=None)
+        owners = set(request.owners(self.known_clients()))
+        if not owners:
+            return None
+        rows = self.store.db.execute("SELECT round, client FROM participants ORDER BY round")
+        return next((server_round for server_round, client in rows if client in owners), None)
 
     def untouched(self, request: Request) -> tuple[int, Arrays]:
         """Return the last kept model that no owner of the request had touched.

@@ -8,6 +8,7 @@ from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob
 from unlearning.records.blobs import decode, encode
+from unlearning.records.compacting import STALE
 from unlearning.records.copying import copy_tables
 from unlearning.records.past import Past
 from unlearning.records.recording import accumulated
@@ -38,9 +39,10 @@ def purge(past: Past, request: Request) -> Purged:
     if first is None:
         with past.store.transaction():
             _mark(past, request)
+        if STALE in past.store.settings():  # an earlier try has deleted the rows and no more
+            past.store.vacuum()
         return Purged()
-    rows = past.store.db.execute("SELECT DISTINCT client FROM participants")
-    owners = set(request.owners(row[0] for row in rows))
+    owners = set(request.owners(past.known_clients()))
     gone = [
         blob
         for blob in past.store.select("kind != 'initial'")
@@ -56,7 +58,7 @@ def purge(past: Past, request: Request) -> Purged:
             (request.id, first),
         )
         # Whoever comes back starts from nothing, which is complete.
-        past.store.configure({"incomplete": sorted(past.incomplete - owners)})
+        past.store.configure({"incomplete": sorted(past.incomplete - owners), STALE: True})
         _mark(past, request)
     past.store.reap()
     past.store.sweep()
@@ -92,7 +94,7 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
             past.store.forget(past.store.select())
             past.store.insert(rows)
             copy_tables(past.store, other.store)
-            past.store.configure({"incomplete": sorted(other.incomplete)})
+            past.store.configure({"incomplete": sorted(other.incomplete), STALE: True})
             if request is not None:
                 _mark(past, request)
     finally:

@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class Sealing:
         self._db, self._place, self._name, self.key = db, place, name, key
         self._seal: Seal | None = None
         self._counted = (-1, 0)  # the last round, and how many there were with it
+
+    def of(self, db: sqlite3.Connection) -> Sealing:
+        """Return the sealing of a copy that is to take this index's place."""
+        return Sealing(db, self._place, self._name, self.key)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -150,7 +155,7 @@ class Sealing:
         rows at once takes hundreds of megabytes.
         """
         tables = [
-            _marked(number, self._db.execute(f"SELECT * FROM {query}"), at)
+            _grouped(number, self._db.execute(f"SELECT * FROM {query}"), at)
             for number, query, at in (
                 (0, "rounds ORDER BY round", 0),
                 (1, "participants ORDER BY round, client", 0),
@@ -158,12 +163,12 @@ class Sealing:
                 (2, "blobs WHERE kind = 'update' ORDER BY round", 2),
             )
         ]
-        for _, group in groupby(merge(*tables, key=_place), key=_place):
-            rows = list(group)
+        for _, groups in groupby(merge(*tables, key=_place), key=_place):
             named: tuple[list[object], ...] = ([], [], [])
-            for _, number, row in rows:
-                named[number].append(row)
-            yield rows[0][0], _digest(named[:2]), _digest(sorted(named[2], key=_path))
+            first, *rest = groups
+            for _, number, rows in (first, *rest):
+                named[number].extend(rows)
+            yield first[0], _digest(named[:2]), _digest(sorted(named[2], key=_path))
 
     # --- checking ------------------------------------------------------------------------------
 
@@ -244,18 +249,19 @@ class Sealing:
         return dict(closing) if isinstance(closing, dict) else {}
 
 
-_Marked = tuple[object, int, tuple[object, ...]]  # the round, the number of the table, the row
+_Rows = tuple[object, int, list[tuple[object, ...]]]  # of one round: it, the table's number, rows
 _KINDS = {type(None): 0, int: 1, float: 1, str: 2, bytes: 3}  # in SQLite's order
 
 
-def _marked(number: int, rows: Iterable[tuple[object, ...]], at: int) -> Iterator[_Marked]:
-    for row in rows:
-        yield row[at], number, row
+def _grouped(number: int, rows: Iterable[tuple[object, ...]], at: int) -> Iterator[_Rows]:
+    for server_round, group in groupby(rows, key=itemgetter(at)):
+        yield server_round, number, list(group)
 
 
-def _place(marked: _Marked) -> Any:
+def _place(found: _Rows) -> Any:
     """Return what SQLite orders a round by, of whatever kind somebody has made it."""
-    return _KINDS[type(marked[0])], marked[0] or 0
+    server_round = found[0]
+    return _KINDS[type(server_round)], 0 if server_round is None else server_round
 
 
 def _path(row: object) -> str:

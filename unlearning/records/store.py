@@ -19,6 +19,7 @@ from pathlib import Path
 from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
+from unlearning.records.compacting import STALE, compact
 from unlearning.records.database import connect, create, transaction, version_of
 from unlearning.records.files import room
 from unlearning.records.ring import Ring, key_id_of
@@ -158,6 +159,8 @@ class Store:
         if self.writable:
             self._check_unchanged()  # before anything that the index does not name is swept
             self.sweep()
+            if STALE in self.settings():
+                self.vacuum()
 
     def locked_by(self, ring: Ring, *, owns_keys: bool) -> None:
         """Encrypt from now on, and read what is encrypted.
@@ -418,8 +421,12 @@ class Store:
         return problems
 
     def vacuum(self) -> None:
-        """Rewrite the index, so that no deleted value is left in it."""
-        self.db.execute("VACUUM")
+        """Rewrite the index, so that no deleted value is left in it.
+
+        Whoever deletes notes ``STALE`` in the same transaction: what a crash or a full disk kept
+        from happening is made up for when the index is opened next.
+        """
+        compact(self.db, None if self.root is None else self.root / INDEX, self.sealing)
 
     def close(self) -> None:
         """Close the index and let other processes write."""

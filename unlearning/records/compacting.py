@@ -1,0 +1,66 @@
+"""Rewriting a history's index whole, so that no value deleted from it is left between its rows.
+
+SQLite overwrites a row that it deletes, but not what rows left behind where they were moved from,
+so the index is built anew. The new one is written to a file beside it and then taken over, page by
+page, in one transaction: SQLite's own VACUUM would hold it in memory, or in a folder for temporary
+files on a disk that nobody chose.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from unlearning.errors import HistoryError
+from unlearning.records.database import connect, transaction
+from unlearning.records.files import room
+from unlearning.records.sealing import Sealing
+
+__all__ = ["STALE", "compact"]
+
+STALE = "stale"  # the setting that says that rows were deleted and the index not built anew since
+
+
+def compact(db: sqlite3.Connection, path: Path | None, sealing: Sealing) -> None:
+    """Build an index anew, without the setting ``STALE``.
+
+    A crash leaves the old one, which says that it is stale, or the new one.
+
+    Parameters
+    ----------
+    db : Connection
+        The index.
+    path : Path or None
+        Its file; None: in memory.
+    sealing : Sealing
+        Of its rows.
+
+    Raises
+    ------
+    HistoryError
+        If it cannot be written; it is then as it was.
+    """
+    if path is None:
+        db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
+        sealing.close()
+        db.execute("VACUUM")
+        return
+    fresh = path.with_name(f"{path.stem}.fresh")
+    try:
+        fresh.unlink(missing_ok=True)
+        db.execute("VACUUM INTO ?", (str(fresh),))
+        with closing(connect(fresh)) as made:
+            made.execute("PRAGMA cache_size=-200")  # kB; every page is read once
+            made.execute("PRAGMA synchronous=OFF")  # it is flushed where it is taken over
+            made.execute("PRAGMA secure_delete=ON")
+            with transaction(made, str(fresh), HistoryError):
+                made.execute("DELETE FROM settings WHERE key = ?", (STALE,))
+                sealing.of(made).close()
+            made.backup(db)
+        fresh.unlink()
+    except (OSError, sqlite3.Error) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise HistoryError(
+            f"cannot write {path}: {said}{room(path)}; remove the cause and run it again"
+        ) from error
