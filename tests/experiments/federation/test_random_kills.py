@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -22,12 +23,30 @@ from experiments.federation import launch
 from experiments.runs.folder import RunFolder
 from experiments.runs.intent import Intent
 from tests.experiments.federation.test_resume import SPECIAL, config, digests, silent
+from tests.experiments.federation.test_resume_processes import begin, finish
 from tests.support.undrawn import undrawn
 from unlearning.records.ledger import Ledger
 from unlearning.records.receipt import check, make
 
 STRATEGIES = ("fed-eraser", "gradient-ascent", "fed-recover", "forest-deletion", "head-drop")
+ELSEWHERE = "a model of elsewhere"  # no strategy, but a run that begins from a file
+CASES = (*STRATEGIES, ELSEWHERE)
 SEED = 2026
+KILLS_ON_RAY = 6
+NIGHTLY = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(3600)]
+
+
+def settings_of(case: str, place: Path) -> Config:
+    """Return the config of a run; what it begins from is made in a folder."""
+    if case != ELSEWHERE:
+        return config(case, **SPECIAL.get(case, {}))
+    trained = launch.run(config("no-t", requests=[]), place / "trained", observer=silent)
+    requests = [
+        {"scope": "client", "clients": [3], "at_round": 0},
+        {"scope": "sample", "samples": {"1": [0, 1, 2]}, "at_round": 2},
+    ]
+    model = str(RunFolder(trained).model)
+    return config("no-t", requests=requests, start={"model": model})
 
 
 def apart(call: Callable[[], object], cpu_s: float = 0.0) -> Any:
@@ -98,23 +117,19 @@ def everything(path: Path | str) -> object:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "kills"),
+    ("case", "kills"),
     [
         ("fed-eraser", 3),
-        *[
-            pytest.param(
-                name, 40, marks=[pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(3600)]
-            )
-            for name in STRATEGIES
-        ],
+        *[pytest.param(name, 40, marks=NIGHTLY) for name in STRATEGIES],
+        pytest.param(ELSEWHERE, 25, marks=NIGHTLY),
     ],
 )
 def test_a_run_killed_at_random_moments_comes_out_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, kills: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, kills: int
 ) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
     undrawn(monkeypatch.setattr)
-    settings = config(strategy, **SPECIAL.get(strategy, {}))
+    settings = settings_of(case, tmp_path)
     launch.run(settings, tmp_path / "first", observer=silent)  # imports what the children need
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page it looks at
@@ -122,16 +137,44 @@ def test_a_run_killed_at_random_moments_comes_out_the_same(
     took = apart(partial(run, settings, tmp_path / "alone"))
     wanted = apart(partial(everything, tmp_path / "alone"))
     served: list[float] = []
-    generator = np.random.default_rng([SEED, STRATEGIES.index(strategy)])
+    generator = np.random.default_rng([SEED, CASES.index(case)])
     for number, share in enumerate(generator.uniform(0.0, 1.0, kills).tolist()):
         path = tmp_path / f"killed-{number}"
         killed = apart(partial(run, settings, path), share * took) is None
         path, used = apart(partial(go_on, settings, path))
         assert apart(partial(everything, path)) == wanted, (number, share)
         served.append(used)
-        print(f"{strategy} {number}: {killed=} at {share:.3f}, served after {used:.2f} s")
+        print(f"{case} {number}: {killed=} at {share:.3f}, served after {used:.2f} s")
     gc.unfreeze()
     print(
-        f"{strategy}: {kills} of {kills} the same; from the restart to the next round, CPU seconds "
+        f"{case}: {kills} of {kills} the same; from the restart to the next round, CPU seconds "
         f"without imports: median {np.median(served):.2f}, most {max(served):.2f}"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("case", ["forest-deletion", "head-drop"])
+def test_a_run_killed_on_ray_at_random_moments_comes_out_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """SIGKILL after random rounds and a random while; few, for each starts Ray twice."""
+    undrawn(monkeypatch.setattr)
+    alone = launch.run(settings_of(case, tmp_path), tmp_path / "alone", observer=silent)
+    wanted, status = everything(alone), RunFolder(alone).read_status()
+    assert status is not None
+    generator = np.random.default_rng([SEED, CASES.index(case), 1])
+    for number in range(KILLS_ON_RAY):
+        rounds, pause = int(generator.integers(status.rounds_done)), generator.uniform(0, 0.3)
+        out = tmp_path / f"killed-{number}"
+        process = begin(RunFolder(alone).config, out, rounds, "engine.grid=ray", "engine.workers=2")
+        time.sleep(pause)
+        process.kill()
+        process.communicate()
+        found = finish("resume", out)
+        assert found.returncode == 0, found.stderr
+        assert everything(out) == wanted, (number, rounds, pause)
+        killed = process.returncode == -signal.SIGKILL
+        print(f"{case} on Ray {number}: {killed=} after {rounds} rounds and {pause:.2f} s")
