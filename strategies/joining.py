@@ -182,12 +182,13 @@ def _asked(
     while pending:
         if stop():
             raise InterruptedError("run cancelled")
-        for reply in grid.pull_messages(list(pending)):
+        came = list(grid.pull_messages(list(pending)))
+        for reply in came:
             pending.discard(reply.metadata.reply_to_message_id)
             yield reply
         if time.monotonic() > deadline:
             return
-        if pending:
+        if pending and not came:  # a grid that answers one at a time is asked on at once
             time.sleep(_POLL_S)
 
 

@@ -58,8 +58,8 @@ class ToyModel(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits; in training, keep the statistics as normalisation layers do."""
         if self.training:
-            self.running_mean = 0.9 * self.running_mean + 0.1 * x.mean(0).detach()
-            self.num_batches_tracked = self.num_batches_tracked + 1
+            self.running_mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+            self.num_batches_tracked.add_(1)
         logits: torch.Tensor = self.layer(x)
         return logits
 
@@ -75,10 +75,10 @@ class DeepToyModel(ToyModel):
             self.layer = nn.Linear(8, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits."""
+        """Return logits; the same beside them."""
         if self.training:
-            self.running_mean = 0.9 * self.running_mean + 0.1 * x.mean(0).detach()
-            self.num_batches_tracked = self.num_batches_tracked + 1
+            self.running_mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+            self.num_batches_tracked.add_(1)
         logits: torch.Tensor = self.layer(self.hidden(x).relu())
         return logits
 
@@ -187,6 +187,7 @@ class ToyFederation:
         self.faults: dict[int, Callable[[list[np.ndarray]], list[np.ndarray]]] = {}
         self.sizes = {client: 8 + 3 * client for client in range(clients)}
         self.shards = {client: shard(client, size) for client, size in self.sizes.items()}
+        held_out = {client: shard(client, 6, salt=1) for client in self.sizes}
         self.home = home
         network = network or ToyModel
         workbench = network(0)
@@ -202,7 +203,7 @@ class ToyFederation:
 
         def make(context: Context, config: dict[str, Scalar]) -> Participant:
             client = int(str(context.node_config["partition-id"]))
-            holdings = Holdings(toy.shards[client], shard(client, 6, salt=1), network, workbench)
+            holdings = Holdings(toy.shards[client], held_out[client], network, workbench)
             return Watched(client, holdings, ClientMemory(Path(str(config[Wire.HOME])), client))
 
         self.initial: Arrays = arrays_of(network(seed))
