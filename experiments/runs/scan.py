@@ -23,7 +23,7 @@ from unlearning.errors import ConfigError
 __all__ = ["WINDOW", "Found", "Needles", "places", "read_needles", "scan"]
 
 WINDOW = 64  # bytes
-_WORD = 8
+_START, _WORD = 2, 8  # bytes
 _CHUNK = 8 << 20
 _MIN_VARIETY = 8  # different bytes in a window: one of zeros would be found everywhere
 
@@ -71,31 +71,48 @@ class Needles:
             for at in range(0, len(part) - WINDOW + 1, WINDOW)
         }
         self._windows = {one for one in windows if len(set(one)) >= _MIN_VARIETY}
-        heads = [one[:_WORD] for one in self._windows]
-        self._heads = np.unique(np.frombuffer(b"".join(heads), np.uint64))
+        # Each is looked for by the most varied word in it: what lies in memory and in files is
+        # zeros for the most part, and so may be the beginning of a window.
+        self._words: dict[bytes, set[int]] = {}  # word: where in windows it may lie
+        for one in self._windows:
+            at = max(range(0, WINDOW - _WORD + 1, 4), key=lambda k: len(set(one[k : k + _WORD])))
+            self._words.setdefault(one[at : at + _WORD], set()).add(at)
+        joined = b"".join(self._words)
+        self._sorted = np.sort(np.frombuffer(joined, np.uint64))
+        # Few places begin as a word does, even by two bytes: the rest is looked at no further.
+        self._starts = np.zeros(1 << 16, np.bool_)
+        self._starts[np.frombuffer(joined, np.uint16)[:: _WORD // _START]] = True
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def find(self, data: bytes) -> Iterator[int]:
         """Yield where a window begins in some bytes, in order."""
-        if len(data) < WINDOW:
+        if len(data) < WINDOW or not np.frombuffer(data, np.uint8).any():
             return
-        hits: list[int] = []
-        for shift in range(_WORD):
-            usable = (len(data) - shift) // _WORD * _WORD
-            if usable <= 0:
-                continue
-            words = np.frombuffer(data, np.uint64, usable // _WORD, offset=shift)
-            hits += (np.flatnonzero(self._are_heads(words)) * _WORD + shift).tolist()
-        for at in sorted(hits):
-            if data[at : at + WINDOW] in self._windows:
-                yield at
+        windows = {
+            place - at
+            for place in self._places(data)
+            for at in self._words[data[place : place + _WORD]]
+            if place >= at
+        }
+        yield from (at for at in sorted(windows) if data[at : at + WINDOW] in self._windows)
 
-    def _are_heads(self, words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        at = np.searchsorted(self._heads, words)
-        known: NDArray[np.bool_] = self._heads[np.minimum(at, len(self._heads) - 1)] == words
-        return known
+    def _places(self, data: bytes) -> list[int]:
+        """Return where one of the words lies."""
+        last = len(data) - _WORD + 1
+        alike = [
+            np.flatnonzero(self._starts.take(np.frombuffer(data, np.uint16, count, offset)))
+            * _START
+            + offset
+            for offset in range(_START)
+            if (count := (last - offset + 1) // _START)
+        ]
+        at = np.concatenate(alike)
+        words: NDArray[np.uint64] = np.ndarray((last,), np.uint64, data, strides=(1,))[at]
+        near = np.minimum(np.searchsorted(self._sorted, words), len(self._sorted) - 1)
+        found: list[int] = at[self._sorted[near] == words].tolist()
+        return found
 
 
 def read_needles(path: Path) -> Needles:

@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,42 +27,48 @@ def config(strategy: str) -> Config:
     return small(strategy=strategy, rounds=3, recovery_rounds=2, model={"hidden": 8})
 
 
-def held_values() -> Iterator[tuple[Any, object]]:
-    """Yield every array and byte string that an object or a running function holds, and by whom."""
+def held_values() -> Iterator[Any]:
+    """Yield every array and byte string that an object or a running function holds."""
     gc.unfreeze()  # what was there before the first test may hold something by now
     gc.collect()
     seen: set[int] = set()
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     holders: list[object] = gc.get_objects()
     while frame is not None:
         holders.append(frame.f_locals)
-        frame = frame.f_back  # type: ignore[assignment]
-    for holder in holders:  # it grows
-        for value in gc.get_referents(holder):
-            kind = type(value)  # some libraries' objects answer isinstance with a warning
-            if id(value) in seen:
-                continue
-            if issubclass(kind, np.ndarray | bytes | bytearray):
-                seen.add(id(value))
-                yield value, holder
-            elif kind in (dict, tuple) and not gc.is_tracked(value):
-                seen.add(id(value))  # of arrays alone, which the collector does not follow
-                holders.append(value)
+        frame = frame.f_back
+    while holders:
+        held = gc.get_referents(*holders)
+        # By their types: some libraries' objects answer isinstance with a warning.
+        wanted = {
+            kind
+            for kind in set(map(type, held))
+            if issubclass(kind, np.ndarray | bytes | bytearray)
+        }
+        new = {id(one): one for one in held if type(one) in wanted and id(one) not in seen}
+        # Of arrays alone, which the collector does not follow.
+        holders = [
+            one
+            for one in {id(one): one for one in held if type(one) in (dict, tuple)}.values()
+            if not gc.is_tracked(one) and id(one) not in seen
+        ]
+        seen.update(new, map(id, holders))
+        yield from new.values()
 
 
 def hits(updates: list[bytes]) -> list[str]:
     """Return what holds a window of some bytes, which are given turned around."""
     needles = Needles(one[::-1] for one in updates)
     assert len(needles) > 20
-    own = {id(one) for one in needles._windows} | {id(needles._heads)}
+    own = {id(one) for one in needles._windows} | {id(needles._sorted)}
     found = []
-    for value, holder in held_values():
+    for value in held_values():
         data = (
             np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else bytes(value)
         )
         if id(value) not in own and next(needles.find(data), None) is not None:
-            keys = list(holder)[:4] if isinstance(holder, dict) else ""
-            found.append(f"{type(value).__name__} in {type(holder).__name__} {keys}")
+            holders = sorted(type(one).__name__ for one in gc.get_referrers(value))
+            found.append(f"{type(value).__name__} in {holders}")
     return found
 
 

@@ -32,6 +32,19 @@ def test_a_copy_is_found_at_any_offset(offset: int, tail: bytes) -> None:
     assert list(needles.find(bytes(offset))) == []
 
 
+@given(st.data())
+def test_windows_of_any_bytes_are_found_as_one_by_one(data: st.DataObject) -> None:
+    dull = st.lists(st.sampled_from([bytes(1), bytes(9), b"\1", b"\1\2", bytes(range(20))]))
+    parts = [b"".join(data.draw(dull)) + RNG.bytes(2) * 3 + bytes(range(58)) for _ in range(3)]
+    needles = Needles(parts)
+    hay = b"".join(data.draw(st.permutations([*parts, bytes(70), bytes(3), b"\1" * 40])))
+    windows = {part[at : at + 64] for part in parts for at in range(0, len(part) - 63, 64)}
+    varied = {one for one in windows if len(set(one)) >= 8}
+    assert list(needles.find(hay)) == [
+        at for at in range(len(hay) - 63) if hay[at : at + 64] in varied
+    ]
+
+
 def test_a_window_across_two_chunks_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
