@@ -109,7 +109,7 @@ def trained(
 ) -> Message:
     """Return the reply to a ``train`` message: what ``fit`` answered, and how long it took."""
     arrays, count, metrics = answer
-    names = json.loads(str(metrics.pop(Wire.NAMES)))
+    names = _names(str(metrics.pop(Wire.NAMES)))
     numbers = {key: _number(key, value) for key, value in metrics.items()}
     numbers[Wire.NUM_EXAMPLES] = int(count)
     numbers[Wire.CLIENT_SECONDS] = seconds
@@ -119,6 +119,12 @@ def trained(
         record[name] = _encoded(np.asarray(array))  # a dict of them would be copied one by one
     content[Wire.METRICS] = MetricRecord(numbers)  # type: ignore[arg-type]
     return Message(content, reply_to=message)
+
+
+@lru_cache(maxsize=64)
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names of arrays that a text holds: those of a model, time and again."""
+    return tuple(json.loads(text))
 
 
 def config_of(message: Message) -> dict[str, Scalar]:

@@ -99,6 +99,9 @@ def batches(
             if limit and done >= limit:
                 return
             done += 1
+            if size >= len(shard):
+                yield mixed
+                continue
             yield Shard(mixed.features[start : start + size], mixed.labels[start : start + size])
 
 

@@ -126,6 +126,10 @@ class Exchange:
             return plain[number]
 
         is_first = self.request is None and not federation.forgotten.requests
+        keepsakes = {
+            True: json.dumps(dict(federation.keepsakes)),  # of training
+            False: json.dumps(dict(self.keepsakes)),
+        }
         record: ConfigRecord | None = None
         for client, instruction in sorted(self.asked.items()):
             if instruction.arrays is None and shared is None:
@@ -135,7 +139,6 @@ class Exchange:
             trains = instruction.step == "train"
             trains_again = unlearning and trains  # it leaves nothing behind at the client
             kept = {} if trains_again else federation.attribution(client, absolute)
-            keep = federation.keepsakes if trains else self.keepsakes
             facts = {
                 **federation.client_config,
                 Wire.CLIENT: client,
@@ -143,7 +146,7 @@ class Exchange:
                 Wire.SEED: self._address(client, instruction),
                 Wire.SERVER_ROUND: absolute,
                 Wire.REMEMBER: federation.remember and not trains_again,
-                Wire.KEEP: {} if trains_again else dict(keep),
+                Wire.KEEP: "{}" if trains_again else keepsakes[trains],
                 Wire.SETTINGS: settings(client, instruction, kept),
                 **(
                     {Wire.OMIT: _NOTHING}

@@ -30,6 +30,7 @@ _TOWERING = 1e6  # no honest statistic is so many times the median of the others
 _NOISE, _ANYHOW = 1e-6, 1e3
 _IN_MEMORY = 128 * 2**20  # bytes of replies held in memory before the rest goes to disk
 
+_GONE = Reply(-1, 0, {})
 _LARGE = 2**20  # bytes of an update that is rather worked out again than kept
 
 
@@ -78,7 +79,7 @@ class Spool(Closing):
         """Yield the replies in the order they were kept in; each is let go when it is yielded."""
         for number in range(len(self._replies)):
             reply = self._replies[number]
-            self._replies[number] = replace(reply, arrays={}, update=None)
+            self._replies[number] = _GONE
             if number in self._spilled:
                 place, names, changed = self._spilled[number]
                 self._file.seek(place)

@@ -31,6 +31,7 @@ _NPY = "numpy.ndarray"  # Flower's name of the format below
 _named = lru_cache(maxsize=32)(str)  # NumPy works out a type's name anew each time
 _METERED = (Wire.CLIENT_SECONDS, Wire.EXAMPLES_PROCESSED)
 _LARGEST = 1e15  # nothing that a client measures is larger, and sums of it stay finite
+_SINGLE = 4  # bytes of a float32
 _FARTHEST = 1e3  # no local training moves a model by a thousand times its own length
 
 
@@ -105,9 +106,9 @@ def to_content(
 def _record(plain: dict[str, Scalar], like: ConfigRecord | None) -> ConfigRecord:
     if like is None or like.keys() != plain.keys():
         return ConfigRecord(plain)  # type: ignore[arg-type]
-    record = like.copy()
-    for (key, value), before in zip(plain.items(), map(like.get, plain), strict=True):
-        if type(value) is not type(before) or value != before:
+    record, before = like.copy(), dict(like.items())
+    for key, value in plain.items():
+        if type(value) is not type(before[key]) or value != before[key]:
             record[key] = value
     return record
 
@@ -161,9 +162,19 @@ def read_reply(
     most = declared if declared is None or model_like else max(declared, 1)
     if not isinstance(count, int) or count < 0 or (most is not None and count > most):
         raise BadReplyError(f"{Wire.NUM_EXAMPLES} is {count!r}, expected 0 to {declared}")
-    if model_like and (difference := named.mismatch(sent, arrays)):
-        raise BadReplyError(difference)
-    if odd := named.not_finite(arrays) or (_became_infinite(sent, arrays) if model_like else None):
+    update: Arrays | None = None
+    moved = math.inf
+    if model_like:
+        if difference := named.mismatch(sent, arrays):
+            raise BadReplyError(difference)
+        arrays = {name: arrays[name] for name in sent}
+        with np.errstate(over="ignore", invalid="ignore"):
+            update = named.delta(sent, arrays)
+            moved = length(update)
+    # What is a finite way from a model has no infinite value: two looks at all of them are saved.
+    if not math.isfinite(moved) and (
+        odd := named.not_finite(arrays) or (_became_infinite(sent, arrays) if model_like else None)
+    ):
         raise BadReplyError(f"a value of array {named.plain(odd)!r} is not finite")
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
     for key, value in numbers.items():
@@ -171,12 +182,9 @@ def read_reply(
         high = min(longest_s, _LARGEST) if key == Wire.CLIENT_SECONDS else _LARGEST
         if not low <= value <= high:  # not a number is neither
             raise BadReplyError(f"metric {key!r} is {value:g}, expected {low:g} to {high:g}")
-    if not model_like:
+    if update is None:
         return Reply(client, count, arrays, numbers)
-    arrays = {name: arrays[name] for name in sent}
-    with np.errstate(over="ignore"):
-        update = named.delta(sent, arrays)
-        moved, limit = length(update), reach(sent) if farthest is None else farthest
+    limit = reach(sent) if farthest is None else farthest
     if not moved <= limit:
         raise BadReplyError(f"it moved the model by {moved:.3g} (L2), more than {limit:.3g}")
     return Reply(client, count, arrays, numbers, update)
@@ -204,7 +212,7 @@ def length(arrays: Arrays) -> float:
 
     In the arrays' own precision: as quick as it must be for every reply, and exact enough.
     """
-    floats = [a.astype(np.result_type(a, np.float32), copy=False) for a in _floats(arrays)]
+    floats = [a.astype(np.float32) if a.itemsize < _SINGLE else a for a in _floats(arrays)]
     return math.sqrt(sum(float(np.vdot(a, a)) for a in floats))
 
 

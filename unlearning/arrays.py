@@ -40,6 +40,7 @@ __all__ = [
     "mismatch",
     "nbytes",
     "norm",
+    "norms",
     "not_finite",
     "parameters",
     "plain",
@@ -384,6 +385,15 @@ def dot(left: Mapping[str, Array], right: Mapping[str, Array]) -> float:
 def _dot(one: Array, other: Array) -> float:
     wide = one.astype(np.float64).ravel()
     return float(np.dot(wide, wide if other is one else other.astype(np.float64).ravel()))
+
+
+def norms(arrays: Mapping[str, Array]) -> dict[str, float]:
+    """Return the L2 norm of each parameter, in float64."""
+    return {
+        name: float(np.sqrt(_dot(array, array)))
+        for name, array in arrays.items()
+        if is_parameter(name, array)
+    }
 
 
 def norm(arrays: Mapping[str, Array], names: Collection[str] | None = None) -> float:

@@ -8,8 +8,12 @@ The library writes an array's memory as it lies: one whose axes lie in another o
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
@@ -39,6 +43,7 @@ _ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _KINDS = "biuf"  # of NumPy: booleans, integers, unsigned ones, floats
 _WIDEST = 8  # bytes per value
+_HEADERS = 64  # more than a federation has; what is noted beside arrays must not pile up
 
 
 class PackingError(FedUnlearnError, ValueError):
@@ -68,19 +73,29 @@ def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
     [[1.0, 2.0], [3.0, 4.0]]
     """
     lying = {name: _in_order(name, np.asarray(array)) for name, array in arrays.items()}
-    kinds = {name: _NAMES[array.dtype.newbyteorder("=")] for name, array in lying.items()}
-    names = sorted(lying, key=lambda name: (_ORDER.index(kinds[name]), name))
+    form = tuple((name, array.dtype, array.shape) for name, array in lying.items())
+    # Written here, as the library writes it: there a large model lies in memory once more.
+    told, names = _header(form, None if metadata is None else tuple(metadata.items()))
+    values = (lying[name].reshape(-1).view(np.uint8).data for name in names if lying[name].size)
+    return b"".join([told, *values])
+
+
+@lru_cache(_HEADERS)
+def _header(
+    form: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
+    metadata: tuple[tuple[str, str], ...] | None,
+) -> tuple[bytes, tuple[str, ...]]:
+    """Return how a file begins, and the order of its arrays: the same for all of one form."""
+    kinds = {name: _NAMES[dtype.newbyteorder("=")] for name, dtype, _ in form}
+    laid = sorted(form, key=lambda one: (_ORDER.index(kinds[one[0]]), one[0]))
     header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
     end = 0
-    for name in names:
-        begin, end = end, end + lying[name].nbytes
-        shape = list(lying[name].shape)
-        header[name] = {"dtype": kinds[name], "shape": shape, "data_offsets": [begin, end]}
-    # Written here, as the library writes it: there a large model lies in memory once more.
+    for name, dtype, shape in laid:
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": kinds[name], "shape": list(shape), "data_offsets": [begin, end]}
     told = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     told += b" " * (-len(told) % 8)
-    values = (lying[name].reshape(-1).view(np.uint8).data for name in names if lying[name].size)
-    return b"".join([len(told).to_bytes(8, "little"), told, *values])
+    return len(told).to_bytes(8, "little") + told, tuple(name for name, _, _ in laid)
 
 
 def _in_order(name: str, array: Array) -> Array:
@@ -88,6 +103,8 @@ def _in_order(name: str, array: Array) -> Array:
         raise PackingError(
             f"array {name!r} is {array.dtype}, which no file of arrays holds; make it float32"
         )
+    if array.flags.c_contiguous and array.dtype.isnative and sys.byteorder == "little":
+        return array
     # Not np.ascontiguousarray, which gives a 0-d array an axis.
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 

@@ -111,6 +111,26 @@ def test_a_good_reply_becomes_an_update() -> None:
     assert list(found.arrays) == list(SENT)
 
 
+def test_a_good_reply_is_not_searched_for_infinite_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far it moved the model tells as much; each look is a pass over a large model."""
+
+    def looked(array: object) -> object:
+        raise AssertionError("one more pass")
+
+    monkeypatch.setattr(np, "isfinite", looked)
+    monkeypatch.setattr(np, "isinf", looked)
+    assert read_reply(reply(), 7, SENT, model_like=True, declared=10, farthest=9.0).update
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["weight", "running_mean"])
+def test_every_infinite_value_is_found(name: str, value: float) -> None:
+    model = {key: array.copy() for key, array in SENT.items()}
+    model[name].flat[-1] = value
+    with pytest.raises(BadReplyError, match=f"{name}.*not finite"):
+        read(reply(to_record(model)))
+
+
 def test_a_reply_takes_the_order_of_the_model() -> None:
     turned = dict(reversed(to_record(SENT).items()))
     assert list(read(reply(ArrayRecord(turned))).arrays) == list(SENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -157,3 +158,14 @@ def test_the_bytes_are_those_of_the_library() -> None:
     assert pack(arrays, told) == save(arrays, told)
     assert pack(arrays) == save(arrays)
     assert pack({}) == save({})
+
+
+def test_the_beginning_of_files_of_one_form_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates of a round differ in their values alone."""
+    written: list[object] = []
+    dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda *a, **k: (written.append(a), dumps(*a, **k))[1])
+    for value in range(20):
+        update = {"only here": np.full((3, 4), value, np.float32), "count": np.array(value)}
+        assert decode(encode(update))["count"] == value
+    assert len(written) == 2  # the layout, and the header

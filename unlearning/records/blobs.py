@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,12 @@ def encode(arrays: Arrays, *, half: bool = False) -> bytes:
             small = _narrow(array)
             if small is not None:
                 stored[name], narrowed[name] = small, array.dtype.name
-    layout = json.dumps({"names": list(arrays), "narrowed": narrowed})
-    return pack(stored, {_LAYOUT: layout})
+    return pack(stored, {_LAYOUT: _layout(tuple(arrays), tuple(narrowed.items()))})
+
+
+@lru_cache(maxsize=64)
+def _layout(names: tuple[str, ...], narrowed: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps({"names": list(names), "narrowed": dict(narrowed)})
 
 
 def _narrow(array: Array) -> Array | None:
@@ -161,12 +166,17 @@ class _Folder(Blobs):
         self._root, self._durable = root, durable
 
     def write(self, batch: str, name: str, data: bytes) -> None:
-        path = self._root / f"{batch}.tmp" / name
+        path = f"{self._root}/{batch}.tmp/{name}"  # plain text: there is one for every update
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            try:
+                file = open(path, "wb")  # noqa: SIM115
+            except FileNotFoundError:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                file = open(path, "wb")  # noqa: SIM115
+            with file:
+                file.write(data)
         except OSError as error:
-            raise _write_error(path, error, len(data)) from error
+            raise _write_error(Path(path), error, len(data)) from error
 
     def staged(self, batch: str, name: str) -> bytes:
         return (self._root / f"{batch}.tmp" / name).read_bytes()
@@ -188,15 +198,19 @@ class _Folder(Blobs):
 
     def _flush_all(self, source: Path) -> None:
         """Flush a staged batch, files side by side so that the journal is written once for many."""
-        folders = [Path(folder) for folder, _, _ in os.walk(source)]
-        files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+        walked = [(folder, names) for folder, _, names in os.walk(source)]
+        files = [f"{folder}/{name}" for folder, names in walked for name in names]
+        shares = [files[i::_FLUSHES] for i in range(min(_FLUSHES, len(files)))]
         try:
-            with ThreadPoolExecutor(_FLUSHES) as pool:
-                list(pool.map(_flush, files))
-            for folder in folders:
+            if len(shares) > 1:
+                with ThreadPoolExecutor(len(shares)) as pool:
+                    list(pool.map(_flush, shares))
+            else:
+                _flush(files)
+            for folder, _ in walked:
                 _flush_folder(folder)
         except OSError as error:
-            size = sum(path.stat().st_size for path in files)
+            size = sum(os.stat(path).st_size for path in files)
             raise _write_error(source, error, size) from error
 
     def discard(self, batch: str) -> None:
@@ -247,14 +261,15 @@ def in_folder(root: Path, *, durable: bool = True) -> Blobs:
     return _Folder(root, durable=durable)
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _flush(paths: Iterable[str]) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
+def _flush_folder(folder: str | Path) -> None:
     if os.name != "nt":  # folders cannot be opened there
-        _flush(folder)
+        _flush([str(folder)])

@@ -8,6 +8,7 @@ and is deleted with the data.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from unlearning.records.files import write_atomically
 from unlearning.request import Omission
 
 __all__ = ["ClientMemory"]
+
+_NOTHING = Omission()
 
 
 class ClientMemory:
@@ -34,13 +37,14 @@ class ClientMemory:
 
     def __init__(self, home: Path | None, client: int) -> None:
         self._folder = None if home is None else home / f"client-{client:05d}"
+        self._buried = None if self._folder is None else str(self._folder / "tombstones.json")
 
     @property
     def tombstones(self) -> Omission:
         """What this client has deleted for good."""
-        path = self._path("tombstones.json")
-        if path is None or not path.exists():
-            return Omission()
+        if self._buried is None or not os.path.exists(self._buried):
+            return _NOTHING
+        path = Path(self._buried)
         try:
             return Omission.from_json(json.loads(path.read_text()))
         except (ValueError, AttributeError) as error:

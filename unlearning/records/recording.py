@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unlearning.arrays import Arrays, norm, parameters, subtract
+from unlearning.arrays import norms as norms_of
 from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob
 from unlearning.records.blobs import decode, encode
@@ -79,7 +80,7 @@ class RoundEntry:
         self._check(client, rests.total)
         norms, blob = None, None
         if self._updates:
-            norms = json.dumps({name: norm({name: a}) for name, a in parameters(update).items()})
+            norms = json.dumps(norms_of(update))
             data = encode(update, half=self._half)
             blob = self._store.stage(self.batch, "update", self._round, client, data)
         self._rows[client] = _Row(client, rests, norms, blob)
