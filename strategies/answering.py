@@ -14,7 +14,7 @@ from strategies.stopping import mean_over
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
-from unlearning.errors import FederationError, UnsupportedRequestError
+from unlearning.errors import FederationError
 from unlearning.protocol import Instruction, Reply, Settings
 from unlearning.records.history import History
 from unlearning.request import Guarantee, Request
@@ -29,7 +29,6 @@ class Answering(Protocol):
     learns_again: ClassVar[bool]
     edits: ClassVar[bool]
     reuses: ClassVar[bool]
-    several_tasks: ClassVar[bool]
     guarantee: ClassVar[Guarantee]
     federation: Federation
     request: Request | None
@@ -72,11 +71,6 @@ def unlearn(
     if not roster.clients:
         federation.edited = federation.completed
         return history.initial
-    if not strategy.several_tasks and federation.has_tasks:
-        raise UnsupportedRequestError(
-            f"{type(strategy).__name__} works on one label per example, and these have one per "
-            "task; use retrain, fed-eraser or gradient-ascent"
-        )
     strategy.request, strategy.rewritten = request, None
     strategy.settled = strategy.idle = ""
     federation.before = mean_over(federation.losses, roster.clients)

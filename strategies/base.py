@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAvg, Result
 from strategies import answering, discovery, fitness, holdings, serving, starting
 from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
-from strategies.fitness import EVERY_MODEL, in_range, one_of
+from strategies.fitness import EVERY_MODEL, Ground, in_range, one_of
 from strategies.momentum import carried_on
 from strategies.roster import Roster
 from strategies.rounds import Rounds, recorded
@@ -257,21 +257,37 @@ class UnlearningStrategy(FedAvg):
         Raises
         ------
         UnsupportedRequestError
-            If the scope is not served.
+            If the scope is not served, or the data are of a kind it does not work on.
         ConfigError
             If it does not work on the model that is learned.
         HistoryError
             If the run was not recorded as the strategy needs.
         """
-        self.check_scope(request)
+        ground = fitness.ground_of(self.federation)
+        self.check_request(request, ground)
         if self.federation.foreign:
             self.check_foreign()
         self.check_model(self.federation.model)
+        self.check_ground(ground)
         fitness.check_needs(type(self).__name__, self.needs, self.keepsakes(), self.federation)
 
     def check_foreign(self) -> None:
         """Raise HistoryError where a model was trained elsewhere and ``needs`` is not empty."""
         fitness.check_foreign(type(self).__name__, self.needs)
+
+    def check_request(self, request: Request, ground: Ground) -> None:
+        """Refuse what can be told of a request before the first round: by default its scope."""
+        self.check_scope(request)
+
+    def check_ground(self, ground: Ground) -> None:
+        """Refuse what is known before the first round and stands against every request.
+
+        Raises
+        ------
+        UnsupportedRequestError
+            If it does not work on data of this kind.
+        """
+        fitness.check_ground(type(self), ground)
 
     def check_scope(self, request: Request) -> None:
         """Raise UnsupportedRequestError, naming who could, if a scope is not served."""

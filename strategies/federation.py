@@ -187,6 +187,8 @@ class Federation:
         counted. None: the server has no data.
     has_tasks : bool
         Whether an example has a label per task.
+    has_text : bool
+        Whether text is learned.
     attribute : bool
         Whether clients of a model for several tasks keep what each task did to the trunk.
     guard : Guard or None
@@ -268,6 +270,7 @@ class Federation:
     model: ArrayModel | None = None
     distil: Distil | None = None
     has_tasks: bool = False
+    has_text: bool = False
     attribute: bool = False
     guard: Guard | None = None
     robust: Robust | None = None

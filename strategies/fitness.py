@@ -1,4 +1,4 @@
-"""Whether a strategy fits what is asked of it: options, scope, model, what was recorded.
+"""Whether a strategy fits what is asked of it: options, scope, model, data, what was recorded.
 
 Each check takes what a strategy declares and what there is, and raises in one line; none of them
 sends a message or changes anything.
@@ -6,21 +6,26 @@ sends a message or changes anything.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar
 
 from strategies import discovery
 from strategies.federation import LAST_LOCAL, PUBLIC, Federation, without_public_data
+from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, HistoryError, UnsupportedRequestError
 from unlearning.request import Scope
 
 __all__ = [
     "EVERY_MODEL",
     "Declares",
+    "Ground",
     "check_foreign",
+    "check_ground",
     "check_model",
     "check_needs",
     "check_scope",
+    "ground_of",
     "in_range",
     "one_of",
     "who_serves",
@@ -37,6 +42,31 @@ class Declares(Protocol):
 
     scopes: ClassVar[frozenset[Scope]]
     models: ClassVar[Models]
+
+    several_tasks: ClassVar[bool]
+    moves_inputs: ClassVar[bool]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a strategy is going to stand on, as far as it is known before the first round.
+
+    Parameters
+    ----------
+    has_tasks : bool
+        Whether an example has a label per task.
+    has_text : bool
+        Whether text is learned.
+    interval : int
+        Of how many rounds one is recorded.
+    initial : callable
+        Returns the untrained model.
+    """
+
+    has_tasks: bool
+    has_text: bool
+    interval: int
+    initial: Callable[[], Arrays]
 
 
 Kind = TypeVar("Kind", bound=Declares)
@@ -116,6 +146,34 @@ def check_model(cls: type[Declares], model: str | None) -> None:
         raise ConfigError(
             f"{cls.__name__} does not work on the model that is learned, {chosen} "
             f"(it works on: {fitting}); choose another strategy or another model.name"
+        )
+
+
+def ground_of(federation: Federation) -> Ground:
+    """Return what the strategies of a federation stand on."""
+    history = federation.history
+    return Ground(
+        federation.has_tasks, federation.has_text, history.interval, lambda: history.initial
+    )
+
+
+def check_ground(cls: type[Declares], ground: Ground) -> None:
+    """Refuse data of a kind that a strategy does not work on.
+
+    Raises
+    ------
+    UnsupportedRequestError
+        If examples have a label per task and it knows one; if it moves inputs and text has none.
+    """
+    if ground.has_tasks and not cls.several_tasks:
+        raise UnsupportedRequestError(
+            f"{cls.__name__} works on one label per example, and these have one per "
+            "task; use retrain, fed-eraser or gradient-ascent"
+        )
+    if ground.has_text and cls.moves_inputs:
+        raise UnsupportedRequestError(
+            f"{cls.__name__} moves the inputs along a slope, and text has none; "
+            "choose another strategy, or learn something else than text"
         )
 
 

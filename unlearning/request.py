@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from unlearning.errors import RequestError
 
-__all__ = ["Forgotten", "Guarantee", "Omission", "Request", "Scope", "check_id"]
+__all__ = ["Forgotten", "Guarantee", "Omission", "Request", "Scope", "check_id", "kinds"]
 
 _LONGEST_ID = 120
 
@@ -305,6 +305,26 @@ class Request:
             id=str(value["id"]),
             records=tuple(str(item) for item in items("records")),
         )
+
+
+def kinds(request: Request) -> tuple[str, ...]:
+    """Return what sort of request it is, in words by which strategies tell what they refuse.
+
+    Examples
+    --------
+    >>> kinds(Request(Scope.TASK, tasks=("a", "b"), clients=(1,)))
+    ('task a at clients', 'task b at clients')
+    >>> kinds(Request(Scope.SAMPLE, clients=(1,), classes=(7,)))
+    ('sample by class',)
+    """
+    if request.scope is Scope.SAMPLE:
+        return ("sample by class" if request.classes else "sample",)
+    if request.scope is Scope.TASK:
+        where = " at clients" if request.clients else ""
+        return tuple(f"task {name}{where}" for name in request.tasks)
+    if request.scope is Scope.FEATURE and request.clients:
+        return ("feature at clients",)
+    return (request.scope.value,)
 
 
 _NAMED = 5  # records that are named one by one

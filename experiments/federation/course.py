@@ -31,6 +31,7 @@ from experiments.federation.founding import (
 )
 from experiments.federation.guard import check_fits
 from experiments.federation.party import Failure, Party, in_words
+from experiments.federation.refusing import name_strategy
 from experiments.federation.task import Scenario, Task, task
 from experiments.federation.task_measures import measure
 from experiments.federation.text_measures import measure_text
@@ -43,6 +44,7 @@ from experiments.runs.results import FINE_TUNE, RETRAIN
 from experiments.tracking import live as tracking
 from strategies.base import UnlearningStrategy
 from strategies.federation import PUBLIC, without_public_data
+from strategies.fitness import Ground
 from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.request import Request
 
@@ -207,19 +209,17 @@ class Course:
         """
         folder = RunFolder.claim(out, self.settings)
         first = self.tasks[self.seeds[0]].facts()
-        cls = resolve(self.names[0]) if self.kind == RUN else None
-        folder.write_federation(
-            replace(
-                first,
-                kind=self.kind,
-                seeds=self.seeds,
-                strategy=self.names[0] if cls else "",
-                scopes=tuple(sorted(cls.scopes)) if cls else (),
-            )
-        )
+        folder.write_federation(replace(first, kind=self.kind, seeds=self.seeds))
+        if self.kind == RUN:
+            self.name_strategy(folder)
         if self.kind == RUN and (ids := self.tasks[self.seeds[0]].record_ids()) is not None:
             ids.write(folder.records)
         return folder
+
+    def name_strategy(self, folder: RunFolder) -> None:
+        """Write into a run folder what the strategy of a run serves: requests are held to it."""
+        first = self.tasks[self.seeds[0]]
+        name_strategy(folder, self.names[0], self._strategy(self.names[0]), self._ground(first))
 
     def begin(self, out: Path) -> AbstractContextManager[Books]:
         """Make the run folder and open its books, for the time of a block.
@@ -248,11 +248,11 @@ class Course:
 
     @classmethod
     def of_intent(cls, config: Config, intent: Intent, observer: Observer) -> Course:
-        """Return the course that a run folder was made for."""
+        """Return the course that a run folder was made for; a run's strategy is its config's."""
         return cls(
             config,
             intent.kind,
-            intent.names,
+            (config.strategy,) if intent.kind == RUN else intent.names,
             intent.seeds,
             observer,
             intent.lenient,
@@ -400,13 +400,14 @@ class Course:
     ) -> None:
         """Refuse a strategy that does not fit the model, the data, or a request."""
         strategy.check_model(self.tasks[seed].array_model)
-        if self.tasks[seed].is_sequential and strategy.moves_inputs:
-            raise ConfigError(
-                f"{type(strategy).__name__} moves the inputs along a slope, and text has none; "
-                "choose another strategy, or learn something else than text"
-            )
+        ground = self._ground(self.tasks[seed])
+        strategy.check_ground(ground)
         for request in requests:
-            strategy.check_scope(request)
+            strategy.check_request(request, ground)
+
+    def _ground(self, found: Task) -> Ground:
+        text, interval = found.is_sequential, self.config.history.interval
+        return Ground(bool(found.tasks), text, interval, found.initial)
 
     def _lacks_public(self, name: str) -> bool:
         return PUBLIC in resolve(name).needs and not self.config.data.public

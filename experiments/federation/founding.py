@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,10 +27,11 @@ from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Fede
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays, mismatch
-from unlearning.errors import ConfigError, unknown
+from unlearning.errors import ConfigError, FedUnlearnError, unknown
 from unlearning.protocol import Scalar, Settings, Wire
 from unlearning.records.history import COLUMNS, History
 from unlearning.records.ledger import Ledger
+from unlearning.records.store import INDEX
 
 __all__ = [
     "Site",
@@ -164,6 +166,7 @@ def found_federation(
         remember=LAST_LOCAL in needs,
         keepsakes=keepsakes(strategies),
         has_tasks=bool(task.tasks),
+        has_text=task.is_sequential,
         attribute=ATTRIBUTION in needs,
         model=task.array_model,
         distil=partial(distil, task, config.device) if config.data.public else None,
@@ -200,14 +203,30 @@ def _class_bests(ledger: Ledger) -> Mapping[str, float]:
 def found_history(site: Site, keep: frozenset[str]) -> History:
     """Return the history of a seed, that of an interrupted run where there is one."""
     config, folder = site.config, site.folder
+    root = None if folder is None else folder.history(config.seed)
     return History(
-        None if folder is None else folder.history(config.seed),
-        keep=keep,
+        root,
+        keep=_kept(root, keep),
         interval=config.history.interval,
         dtype=config.history.dtype,
         key=None if folder is None else folder.key,
         keys=keys_of(config, folder),
     )
+
+
+def _kept(root: Path | None, wanted: frozenset[str]) -> frozenset[str]:
+    """Return the columns that a history goes on with: those recorded so far, where they suffice.
+
+    The strategy may have been changed for one that needs less.
+    """
+    if root is None or not (root / INDEX).is_file():
+        return wanted
+    try:
+        with History.open(root, readonly=True) as recorded:
+            found = frozenset(recorded.kept.keep)
+    except (FedUnlearnError, sqlite3.Error):  # opened in earnest, it says what is wrong
+        return wanted
+    return found if found >= wanted else wanted
 
 
 def prepare_foreign(site: Site, federation: Federation) -> None:

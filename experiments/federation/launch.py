@@ -26,7 +26,7 @@ from experiments.federation.course import Course
 from experiments.federation.estimate import check_room
 from experiments.federation.preflight import check_working_directory
 from experiments.federation.quiet import quiet
-from experiments.runs.folder import COMPARE, RunFolder
+from experiments.runs.folder import COMPARE, RUN, RunFolder
 from experiments.runs.intent import Intent, fingerprint
 from experiments.runs.progress import Observer
 from experiments.runs.status import FINISHED
@@ -160,6 +160,8 @@ def resume(
             ledger.note("change-accepted", before=intent.sha256, now=now)
     course = Course.of_intent(load(folder.config), intent, observer)
     _check(course, begun=True)
+    if now != intent.sha256 and course.kind == RUN:
+        course.name_strategy(folder)
     return _carried_out(course, course.reopen(folder), folder.path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from unlearning.errors import RequestError, UnsupportedRequestError, unknown
 from unlearning.records.commitment import Claim, Commitment, Opening
 from unlearning.records.files import write_atomically
 from unlearning.records.ledger import Ledger
-from unlearning.request import Forgotten, Omission, Request, Scope, check_id
+from unlearning.request import Forgotten, Omission, Request, Scope, check_id, kinds
 
 __all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
 
@@ -127,7 +128,10 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **fac
         If the run cannot be asked this, or knows another request by this id; the ledger is left as
         it was.
     """
-    federation = folder.read_federation()
+    federation, config = folder.read_federation(), folder.read_config()
+    if federation.strategy != config.get("strategy", federation.strategy):
+        # The config was changed since, and `resume --accept-change` will say what is served.
+        federation = replace(federation, strategy="", scopes=(), refusals={})
     if federation.kind == COMPARE:
         raise RequestError(
             f"{folder.path} is a comparison, in which all strategies answer the same scheduled "
@@ -139,7 +143,7 @@ def admit(folder: RunFolder, request: Request, claim: Claim | None = None, **fac
             "`fedunlearn site ask`, an operator with `fedunlearn federation operator sign`; bring "
             "the file with `fedunlearn request RUN --signed FILE`"
         )
-    rounds = folder.read_config().get("rounds")
+    rounds = config.get("rounds")
     with folder.open_ledger() as ledger:
 
         def examine() -> None:
@@ -288,7 +292,7 @@ def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None
         for a task at clients that do not hold it, or at all that do; for what is forgotten already
         or waits to be; for the only clients left.
     UnsupportedRequestError
-        If the strategy of the run does not serve the scope.
+        If the strategy of the run does not serve the scope, or refuses such a request all the same.
     """
     if federation.scopes and request.scope.value not in federation.scopes:
         raise UnsupportedRequestError(
@@ -297,6 +301,9 @@ def check(request: Request, federation: FederationFacts, ledger: Ledger) -> None
             "`fedunlearn list strategies` shows which do"
         )
     _check_names(request, federation)
+    for kind in kinds(request):
+        if kind in federation.refusals:
+            raise UnsupportedRequestError(federation.refusals[kind])
     _check_holders(request, federation, ledger)
     _check_not_asked(request, federation, ledger)
     _check_someone_stays(request, federation, ledger)

@@ -62,6 +62,9 @@ class FederationFacts:
         Of an example; (): not known here.
     columns : tuple of str
         What the columns of a table are called; (): they have no names.
+    refusals : mapping of str to str
+        What the strategy refuses though it serves the scope, with the reason, by
+        :func:`unlearning.request.kinds`.
     """
 
     clients: Mapping[int, int]
@@ -76,6 +79,7 @@ class FederationFacts:
     features: int = 0
     shape: tuple[int, ...] = ()
     columns: tuple[str, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def named(self) -> Columns:
@@ -116,6 +120,9 @@ class FederationFacts:
         roots = value.get("commitments", {})
         if not isinstance(roots, Mapping):
             raise TypeError(f"commitments is {roots!r}, expected an object")
+        refusals = value.get("refusals", {})
+        if not isinstance(refusals, Mapping):
+            raise TypeError(f"refusals is {refusals!r}, expected an object")
         labels = range(classes) if isinstance(classes, int) else items("classes")
         return FederationFacts(
             clients={int(str(k)): int(str(n)) for k, n in clients.items()},
@@ -129,6 +136,7 @@ class FederationFacts:
             seeds=tuple(int(str(seed)) for seed in items("seeds")),
             strategy=str(value.get("strategy", "")),
             scopes=tuple(str(scope) for scope in items("scopes")),
+            refusals={str(kind): str(why) for kind, why in refusals.items()},
             commitments={int(str(k)): str(root) for k, root in roots.items()},
         )
 

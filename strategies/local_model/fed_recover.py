@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.fitness import Ground
 from strategies.local_model.fed_accum import rebase
 from strategies.local_model.lbfgs import coefficients, gram, linear
 from strategies.shares import Span, check_rounds, rounds_of
@@ -150,6 +151,21 @@ class FedRecover(UnlearningStrategy):
     def saving(self) -> float:
         """Share of the client rounds of retraining that the last request did not need."""
         return 1 - self.asked / self.replayed if self.replayed else 0.0
+
+    def check_ground(self, ground: Ground) -> None:
+        """Refuse, too, a history that leaves out rounds.
+
+        Raises
+        ------
+        HistoryError
+            If not every round is recorded.
+        """
+        super().check_ground(ground)
+        if ground.interval > 1:
+            raise HistoryError(
+                f"FedRecover replays every round, and history.interval = {ground.interval} keeps "
+                "one of so many; learn with history.interval = 1"
+            )
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Go back to the forgotten's first round, and see what size of update is usual."""

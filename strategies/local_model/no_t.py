@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.fitness import Ground
 from strategies.local_model.statistics import has_statistics, with_statistics
 from strategies.negation import layers_behind, negate_once
 from strategies.shares import Span, check_rounds, faster, rounds_of
@@ -133,6 +134,17 @@ class NoT(UnlearningStrategy):
         self.fine_tune_rounds = fine_tune_rounds
         self.fine_tune_factor = fine_tune_factor
         self._statistics_rounds = 0
+
+    def check_ground(self, ground: Ground) -> None:
+        """Refuse, too, layers that the model has not.
+
+        Raises
+        ------
+        ConfigError
+            If option ``layers`` stands for nothing.
+        """
+        super().check_ground(ground)
+        layers_to_negate(ground.initial(), self.layers, include_bias=self.include_bias)
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Negate."""

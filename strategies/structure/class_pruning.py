@@ -15,9 +15,10 @@ from dataclasses import replace
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.fitness import Ground
 from strategies.keeping import hand_over, handed_over
 from unlearning.arrays import Array, Arrays
-from unlearning.errors import FederationError
+from unlearning.errors import ConfigError, FederationError, unknown
 from unlearning.models.pruning import class_scores, masked, prune_highest
 from unlearning.protocol import MASK, Instruction, Reply
 from unlearning.records.history import History
@@ -78,6 +79,20 @@ class ClassPruning(UnlearningStrategy):
         self.pruned: dict[str, int] = {}
         self._history = History()
 
+    def check_ground(self, ground: Ground) -> None:
+        """Refuse, too, layers that the model has not.
+
+        Raises
+        ------
+        ConfigError
+            If a part of option ``layers`` is in no name.
+        """
+        super().check_ground(ground)
+        names = list(ground.initial())
+        if odd := [part for part in self._parts if not any(part in name for name in names)]:
+            layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+            raise ConfigError(f"ClassPruning: {unknown('layer', odd[0], layers)}")
+
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Keep the model; one round of looking follows."""
         self._history = history
@@ -128,9 +143,12 @@ class ClassPruning(UnlearningStrategy):
         learned = super().learn(server_round, arrays, replies)
         return _silenced(learned, masks_of(self.federation.history))
 
+    @property
+    def _parts(self) -> list[str]:
+        return [part.strip() for part in self.layers.split(",") if part.strip()]
+
     def _wanted(self, label: str) -> bool:
-        parts = [part.strip() for part in self.layers.split(",") if part.strip()]
-        return not parts or any(part in label for part in parts)
+        return not self._parts or any(part in label for part in self._parts)
 
 
 def masks_of(history: History) -> Arrays:

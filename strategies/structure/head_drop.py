@@ -41,7 +41,7 @@ class HeadDrop(UnlearningStrategy):
     scopes = frozenset({Scope.TASK})
     guarantee = Guarantee.SUPPRESSED
 
-    def check(self, request: Request) -> None:
+    def check_scope(self, request: Request) -> None:
         """Refuse, too, what leaves the head to others.
 
         Raises
@@ -49,10 +49,10 @@ class HeadDrop(UnlearningStrategy):
         UnsupportedRequestError
             For a partial request.
         """
-        super().check(request)
+        super().check_scope(request)
         if request.clients:
             raise UnsupportedRequestError(
-                f"HeadDrop cannot serve {request.describe()!r}: the head rests on the other "
+                "HeadDrop cannot forget a task at some clients: the head rests on the other "
                 "clients too and would stay; take task-subtraction or retrain"
             )
 

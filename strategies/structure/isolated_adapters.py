@@ -9,6 +9,7 @@ what is to be forgotten one day in isolated networks; the federated form is this
 from __future__ import annotations
 
 from strategies.base import UnlearningStrategy
+from strategies.fitness import Ground
 from unlearning.arrays import Arrays
 from unlearning.errors import UnsupportedRequestError
 from unlearning.models.heads import is_isolated, reset, tasks_of
@@ -32,7 +33,7 @@ class IsolatedAdapters(UnlearningStrategy):
     scopes = frozenset({Scope.TASK})
     guarantee = Guarantee.EXACT
 
-    def check(self, request: Request) -> None:
+    def check_request(self, request: Request, ground: Ground) -> None:
         """Refuse, too, what is not isolated.
 
         Raises
@@ -40,8 +41,8 @@ class IsolatedAdapters(UnlearningStrategy):
         UnsupportedRequestError
             For a task that trained the trunk, or a partial request.
         """
-        super().check(request)
-        names = self.federation.history.initial
+        super().check_request(request, ground)
+        names = ground.initial()
         known = [task for task in request.tasks if task in tasks_of(names)]
         if odd := [task for task in known if not is_isolated(names, task)]:
             raise UnsupportedRequestError(
@@ -50,8 +51,8 @@ class IsolatedAdapters(UnlearningStrategy):
             )
         if known and request.clients:
             raise UnsupportedRequestError(
-                f"IsolatedAdapters cannot serve {request.describe()!r}: the adapter rests on the "
-                "other clients too; forget the task everywhere, or take retrain"
+                "IsolatedAdapters cannot forget a task at some clients: its adapter "
+                "rests on the other clients too; forget the task everywhere, or take retrain"
             )
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
