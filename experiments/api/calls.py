@@ -6,7 +6,7 @@ Everything heavy is imported inside the functions, so that ``import fedunlearn``
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.api.run import Audit, Families, Run
     from experiments.api.settings import Source
     from experiments.config.loading import Config
+    from experiments.families.plan import Plan
     from experiments.runs.progress import Observer
     from strategies.base import UnlearningStrategy
 
@@ -246,12 +247,13 @@ def audit(
 
 
 def families(
-    plan: PathLike | None = None,
+    plan: PathLike | Plan | None = None,
     *,
     only: str | Sequence[str] = (),
     runs: Sequence[PathLike | Run] = (),
     out: PathLike | None = None,
     progress: Progress = False,
+    tell: Callable[[str], None] | None = None,
     **overrides: Any,
 ) -> Families:
     """Compare the families of strategies over many scenarios, and test the surveys' claims.
@@ -260,8 +262,9 @@ def families(
 
     Parameters
     ----------
-    plan : path, optional
-        The TOML file; default: the plan on embedded digits, or none if ``runs`` are given.
+    plan : path or Plan, optional
+        The TOML file, or what :func:`~experiments.families.plan.read_plan` made of it; default:
+        the plan on embedded digits, or none if ``runs`` are given.
     only : str or sequence of str
         Scenarios to run now; default: all.
     runs : sequence of path or Run
@@ -270,6 +273,8 @@ def families(
         The folder to fill; default: ``runs/families-PLAN`` below the working directory.
     progress : bool or callable
         As for :func:`run`.
+    tell : callable, optional
+        Told in a line what is done with each scenario.
     **overrides
         As for :func:`load_config`, for every scenario.
 
@@ -281,12 +286,12 @@ def families(
     from experiments.api.run import Families, Run
     from experiments.api.settings import as_overrides, call, words
     from experiments.families.comparison import carry_out, write_comparison
-    from experiments.families.plan import DEFAULT, Plan, read_plan
+    from experiments.families.plan import Plan, default_out, read_plan, usual
 
-    path = Path(plan) if plan is not None else None if runs else DEFAULT
-    folders = [one.path if isinstance(one, Run) else Path(one) for one in runs]
-    wanted = (read_plan(path) if path else Plan()).with_runs(folders)
-    folder = Path(out) if out is not None else Path("runs") / f"families-{_stem(path)}"
+    asked = plan if plan is not None else usual(runs)
+    read = asked if isinstance(asked, Plan) else Plan() if asked is None else read_plan(asked)
+    wanted = read.with_runs([one.path if isinstance(one, Run) else Path(one) for one in runs])
+    folder = Path(out) if out is not None else default_out(asked)
     command = call("families", plan, only=only or None, out=out, **overrides)
 
     def begin(observer: Observer) -> Path:
@@ -296,6 +301,7 @@ def families(
             only=words(only),
             overrides=as_overrides(overrides),
             observer=observer,
+            tell=tell or (lambda text: None),
             command=command,
         )
         return write_comparison(wanted, folder, command=command).parent
@@ -381,10 +387,6 @@ def _folder(out: PathLike | None, config: object) -> Path:
         count += 1
         path = first.with_name(f"{first.name}-{count}")
     return path
-
-
-def _stem(path: Path | None) -> str:
-    return "runs" if path is None else path.stem
 
 
 def _check_reach(

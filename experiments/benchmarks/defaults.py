@@ -1,7 +1,8 @@
 """How far strategies come with the defaults that they are shipped with, in 24 settings.
 
 ``python -m experiments.benchmarks.defaults [--root data] [--seeds 0] [--data digits,mnist]
-[--cifar FILE.npz] [--strategies fed-osd,no-t,fed-recover] [--out FILE]`` learns digits, MNIST,
+[--cifar FILE.npz] [--strategies fed-osd,no-t,fed-recover] [--variant "NAME:STRATEGY:KEY=VALUE ..."]
+[--elsewhere] [--out FILE]`` learns digits, MNIST,
 Adult and CIFAR-10 with small networks and small parts of the data, shared out evenly, by Dirichlet
 .3 and two classes a client, with one and with four local epochs. In each, client 3 has a backdoor
 and leaves. A setting's rows are written when it is done, and are not made again; the table of all
@@ -10,12 +11,16 @@ is printed at the end.
 Controls: plain training for as many rounds and at the rate of ``no-t`` (``plain, no-t's``), with a
 random reset of as many weights as ``no-t`` negates before it (``random reset``), and plain training
 at training's rate for what ``fed-recover``, the dearest of the three, costs (``plain``).
+
+Defaults are chosen with ``--elsewhere``, on other seeds and another client than those reported;
+``--variant``, which may be repeated, tries a strategy with other options beside its defaults.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +32,7 @@ from experiments.config.loading import Config, from_mapping
 from experiments.config.registry import make
 from experiments.federation.task import Scenario, task
 from experiments.runs.results import ORIGINAL, RETRAIN
-from experiments.tuning.trials import Measured, Try, measure
+from experiments.tuning.trials import Measured, Try, elsewhere, measure
 from strategies.local_model.no_t import NoT, layers_to_negate
 from strategies.shares import rounds_of
 from unlearning import arrays as named
@@ -60,7 +65,8 @@ DATA: dict[str, dict[str, Any]] = {
     "cifar10": {
         "data": {"name": "cifar10", "limit": 1000, "test_limit": 500},
         "model": {"name": "cnn", "width": 8, "hidden": 32},
-        "train": {"learning_rate": 0.02, "momentum": 0.9},
+        # With batches of 32 and one local epoch nothing is learned in 20 rounds.
+        "train": {"learning_rate": 0.02, "momentum": 0.9, "batch_size": 10},
     },
 }
 SHARING: dict[str, dict[str, Any]] = {
@@ -178,6 +184,13 @@ def _tries(config: Config, strategies: Sequence[str]) -> list[Try]:
     ]
 
 
+def _variant(text: str) -> Try:
+    """Return the try that ``NAME:STRATEGY:KEY=VALUE KEY=VALUE`` stands for."""
+    name, strategy, given = text.split(":", 2)
+    pairs = [f'options."{strategy}".{pair}' for pair in shlex.split(given)]
+    return Try(name, strategy, from_mapping({}, "--variant", pairs).options_for(strategy))
+
+
 def _lines(place: Sequence[str], found: Mapping[str, Measured], spent: float) -> Iterator[Line]:
     for name, measured in found.items():
         scores = {n: f"{value:.4f}" for n, value in measured.scores.items()}
@@ -206,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--data", default=",".join(DATA))
     parser.add_argument("--strategies", default=",".join(SHIPPED))
+    parser.add_argument("--variant", action="append", default=[])
+    parser.add_argument("--elsewhere", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "defaults.csv")
     given = parser.parse_args(arguments)
     seeds = [int(seed) for seed in given.seeds.split(",")]
@@ -216,10 +231,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if (data, sharing, str(epochs)) in known:
                     continue
                 config = config_of(data, sharing, epochs, given.root, given.cifar)
+                used: Sequence[int] = seeds
+                if given.elsewhere:
+                    config, used = elsewhere(config, len(seeds))
                 begun = time.process_time()
-                found = measure(config, seeds, _tries(config, given.strategies.split(",")))
+                names = [name for name in given.strategies.split(",") if name]
+                tries = [*map(_variant, given.variant), *_tries(config, names)]
+                found = measure(config, used, tries)
                 spent = time.process_time() - begun
-                place = (data, sharing, str(epochs), given.seeds)
+                place = (data, sharing, str(epochs), ",".join(map(str, used)))
                 new = not given.out.exists()
                 with given.out.open("a", newline="") as file:
                     writer = csv.DictWriter(file, _FIELDS, lineterminator="\n")

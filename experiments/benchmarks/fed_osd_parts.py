@@ -19,9 +19,9 @@ from experiments.tuning.trials import MEASURES, Try, measure
 __all__ = ["VARIANTS", "main"]
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "as shipped": {},
+    "the authors' guard": {},
     "without projection": {"projection": False},
-    "guard only against the way back": {"guard": "back"},
+    "guard only against the way back": {"guard": "back"},  # as shipped
     "recovery without its guard": {"guard": "off"},
     "end at a loss of .1": {"stop_loss": 0.1},
     "end at an accuracy of .3": {"stop_accuracy": 0.3},
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recovery", type=int, default=5)
     given = parser.parse_args(arguments)
     config = load(CONFIGS / "digits_client.toml", [f"recovery_rounds={given.recovery}"])
-    step = {"rate_factor": given.factor, "unlearning_rounds": given.rounds}
+    step = {"rate_factor": given.factor, "unlearning_rounds": given.rounds, "guard": "both"}
     tries = [Try(name, "fed-osd", {**step, **options}) for name, options in VARIANTS.items()]
     head = ["fed-osd", "examples", *(name.replace("_", " ") for name in MEASURES)]
     sys.stdout.write(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}\n")

@@ -83,28 +83,31 @@ def families(
 
     Scenarios that are in the folder already are kept, so an interrupted comparison goes on.
     """
-    from experiments.families.plan import DEFAULT, Plan, read_plan
+    from experiments.api import calls
+    from experiments.families.plan import Plan, default_out, read_plan, usual
 
-    path = plan or (None if runs else DEFAULT)
-    wanted = (read_plan(path) if path else Plan()).with_runs(runs or ())
+    path = plan or usual(runs or ())
+    wanted = Plan() if path is None else read_plan(path)
     names = () if only is None else words(only, "--only")
-    folder = out or Path("runs") / f"families-{path.stem if path else 'runs'}"
-    from experiments.families.comparison import carry_out, write_comparison
 
     def tell(text: str) -> None:
         typer.echo(text, err=True)
 
     with watched() as observer:
-        carry_out(
-            wanted, folder, only=names, overrides=overrides or (), observer=observer, tell=tell
+        made = calls.families(
+            wanted.with_overrides(overrides or ()),
+            only=names,
+            runs=runs or (),
+            out=out or default_out(path),
+            progress=observer,
+            tell=tell,
         )
-    page = write_comparison(wanted, folder)
     if as_json:
-        typer.echo((folder / "families.json").read_text(encoding="utf-8"))
+        typer.echo((made.path / "families.json").read_text(encoding="utf-8"))
     else:
-        typer.echo(f"page: {page}")
+        typer.echo(f"page: {made.report()}")
     if show:
-        show_page(page)
+        show_page(made.report())
 
 
 def leaderboard(

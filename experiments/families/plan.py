@@ -21,7 +21,16 @@ from experiments.runs.folder import RunFolder, differences
 from experiments.runs.progress import Observer
 from unlearning.errors import ConfigError
 
-__all__ = ["DEFAULT", "Plan", "Scenario", "is_complete", "read_plan", "run_scenario"]
+__all__ = [
+    "DEFAULT",
+    "Plan",
+    "Scenario",
+    "default_out",
+    "is_complete",
+    "read_plan",
+    "run_scenario",
+    "usual",
+]
 
 DEFAULT = Path("experiments/plans/digits.toml")
 
@@ -122,6 +131,14 @@ class Plan(_Table):
         names = scenario.strategies or self.strategies or None
         return Course.of_comparison(config, observer, names, scenario.seeds or self.seeds)
 
+    def with_overrides(self, overrides: Iterable[str]) -> Plan:
+        """Return the plan with ``key=value`` that win in every scenario."""
+        more = tuple(overrides)
+        scenarios = tuple(
+            one.model_copy(update={"overrides": (*one.overrides, *more)}) for one in self.scenarios
+        )
+        return self.model_copy(update={"scenarios": scenarios})
+
     def with_runs(self, folders: Sequence[Path]) -> Plan:
         """Return the plan with finished comparisons added, each named as its folder.
 
@@ -133,6 +150,17 @@ class Plan(_Table):
         found = tuple({"name": _folder_name(folder), "run": str(folder)} for folder in folders)
         raw = self.model_dump()
         return _checked({**raw, "scenarios": (*raw["scenarios"], *found)}, "--from")
+
+
+def usual(runs: Sequence[object]) -> Path | None:
+    """Return the plan that is meant where none is named: embedded digits, or none beside runs."""
+    return None if runs else DEFAULT
+
+
+def default_out(plan: Plan | str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a comparison that names none: ``runs/families-PLAN``."""
+    name = "runs" if plan is None else "plan" if isinstance(plan, Plan) else Path(plan).stem
+    return Path("runs") / f"families-{name}"
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:

@@ -37,6 +37,7 @@ __all__ = [
     "disposable",
     "forget_built",
     "in_process",
+    "is_stackable",
     "of_node",
     "participant",
 ]
@@ -171,6 +172,10 @@ def chosen_grid(config: Config, made: Task) -> str:
     """Return the grid that a config asks for; in place of ``auto`` what suits the model."""
     if config.engine.grid != "auto":
         return config.engine.grid
+    return "stacked" if is_stackable(config, made) else "ray"
+
+
+def is_stackable(config: Config, made: Task) -> bool:
+    """Return whether the networks of many clients can be trained together, bit for bit."""
     on_cpu = models.device(config.device).type == "cpu"
-    is_dense = made.array_model is None and layers_of(made.fresh_model(0)) is not None
-    return "stacked" if on_cpu and is_dense else "ray"
+    return on_cpu and made.array_model is None and layers_of(made.fresh_model(0)) is not None

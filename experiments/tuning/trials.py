@@ -17,8 +17,7 @@ import numpy as np
 from experiments.config.loading import Config
 from experiments.config.registry import make
 from experiments.federation.conduct import Conductor
-from experiments.federation.grids import LocalGrid
-from experiments.federation.participants import client_app
+from experiments.federation.participants import in_process, is_stackable
 from experiments.federation.party import Failure, Party
 from experiments.federation.quiet import quiet
 from experiments.federation.task import Scenario, task
@@ -142,7 +141,7 @@ def _at_seed(config: Config, tries: Iterable[Try]) -> dict[str, Measured]:
         for one in tries
     }
     chosen = {RETRAIN: make(RETRAIN, {})} | {n: watched.strategy for n, watched in named.items()}
-    grid = LocalGrid(client_app, len(made.clients))
+    grid = in_process("stacked" if is_stackable(config, made) else "local", len(made.clients))
     with quiet("flwr"), tempfile.TemporaryDirectory() as place:
         conductor = Conductor(
             config, made, Path(place), Ledger(), lambda tick: None, lambda: False, glances=False

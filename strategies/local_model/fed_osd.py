@@ -141,7 +141,7 @@ class FedOsd(UnlearningStrategy):
         Step along the part of the gradient that no remaining client opposes; False: along the
         gradient on the forget set itself, of which the remaining clients know nothing (the
         paper's ablation without conflict mitigation).
-    guard : str, default "both"
+    guard : str, default "back"
         What recovery takes out of every update along the line to the former model (the paper's
         gradient projection in the post-training stage): ``both`` directions, as the authors' code
         does, only what leads ``back``, or nothing (``off``).
@@ -195,7 +195,7 @@ class FedOsd(UnlearningStrategy):
         stop_loss: float = 0.0,
         stop_accuracy: float = 0.0,
         projection: bool = True,
-        guard: str = "both",
+        guard: str = "back",
         cut_off: float = 1e-6,
         min_separation: float = 1e-3,
         trust: float = 1.0,

@@ -80,12 +80,12 @@ class FedRecover(UnlearningStrategy):
     ----------
     memory : int, default 2
         Pairs kept per client (m).
-    warmup : float, default 0.15
+    warmup : float, default 0.2
         First rounds, in which all clients answer (T_w, 20 in the paper); more than ``memory`` to
         fill it. This and the next two: below 1, the share of the rounds that are replayed.
     correct_every : float, default 0.3
         After that all clients answer in every such round (T_c, 10 in the paper).
-    final : float, default 0.1
+    final : float, default 0.05
         Last rounds, in which all clients answer (T_f, 5 in the paper).
     tolerance : float, default 1e-6
         Share of a round's original coordinates that may exceed the limit of what is usual (alpha),
@@ -118,9 +118,9 @@ class FedRecover(UnlearningStrategy):
         self,
         *,
         memory: int = 2,
-        warmup: float = 0.15,
+        warmup: float = 0.2,
         correct_every: float = 0.3,
-        final: float = 0.1,
+        final: float = 0.05,
         tolerance: float = 1e-6,
     ) -> None:
         super().__init__()

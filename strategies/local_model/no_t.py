@@ -82,7 +82,7 @@ class NoT(UnlearningStrategy):
         the paper.
     include_bias : bool, default False
         Negate their biases too; the paper negates weights.
-    fine_tune_rounds : float, default 0.25
+    fine_tune_rounds : float, default 0.35
         Rounds of the remaining clients that count as unlearning, before the recovery rounds that
         every strategy has; below 1, the share of the rounds learned so far. The paper fine-tunes
         until accuracy is back, about half as long as training took.
@@ -123,7 +123,7 @@ class NoT(UnlearningStrategy):
         *,
         layers: str = "",
         include_bias: bool = False,
-        fine_tune_rounds: float = 0.25,
+        fine_tune_rounds: float = 0.35,
         fine_tune_factor: float = 5.0,
     ) -> None:
         super().__init__()

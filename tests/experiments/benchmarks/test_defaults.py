@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+from experiments.benchmarks import defaults
 from experiments.benchmarks.defaults import DATA, EPOCHS, SHARING, config_of, meets, summary
 from experiments.benchmarks.rows import RESULTS
 
@@ -65,3 +66,24 @@ def test_what_is_committed_is_what_the_file_says() -> None:
     text = (RESULTS / "tuning.md").read_text(encoding="utf-8")
     with (RESULTS / "defaults.csv").open(newline="") as file:
         assert summary(csv.DictReader(file)) in text
+
+
+def test_variants_are_tried_elsewhere(tmp_path, monkeypatch, capsys) -> None:
+    asked = []
+
+    def measure(config, seeds, tries):
+        asked.append((config, list(seeds), tries))
+        return {}
+
+    monkeypatch.setattr(defaults, "measure", measure)
+    monkeypatch.setattr(defaults, "_tries", lambda config, names: [])
+    out = tmp_path / "chosen.csv"
+    variant = 'both:no-t:layers="1,3" include_bias=true fine_tune_factor=8'
+    rest = ["--data", "digits", "--seeds", "0", "--elsewhere", "--out", str(out)]
+    defaults.main(["--variant", variant, *rest])
+    assert len(asked) == 6
+    config, seeds, (tried,) = asked[0]
+    assert seeds == [1000]
+    assert config.requests[0].clients == (4,)
+    assert tried.strategy == "no-t"
+    assert tried.options == {"layers": "1,3", "include_bias": True, "fine_tune_factor": 8}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from experiments.api import calls
 from experiments.cli import app
 from experiments.families.across import render_across
 from experiments.families.comparison import carry_out, finished_runs, write_comparison
@@ -189,6 +191,39 @@ def test_the_command_goes_from_finished_runs_to_the_page(carried_out, tmp_path):
     result = CliRunner().invoke(app, ["families", "--from", str(out / "iid"), "--out", str(made)])
     assert result.exit_code == 0, result.output
     assert str(made / "families.html") in result.output.replace("\n", "")
+
+
+def test_the_command_is_a_skin_over_the_function_of_the_same_name(
+    carried_out, tmp_path, monkeypatch
+):
+    path, _ = carried_out
+    asked = {}
+
+    def families(plan, **rest):
+        asked.update(rest, plan=plan)
+        return SimpleNamespace(path=tmp_path, report=lambda: tmp_path / "families.html")
+
+    monkeypatch.setattr(calls, "families", families)
+    words = ["--only", "iid", "--from", "there", "--set", "data.alpha=2.0", "--set", "rounds=3"]
+    result = CliRunner().invoke(app, ["families", str(path), *words])
+    assert result.exit_code == 0, result.output
+    assert asked["only"] == ("iid",)
+    assert asked["runs"] == [Path("there")]
+    assert asked["out"] == Path("runs/families-small")
+    dirichlet = asked["plan"].course(asked["plan"].scenarios[1], (), silent)
+    assert dirichlet.config.data.params == {"alpha": 2.0}  # over what the scenario itself says
+    assert dirichlet.config.rounds == 3
+
+
+def test_the_function_takes_a_plan_and_tells_of_every_scenario(carried_out, tmp_path):
+    path, out = carried_out
+    told = []
+    made = calls.families(read_plan(path), only="iid", out=out, tell=told.append)
+    assert told == ["iid: kept"]
+    assert made.path == out
+    assert set(made.to_frame().strategy) == {"original", "retrain", "fine-tune", "fed-recovery"}
+    with pytest.raises(ConfigError, match="rounds is 2 there, 3 here"):
+        calls.families(read_plan(path).with_overrides(["rounds=3"]), only="iid", out=out)
 
 
 # --- one page across runs ------------------------------------------------------------------------

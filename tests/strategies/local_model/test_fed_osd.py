@@ -422,7 +422,7 @@ def recover(toy, strategy, request=FORGET_3):
 
 
 def test_recovery_does_not_go_back_and_then_the_former_model_is_dropped(toy):
-    strategy = FedOsd(unlearning_rounds=5, unlearning_rate=0.2)
+    strategy = FedOsd(unlearning_rounds=5, unlearning_rate=0.2, guard="both")
     models = recover(toy, strategy)
     former, current = models["learn"][0], models["unlearn"][-1]
     assert len(models["recover"]) == 2
@@ -436,6 +436,17 @@ def test_recovery_does_not_go_back_and_then_the_former_model_is_dropped(toy):
     replies = [Reply(0, 1, current, {}, update)]
     plain = UnlearningStrategy.learn(strategy, 7, current, replies)
     assert named.digest(strategy.learn(7, current, replies)) == named.digest(plain)
+
+
+def test_as_shipped_recovery_may_go_further_away_but_not_back(toy):
+    models = recover(toy, FedOsd(unlearning_rounds=5, unlearning_rate=0.2))
+    former, current = models["learn"][0], models["unlearn"][-1]
+    for after in models["recover"]:
+        away = named.parameters(named.delta(former, current))
+        step = named.parameters(named.delta(current, after))
+        assert named.norm(step) > 0.01
+        assert named.dot(step, away) > -1e-5 * named.norm(step) * named.norm(away)
+        current = after
 
 
 def test_without_recovery_rounds_the_former_model_is_dropped_at_once(toy):
