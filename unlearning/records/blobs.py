@@ -114,8 +114,12 @@ class Blobs(ABC):
         """Delete published or left-over bytes, and folders that become empty."""
 
     @abstractmethod
-    def paths(self) -> list[str]:
-        """Return everything there is, published or left over."""
+    def batches(self) -> list[str]:
+        """Return the names of all batches, published or left over."""
+
+    @abstractmethod
+    def paths(self, batch: str) -> list[str]:
+        """Return everything there is of a batch, as :meth:`read` takes it."""
 
     def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
         """Stage the bytes of another store: a hard link where possible, else a copy."""
@@ -127,7 +131,7 @@ class _Memory(Blobs):
 
     def __init__(self) -> None:
         self._staged: dict[str, dict[str, bytes]] = {}
-        self._published: dict[str, bytes] = {}
+        self._published: dict[str, dict[str, bytes]] = {}  # batch -> name -> bytes
 
     def write(self, batch: str, name: str, data: bytes) -> None:
         self._staged.setdefault(batch, {})[name] = data
@@ -139,24 +143,31 @@ class _Memory(Blobs):
         del self._staged[batch][name]
 
     def publish(self, batch: str) -> None:
-        for name, data in self._staged.pop(batch, {}).items():
-            self._published[f"{batch}/{name}"] = data
+        if batch in self._staged:
+            self._published.setdefault(batch, {}).update(self._staged.pop(batch))
 
     def discard(self, batch: str) -> None:
         self._staged.pop(batch, None)
 
     def read(self, path: str) -> bytes:
+        batch, _, name = path.partition("/")
         try:
-            return self._published[path]
+            return self._published[batch][name]
         except KeyError:
             raise FileNotFoundError(path) from None
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
-            self._published.pop(path, None)
+            batch, _, name = path.partition("/")
+            self._published.get(batch, {}).pop(name, None)
+            if not self._published.get(batch, True):
+                del self._published[batch]
 
-    def paths(self) -> list[str]:
+    def batches(self) -> list[str]:
         return sorted(self._published)
+
+    def paths(self, batch: str) -> list[str]:
+        return sorted(f"{batch}/{name}" for name in self._published.get(batch, {}))
 
 
 class _Folder(Blobs):
@@ -229,12 +240,17 @@ class _Folder(Blobs):
                 with suppress(OSError):  # not empty yet
                     folder.rmdir()
 
-    def paths(self) -> list[str]:
+    def batches(self) -> list[str]:
         return sorted(
-            (Path(folder) / name).relative_to(self._root).as_posix()
+            entry.name
             for entry in self._root.iterdir()
             if entry.is_dir() and _BATCH.fullmatch(entry.name)
-            for folder, _, names in os.walk(entry)
+        )
+
+    def paths(self, batch: str) -> list[str]:
+        return sorted(
+            (Path(folder) / name).relative_to(self._root).as_posix()
+            for folder, _, names in os.walk(self._root / batch)
             for name in names
         )
 

@@ -43,11 +43,9 @@ def purge(past: Past, request: Request) -> Purged:
             past.store.vacuum()
         return Purged()
     owners = set(request.owners(past.known_clients()))
-    gone = [
-        blob
-        for blob in past.store.select("kind != 'initial'")
-        if (blob.server_round > first if blob.kind == "global" else blob.client in owners)
-    ]
+    gone = past.store.select("kind = 'global' AND round > ?", (first,))
+    for client in sorted(owners):
+        gone += past.store.select("kind NOT IN ('initial', 'global') AND client = ?", (client,))
     with past.store.transaction(rewritten=True):
         past.store.forget(gone)
         past.store.db.executemany(

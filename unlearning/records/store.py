@@ -120,7 +120,7 @@ class Store:
         try:
             root.mkdir(parents=True, exist_ok=True)
             blobs = in_folder(root, durable=durable)
-            leftovers = blobs.paths()
+            leftovers = any(map(blobs.paths, blobs.batches()))
         except OSError as error:
             raise HistoryError(
                 f"cannot use {root} for the history: {error.strerror}{room(root)}; choose another "
@@ -376,10 +376,13 @@ class Store:
         """Whether the format knows how many examples each part of a model rests on."""
         return self.version > 1
 
-    def orphans(self) -> list[str]:
-        """Return what lies in the store without being named by the index."""
-        known = {row[0] for row in self.db.execute("SELECT path FROM blobs")}
-        return [path for path in self.blobs.paths() if path not in known]
+    def orphans(self) -> Iterator[str]:
+        """Yield what lies in the store without being named by the index, batch by batch."""
+        of_batch = "SELECT path FROM blobs WHERE path > ? AND path < ?"
+        for batch in self.blobs.batches():
+            rows = self.db.execute(of_batch, (f"{batch}/", f"{batch}0"))  # 0 comes next after /
+            known = {row[0] for row in rows}
+            yield from (path for path in self.blobs.paths(batch) if path not in known)
 
     def sweep(self) -> None:
         """Remove what the index does not name.
