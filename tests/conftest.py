@@ -23,12 +23,15 @@ if os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free >= _ROO
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _IN_MEMORY)
 
 
+# First, so that pytest-xdist finds the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Keep tests that share what their module made once on one worker, as one group.
 
     A group of its own comes from ``xdist_group``; ``--dist loadgroup`` heeds it. Side by side,
-    groups with a slow test come first and single tests last, so that no core waits at the end;
-    xdist keeps to that order with ``--no-loadscope-reorder``.
+    the tests of Ray, which wait most, come first, then groups with a slow test, large ones before
+    small ones, and single tests last, so that no core waits at the end; xdist keeps to that order
+    with ``--no-loadscope-reorder``.
     """
     for item in items:
         given = item._fixtureinfo.name2fixturedefs.values()
@@ -38,7 +41,13 @@ def pytest_collection_modifyitems(items):
     if "PYTEST_XDIST_WORKER" in os.environ:
         sizes = Counter(map(_group, items))
         slow = {_group(item) for item in items if _is_slow(item)}
-        items.sort(key=lambda item: (_group(item) not in slow, -sizes[_group(item)]))
+        items.sort(
+            key=lambda item: (
+                _group(item) != "ray",
+                _group(item) not in slow,
+                -sizes[_group(item)],
+            )
+        )
 
 
 def _group(item):
