@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from unlearning.arrays import Arrays
 
-__all__ = ["Local", "Outcome", "Shard"]
+__all__ = ["Chosen", "Local", "Outcome", "Shard"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,41 @@ class Shard:
         features = self.features.detach().cpu().numpy()
         width = int(np.prod(features.shape[1:]))
         return features.reshape(len(self), width), self.labels.cpu().numpy()
+
+
+class Chosen(Shard):
+    """Some examples of another shard, copied when a step first looks at them.
+
+    Parameters
+    ----------
+    whole : Shard
+        The examples.
+    positions : array of int64
+        Which of them.
+    """
+
+    _whole: Shard
+    _positions: NDArray[np.int64]
+
+    def __init__(self, whole: Shard, positions: NDArray[np.int64]) -> None:
+        self.__dict__.update(_whole=whole, _positions=positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @cached_property
+    def _index(self) -> torch.Tensor:
+        return torch.from_numpy(self._positions).to(self._whole.labels.device)
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """The values of the chosen examples."""
+        return self._whole.features[self._index]
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        """Their labels."""
+        return self._whole.labels[self._index]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flwr.client import NumPyClient
 from torch import nn
 
 from clients import steps
-from clients.local import Local, Outcome, Shard
+from clients.local import Chosen, Local, Outcome, Shard
 from clients.multitask import MultiTask, accuracy_of, only_tasks, without_tasks
 from clients.state import arrays_of, load_arrays
 from clients.training import lone_examples, loss_of
@@ -32,6 +32,7 @@ from unlearning.told import LEAST, SPLITS
 __all__ = ["Holdings", "Participant", "Work", "arrays_of", "load_arrays"]
 
 LAST_LOCAL = "last_local"
+_SMALL = 2**24  # bytes of examples that are rather kept than copied for every message
 # Last part of the address of a keepsake's randomness: whatever else is kept, it is made alike.
 _KEEPSAKE = 1
 
@@ -114,6 +115,7 @@ class Participant(NumPyClient):
         self.client = client
         self.holdings = holdings
         self.memory = memory
+        self._shown: tuple[Array, Shard] | None = None  # what of its data the last step saw
 
     def get_properties(self, config: Config) -> Config:
         """Say who this is and how many training examples it holds, and commit to them if asked."""
@@ -217,15 +219,15 @@ class Participant(NumPyClient):
     ) -> Outcome:
         """Run a step on a model; its randomness comes from ``address`` alone."""
         step, model = steps.find(name), self.holdings.workbench
-        needs_model = steps.needs_model(name)
-        if needs_model:
-            load_arrays(model, arrays)
+        if not steps.needs_model(name):  # nor what a network draws from
+            return step(None, local, settings, np.random.default_rng(address))
+        load_arrays(model, arrays)
         devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
         with torch.random.fork_rng(devices=devices):
             _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
             generator = np.random.default_rng(address)
             with lone_examples(model):
-                return step(model if needs_model else None, local, settings, generator)
+                return step(model, local, settings, generator)
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
         """Return the mean loss, number of examples and accuracy on the split ``split``.
@@ -281,6 +283,7 @@ class Participant(NumPyClient):
 
     def delete(self, omission: Omission) -> Config:
         """Delete for good: write the tombstone, drop what was derived, and acknowledge."""
+        self._shown = None
         buried = self.memory.tombstones
         before = len(self._kept(buried))
         self.memory.bury(omission)
@@ -299,13 +302,13 @@ class Participant(NumPyClient):
         gone = self.memory.tombstones | _omission(config, Wire.OMIT)
         asked = _omission(config, Wire.FORGET)
         train = self.holdings.train
-        there = self._kept(gone)
-        kept = there if asked == Omission() else self._kept(gone | asked)
-        wanted = there[:0] if kept is there else there[~np.isin(there, kept)]
+        left = self._left(gone)
+        stays = left if asked == Omission() else left & self._left(asked)
+        there, kept, wanted = (np.flatnonzero(one) for one in (left, stays, left & ~stays))
         wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
         remembered = self.memory.recall(LAST_LOCAL) if wants else None
         given = train if self.holdings.forgetting is None else self.holdings.forgetting
-        retain, forget = _take(train, kept), _take(given, wanted)
+        retain, forget = self._retained(kept), _take(given, wanted)
         if asked.features - gone.features:  # the examples stay; what is forgotten is their values
             forget, wanted = retain, kept
         retain = _blanked(retain, gone.features | asked.features)
@@ -335,10 +338,26 @@ class Participant(NumPyClient):
             recall=self.memory.recall,
         )
 
+    def _retained(self, kept: Array) -> Shard:
+        """Return what is left of the training set; small ones are kept for the next message."""
+        train = self.holdings.train
+        if len(kept) == len(train):
+            return train
+        if self._shown is None or not np.array_equal(self._shown[0], kept):
+            self._shown = kept, _take(train, kept)
+        found = self._shown[1]
+        if train.features.nbytes > _SMALL:
+            self._shown = None
+        return found
+
     def _kept(self, omission: Omission) -> Array:
         """Return the positions in the training set that an omission leaves."""
+        return np.flatnonzero(self._left(omission))
+
+    def _left(self, omission: Omission) -> Array:
+        """Return which examples of the training set an omission leaves, as a mask."""
         if omission == Omission():
-            return np.arange(len(self.holdings.train.labels))
+            return np.ones(len(self.holdings.train), dtype=bool)
         labels = self.holdings.train.labels.cpu().numpy()
         keep = np.full(len(labels), not omission.everything)
         if omission.samples:
@@ -347,7 +366,7 @@ class Participant(NumPyClient):
             raise FederationError("a client with several tasks cannot forget a class; name a task")
         if omission.classes:
             keep &= ~np.isin(labels, sorted(omission.classes))
-        return np.flatnonzero(keep)
+        return keep
 
 
 def _keepsakes(config: Config) -> dict[str, Settings]:
@@ -378,7 +397,7 @@ def _loaded(text: object) -> dict[str, Any]:
 def _take(shard: Shard, positions: Array) -> Shard:
     if len(positions) == len(shard):
         return shard
-    return shard.take(torch.from_numpy(positions).to(shard.labels.device))
+    return Chosen(shard, positions)
 
 
 def _blanked(shard: Shard, features: frozenset[int]) -> Shard:

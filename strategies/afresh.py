@@ -27,7 +27,7 @@ def record_afresh(
     examples : mapping of int to int
         Client id to number of examples that the model rests on.
     """
-    clean = strategy.rewrite(history, before=1)
+    clean = strategy.rewrite_afresh(history)
     with clean.record(1, history.initial) as entry:
         for client, count in sorted(examples.items()):
             entry.note(client, count)

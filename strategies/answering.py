@@ -48,8 +48,8 @@ class Answering(Protocol):
     def keepsakes(self) -> Mapping[str, Settings]:
         """Return what clients must have kept while they trained."""
 
-    def rewrite(self, history: History, *, before: int) -> History:
-        """Return a fork of the history that will replace it."""
+    def rewrite_afresh(self, history: History) -> History:
+        """Return a record of no rounds that will replace the history."""
 
     def discard(self) -> None:
         """Throw that fork away."""
@@ -103,7 +103,7 @@ def unlearn(
         if why := _idle(strategy, arrays, current):
             holdings.refuse_idle(federation, roster, request, held, why)
         if federation.model is not None and strategy.rewritten is None:
-            serving.keep_participants(strategy.rewrite(history, before=1), request, history)
+            serving.keep_participants(strategy.rewrite_afresh(history), request, history)
     except SystemExit as left:  # of a strategy of one's own, or of what it calls
         strategy.discard()
         raise FederationError(

@@ -93,7 +93,7 @@ class UnlearningStrategy(FedAvg):
 
     def __init__(self) -> None:
         super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-        self.federation = Federation()
+        self._federation: Federation | None = None
         self.request: Request | None = None
         self.rewritten: History | None = None
         self.settled = self.idle = ""
@@ -158,6 +158,17 @@ class UnlearningStrategy(FedAvg):
         return self.federation.draw(server_round, tuple(self._roster.nodes), self._arrays)
 
     @property
+    def federation(self) -> Federation:
+        """The federation it works in; one of nobody, in memory, before :meth:`join`."""
+        if self._federation is None:
+            self._federation = Federation()
+        return self._federation
+
+    @federation.setter
+    def federation(self, federation: Federation) -> None:
+        self._federation = federation
+
+    @property
     def remaining(self) -> tuple[int, ...]:
         """The clients that are still members, in order; leavers of this request are not."""
         return self._roster.clients
@@ -208,6 +219,15 @@ class UnlearningStrategy(FedAvg):
             None if root is None else root.with_name(f"{root.name}.new"), durable=False
         )
         self.rewritten.truncate(before - 1)
+        return self.rewritten
+
+    def rewrite_afresh(self, history: History) -> History:
+        """Return a record of no rounds, in memory, for the few that a clean one has.
+
+        As with :meth:`rewrite` it replaces the history or is thrown away.
+        """
+        self.discard()
+        self.rewritten = history.anew()
         return self.rewritten
 
     def discard(self) -> None:
@@ -303,6 +323,14 @@ class UnlearningStrategy(FedAvg):
     def check_model(self, model: ArrayModel | None) -> None:
         """Raise ConfigError if what is learned (None: a network) is not among ``models``."""
         fitness.check_model(type(self), None if model is None else model.name)
+
+    def fingerprint(self, arrays: Arrays) -> str:
+        """Return what tells a model from any other, for the ledger.
+
+        An array model may say itself what that is, by a method of the same name.
+        """
+        own = getattr(self.federation.model, "fingerprint", named.fingerprint)
+        return str(own(arrays))
 
     def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
         """Return the model without what the request names; counts its cost under ``unlearn``.

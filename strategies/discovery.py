@@ -21,6 +21,12 @@ Kind = TypeVar("Kind")
 
 
 def concrete(base: type[Kind]) -> dict[str, type[Kind]]:
+    """Return every concrete strategy of the package by its alias; see :func:`_concrete`."""
+    return dict(_concrete(base, tuple(package.__path__)))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=16)
+def _concrete(base: type[Kind], places: tuple[str, ...]) -> dict[str, type[Kind]]:
     """Return every concrete strategy of the package by its alias, in alphabetic order.
 
     The alias is the module's name with hyphens: ``fed_eraser.py`` holds ``"fed-eraser"``. A
@@ -30,9 +36,11 @@ def concrete(base: type[Kind]) -> dict[str, type[Kind]]:
     ----------
     base : type
         What all strategies derive from.
+    places : tuple of str
+        Where the package lies; it is walked once.
     """
     found: dict[str, type[Kind]] = {}
-    for name in _modules(tuple(package.__path__)):
+    for name in _modules(places):
         module = importlib.import_module(name)
         classes = _defined(module, base)  # type: ignore[arg-type]
         for cls in classes:

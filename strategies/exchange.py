@@ -131,10 +131,15 @@ class Exchange:
             False: json.dumps(dict(self.keepsakes)),
         }
         record: ConfigRecord | None = None
+        last: tuple[Arrays, ArrayRecord] | None = None  # what the client before was sent
         for client, instruction in sorted(self.asked.items()):
             if instruction.arrays is None and shared is None:
                 shared = to_record(self.arrays)  # not before it is asked for: it may be large
-            own = None if instruction.arrays is None else to_record(instruction.arrays)
+            if instruction.arrays is not None and (
+                last is None or last[0] is not instruction.arrays
+            ):
+                last = instruction.arrays, to_record(instruction.arrays)
+            own = None if instruction.arrays is None or last is None else last[1]
             model = own if own is not None else shared or ArrayRecord()
             trains = instruction.step == "train"
             trains_again = unlearning and trains  # it leaves nothing behind at the client
@@ -376,14 +381,17 @@ def omissions(
     """
     if current is None:
         return {Wire.OMIT: forgotten.omission(client).to_json()}
-    asked = current.omission(client)
-    known = tuple(
-        r
-        for r in forgotten.requests
-        if r.id != current.id and not (r.id in held and asked.covers(r.omission(client)))
-    )
+    asked, others = current.omission(client), forgotten.without(current.id)
+    if any(r.id in held and asked.covers(r.omission(client)) for r in others.requests if held):
+        others = Forgotten(
+            tuple(
+                r
+                for r in others.requests
+                if not (r.id in held and asked.covers(r.omission(client)))
+            )
+        )
     return {
-        Wire.OMIT: Forgotten(known).omission(client).to_json(),
+        Wire.OMIT: others.omission(client).to_json(),
         Wire.FORGET: asked.to_json(),
     }
 

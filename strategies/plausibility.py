@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from typing import IO
 
 import numpy as np
 
@@ -52,12 +53,20 @@ class Spool(Closing):
         self._left, self._sent = budget, sent
         self._replies: list[Reply] = []
         self._spilled: dict[int, tuple[int, list[str], list[str]]] = {}
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._scratch: IO[bytes] | None = None
 
     def close(self) -> None:
         """Let go of the replies."""
         self._replies.clear()
-        self._file.close()
+        if self._scratch is not None:
+            self._scratch.close()
+
+    @property
+    def _file(self) -> IO[bytes]:
+        """The scratch file, made when it is needed."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryFile()  # noqa: SIM115
+        return self._scratch
 
     def append(self, reply: Reply) -> None:
         """Keep a reply."""
@@ -173,24 +182,27 @@ def of_one_kind(
     """
     forms: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
     heights: dict[tuple[Hashable, str], list[float]] = defaultdict(list)
+    seen: list[tuple[Hashable, Hashable, dict[str, float]]] = []  # kind, form and heights of each
     with Spool() as spool:
         for reply in replies:
-            kind = kind_of(reply.client)
-            forms[kind][_form(reply.arrays)] += 1
-            for name, array in reply.arrays.items():
-                if height := _height(array):
+            kind, form = kind_of(reply.client), _form(reply.arrays)
+            forms[kind][form] += 1
+            own = {name: _height(array) for name, array in reply.arrays.items()}
+            for name, height in own.items():
+                if height:
                     heights[kind, name].append(height)
+            seen.append((kind, form, own))
             spool.append(reply)
-        for reply in spool:
-            kind, why = kind_of(reply.client), ""
+        limits = {key: _limit(others) for key, others in heights.items() if len(others) >= _LEAST}
+        for reply, (kind, form, own) in zip(spool, seen, strict=True):
+            why = ""
             usual, count = forms[kind].most_common(1)[0]
             total = forms[kind].total()
             clear = same_form and total >= _LEAST and 2 * count > total
-            if clear and _form(reply.arrays) != usual:
+            if clear and form != usual:
                 why = "its answer has another form than the others'"
-            for name, array in reply.arrays.items():
-                others = heights[kind, name]
-                if len(others) >= _LEAST and _height(array) > _limit(others):
+            for name, height in own.items():
+                if height > limits.get((kind, name), float("inf")):
                     why = f"its {name!r} is a million times as large as the others'"
             if why:
                 leave_out(reply.client, f"quarantined: {why}")

@@ -278,9 +278,7 @@ def dismiss(federation: Federation, roster: Roster, request: Request) -> dict[st
         what the request names those who answered hold; 0: there was nothing to forget. Where bytes
         of messages can lie beyond what was deleted: ``residuals``, in words.
     """
-    ledger = federation.ledger
-    answered = [one for one in ledger.requests() if ledger.state(one.id) == "fulfilled"]
-    left = frozenset[int]().union(*(one.leavers for one in answered))
+    left = frozenset[int]().union(*(one.leavers for one in federation.ledger.fulfilled()))
     owners = [c for c in request.owners(roster.nodes) if c in request.leavers or c not in left]
     model = ArrayRecord()
 

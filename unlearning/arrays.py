@@ -24,6 +24,7 @@ __all__ = [
     "add",
     "apply_update",
     "combine_pairs",
+    "content_of",
     "copy",
     "delta",
     "difference",
@@ -184,18 +185,24 @@ def fingerprint(arrays: Mapping[str, Array]) -> str:
     state = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        state.update(f"{name}|{array.dtype.str}|{array.shape}|{_known(array, _own)}|".encode())
+        state.update(f"{name}|{array.dtype.str}|{array.shape}|{content_of(array)}|".encode())
     return state.hexdigest()
 
 
-def frozen(array: Array) -> Array:
+def content_of(array: Array) -> str:
+    """Return the SHA-256 of an array's bytes alone; of a :func:`frozen` one it is known."""
+    return _known(array, _own)
+
+
+def frozen(array: Array, *, own: bool = False) -> Array:
     """Return the array, or a copy, such that nobody can write to it any more.
 
-    What is known of it, such as its digest, then holds for good.
+    What is known of it, such as its digest, then holds for good. ``own``: nobody else has the
+    array, so that it need not be copied.
     """
     if _is_frozen(array):
         return array
-    found = np.array(array)
+    found = array if own and array.base is None else np.array(array)
     found.flags.writeable = False
     return found
 
@@ -226,6 +233,12 @@ def _own(array: Array) -> str:
 
 
 def _all_finite(array: Array) -> bool:
+    if array.dtype in (np.float32, np.float64) and array.flags.c_contiguous:
+        flattened = array.reshape(-1)
+        with np.errstate(all="ignore"):
+            # One pass without a mask: a sum of squares is finite only if all of them are.
+            if np.isfinite(np.dot(flattened, flattened)):
+                return True
     return bool(np.isfinite(array).all())
 
 

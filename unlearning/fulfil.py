@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from unlearning.arrays import Arrays, fingerprint, is_same
+from unlearning.arrays import Arrays, is_same
 from unlearning.errors import FedUnlearnError
 from unlearning.records.history import History
 from unlearning.records.ledger import ANSWER, Ledger
@@ -36,6 +36,9 @@ class Unlearner(Protocol):
 
     def options(self) -> dict[str, object]:
         """Return the options in force."""
+
+    def fingerprint(self, arrays: Arrays) -> str:
+        """Return what tells a model from any other, for the ledger."""
 
     def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
         """Return the model without what the request names."""
@@ -155,10 +158,12 @@ def fulfil(
             ledger.add(request.id, "refused", **facts, reason=str(error))
         raise
     except Exception as error:  # the strategy is at fault, not the request
-        ledger.add(request.id, "started", **facts, model_before=fingerprint(arrays))
+        ledger.add(request.id, "started", **facts, model_before=strategy.fingerprint(arrays))
         _fail(request, ledger, error, facts)
         raise
-    ledger.add(request.id, "started", **facts, options=options, model_before=fingerprint(arrays))
+    ledger.add(
+        request.id, "started", **facts, options=options, model_before=strategy.fingerprint(arrays)
+    )
     found: dict[str, object] = {}
     try:
         after = strategy.unlearn(request, history, arrays)
@@ -177,7 +182,7 @@ def fulfil(
             keep(after, request, strategy.rewritten or history)
         if is_same(arrays, after):
             found["unchanged"] = strategy.settled or True
-        made = {**facts, "model_after": fingerprint(after), "metrics": metrics, **found}
+        made = {**facts, "model_after": strategy.fingerprint(after), "metrics": metrics, **found}
         ledger.add(request.id, "unlearned", **made, rewritten=strategy.rewritten is not None)
         held = history.digests()
         if strategy.rewritten is not None:

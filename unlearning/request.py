@@ -369,5 +369,22 @@ class Forgotten:
         return known[client]
 
     def __or__(self, request: Request) -> Forgotten:
-        known = {known.id for known in self.requests}
-        return self if request.id in known else Forgotten((*self.requests, request))
+        if request.id in {known.id for known in self.requests}:
+            return self
+        made = Forgotten((*self.requests, request))
+        known: dict[int, Omission] = self.__dict__.get("_omissions", {})
+        made.__dict__["_omissions"] = {
+            client: gone | request.omission(client) for client, gone in known.items()
+        }
+        made.__dict__["_prior"] = self
+        self.__dict__.pop("_prior", None)  # no more than one step back
+        return made
+
+    def without(self, request_id: str) -> Forgotten:
+        """Return all requests but one; what is known of the others is not added up again."""
+        known: dict[str, Forgotten] = self.__dict__.setdefault("_without", {})
+        if request_id not in known:
+            rest = tuple(one for one in self.requests if one.id != request_id)
+            prior = self.__dict__.get("_prior")
+            known[request_id] = prior if prior and prior.requests == rest else Forgotten(rest)
+        return known[request_id]

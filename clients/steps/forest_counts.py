@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from clients.remembered import Remembered
+from clients.remembered import Attached, Remembered
 from clients.steps import Local, Outcome
 from unlearning.arrays import Arrays
 from unlearning.models.forest_counts import (
+    counts_along,
     counts_of_change,
     counts_of_forgotten,
     counts_of_open,
@@ -24,6 +25,7 @@ from unlearning.protocol import Settings
 
 NEEDS_MODEL = False
 
+_tables: Attached[Table] = Attached()
 _standing: Remembered[Standing] = Remembered()  # a round walks examples one level further
 
 
@@ -33,14 +35,22 @@ def forest_counts(
     """Return class counts of the retained examples at open nodes, as ``total`` and ``left``.
 
     Settings: those of the forest; ``of`` = ``"forget"``: of the forget set, at all nodes that its
-    examples pass, named by ``rows``; ``of`` = ``"change"``: by how much the retained examples,
-    which are the forget set without some values, count less than these there.
+    examples pass, named by ``rows``; ``of`` = ``"ways"``: at few open nodes, sent with the ways to
+    them; ``of`` = ``"change"``: by how much the retained examples, which are the forget set without
+    some values, count less than these there.
     """
     arrays: Arrays
     if settings.get("of") == "forget":
         shard = local.forget
         gone = counts_of_forgotten(settings, local.arrays, *shard.table())
         arrays = {"total": gone.total, "left": gone.left.astype(np.int32), "rows": gone.rows}
+    elif settings.get("of") == "ways":
+        shard = local.retain
+        x, labels = shard.table()
+        plan = Plan.of(settings)
+        table = _tables.of(shard.features, plan, lambda: Table(plan, x))
+        there = counts_along(settings, local.arrays, table, labels)
+        arrays = {"total": there.total, "left": there.left.astype(np.int32)}
     elif settings.get("of") == "change":
         shard = local.retain
         x, labels = shard.table()

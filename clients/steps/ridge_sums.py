@@ -23,14 +23,16 @@ def ridge_sums(
 ) -> Outcome:
     """Answer with X'X, X'Y and the class counts of one split.
 
-    Settings: ``split`` (``retain``, or ``forget``: then also the triangular factor of X'X, of no
-    more rows than examples), ``num_classes``.
+    Settings: ``split`` (``retain``, or ``forget``: then also the triangular factor R of X'X, of no
+    more rows than examples; of one example X'X is left empty, as it is R'R to the last bit),
+    ``num_classes``.
     """
     forgets = settings.get("split") == "forget"
     x, labels = (local.forget if forgets else local.retain).table()
     rows = ridge.design(x)
-    found = ridge.sums(rows, labels, int(number(settings, "num_classes")))
-    arrays = {"gram": found.gram, "cross": found.cross, "counts": found.counts}
+    arrays = ridge.labelled(rows, labels, int(number(settings, "num_classes")))
+    is_one = forgets and len(rows) == 1
+    arrays["gram"] = np.zeros((0, 0)) if is_one else rows.T @ rows
     if forgets:
         arrays["factor"] = ridge.factor(rows)
     # An owner without such an example still answers: it holds others, and they stay.

@@ -15,13 +15,17 @@ from strategies.afresh import record_afresh
 from strategies.base import UnlearningStrategy
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.models.forest import Forest, remove
+from unlearning.models.forest import Forest
+from unlearning.models.forest_regrowth import Regrowth
+from unlearning.models.forest_removal import remove
 from unlearning.models.trees import structure
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
 
 __all__ = ["ForestDeletion"]
+
+_FEW = 512  # open nodes that clients are sent the ways to, instead of all nodes above them
 
 
 class ForestDeletion(UnlearningStrategy):
@@ -56,13 +60,16 @@ class ForestDeletion(UnlearningStrategy):
         self._history = History()
         self._rounds = 0
         self._of = "forget"
+        self._growth: Regrowth | None = None
+        self._asked: tuple[int, ...] = ()
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
         """Plan one round of counting and as many of growing as the forest is deep."""
         forest, self._history = self._forest, history
         self._of = "change" if request.scope is Scope.FEATURE else "forget"
         self._owners = frozenset(request.owners(arrays["clients"].tolist()))
-        self._rounds = forest.plan.depth + 1
+        self._rounds = forest.plan.depth + 2  # one more where it turns out that all must be asked
+        self._growth = None
         if not forest.is_complete(arrays):
             self._rounds = self.federation.completed  # as far as it had come
         elif self._owners and (self.leavers_help or not request.leavers):
@@ -80,6 +87,10 @@ class ForestDeletion(UnlearningStrategy):
                 answers="free",
             )
             return dict.fromkeys(sorted(self._owners), instruction)
+        if self._growth is not None:
+            who = set(self._growth.asked()) & set(self.remaining)
+            self._asked = tuple(sorted(who))
+            return dict.fromkeys(self._asked, self._growth.instruction())
         if self._forest.is_complete(self._arrays):
             return {}
         return self.teach(self.federation.completed + server_round)
@@ -91,6 +102,11 @@ class ForestDeletion(UnlearningStrategy):
             if self.unanswered:
                 return self._forest.initial()
             after = remove(self._forest, arrays, found, stay=self._of == "change")
+            growth = Regrowth(self._forest, after)
+            if 0 < len(growth) <= _FEW and len(after["clients"]):
+                self._growth = growth
+        elif self._growth is not None:
+            after = self._grown(self._growth, arrays, replies)
         elif self._forest.is_complete(arrays):
             after = arrays
         else:
@@ -99,6 +115,13 @@ class ForestDeletion(UnlearningStrategy):
             pairs = zip(after["clients"].tolist(), after["examples"].tolist(), strict=True)
             record_afresh(self, self._history, dict(pairs))
         return after
+
+    def _grown(self, growth: Regrowth, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        """Decide one more level of what grows again; put the forest together after the last."""
+        growth.learn(replies, self._asked)
+        goes_on = 0 < len(growth) <= _FEW
+        self._growth = growth if goes_on else None
+        return arrays if goes_on and not self.federation.budget else growth.merged()
 
     @property
     def _forest(self) -> Forest:

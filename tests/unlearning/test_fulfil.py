@@ -39,6 +39,9 @@ class Scribe:
     def options(self) -> dict[str, object]:
         return {"interval": 2}
 
+    def fingerprint(self, arrays: Arrays) -> str:
+        return digest(arrays)
+
     def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
         self._note("unlearn")
         return AFTER

@@ -14,18 +14,20 @@ forest. Candidates from a seed instead of from the data are our choice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearning.arrays import Array, Arrays
+from unlearning.arrays import Array, Arrays, content_of
 from unlearning.errors import ConfigError, FederationError, RoundError
 from unlearning.models import parts, trees
+from unlearning.models.forest_parts import Blocks
 from unlearning.models.trees import LEAF, OPEN, Plan, Tried
 from unlearning.protocol import Instruction, Reply
 
-__all__ = ["Forest", "remove"]
+__all__ = ["Forest", "check_counts"]
 
 Integers = NDArray[np.int64]
 
@@ -71,7 +73,7 @@ class Forest:
             "counts": np.zeros((count, self.num_classes), dtype=np.int64),
         }
         left = np.zeros((0, self.num_classes), dtype=np.int32)
-        return {**nodes, **self._kept(left, nobody), "clients": nobody, "examples": nobody}
+        return {**nodes, **self.kept(left, nobody), "clients": nobody, "examples": nobody}
 
     def predict(self, arrays: Mapping[str, Array], x: Array) -> Array:
         """Return the mean over trees of the class shares where an example ends up."""
@@ -113,14 +115,30 @@ class Forest:
         left = np.zeros((len(tried.threshold), self.num_classes), dtype=np.int64)
         examples: dict[int, int] = {}
         wholes = {"total": total, "left": self.plan.shaped(left)}
-        for reply in parts.fitting(replies, lambda reply: _check_counts(reply, wholes)):
+        for reply in parts.fitting(replies, lambda reply: check_counts(reply, wholes)):
             for name, whole in wholes.items():
                 whole += reply.arrays[name]
             examples[reply.client] = reply.num_examples
         self._check_members(arrays, examples)
         if not len(opened) or not any(examples.values()):
             return arrays
-        return {**self._decide(arrays, opened, total, left, tried), **_rests_on(examples)}
+        return {**self._decide(arrays, opened, total, left, tried), **self.rests_on(examples)}
+
+    def fingerprint(self, arrays: Mapping[str, Array]) -> str:
+        """Return what tells a state from any other; blocks that did not change are hashed once.
+
+        It is the SHA-256 over names, dtypes, shapes and the SHA-256 of each array; of ``left`` that
+        of the SHA-256 of the counts of each inner node.
+        """
+        state = hashlib.sha256()
+        for name in sorted(arrays):
+            array = arrays[name]
+            if name == "left":
+                own = hashlib.sha256(Blocks(self, arrays).hashed().tobytes()).hexdigest()
+            else:
+                own = content_of(array)
+            state.update(f"{name}|{array.dtype.str}|{array.shape}|{own}|".encode())
+        return state.hexdigest()
 
     def is_complete(self, arrays: Mapping[str, Array]) -> bool:
         """Return whether no node is open."""
@@ -146,7 +164,7 @@ class Forest:
         self, arrays: Arrays, rows: Integers, total: Integers, left: Integers, tried: Tried
     ) -> Arrays:
         """Return the nodes after those in ``rows`` were decided."""
-        found = self._verdicts(arrays["path"][rows], total, left, tried.begins)
+        found = self.verdicts(arrays["path"][rows], total, left, tried.begins)
         split = found >= 0
         feature, threshold = arrays["feature"].copy(), arrays["threshold"].copy()
         counts = arrays["counts"].copy()
@@ -161,32 +179,40 @@ class Forest:
             "threshold": threshold,
             "counts": counts,
         }
-        grown = self._children(arrays, inner, total[split], left[found[split]])
+        grown = self.children(arrays, inner, total[split], left[found[split]])
         # The candidates of nodes that are inner now go among those of nodes that were.
         was_inner = arrays["feature"] >= 0
         sizes = np.zeros(len(feature), dtype=np.int64)
-        sizes[was_inner], sizes[inner] = self._sizes(arrays), np.diff(tried.begins)[split]
+        sizes[was_inner], sizes[inner] = self.sizes(arrays), np.diff(tried.begins)[split]
         is_new = np.repeat(~was_inner, sizes)
         fresh = left[np.repeat(split, np.diff(tried.begins))]
         whole = _among(self._flat(arrays), fresh, is_new)
-        return {**trees.joined(old, grown), **self._kept(whole, sizes[feature >= 0])}
+        return {**trees.joined(old, grown), **self.kept(whole, sizes[feature >= 0])}
+
+    def rests_on(self, examples: Mapping[int, int]) -> Arrays:
+        """Return what the state says of those it rests on, by client."""
+        held = sorted((client, count) for client, count in examples.items() if count)
+        return {
+            "clients": np.array([client for client, _ in held], dtype=np.int64),
+            "examples": np.array([count for _, count in held], dtype=np.int64),
+        }
 
     def _flat(self, arrays: Mapping[str, Array]) -> Array:
         """Return the left counts of all candidates, shape (K, C)."""
         return arrays["left"].reshape(-1, self.num_classes)
 
-    def _sizes(self, arrays: Mapping[str, Array]) -> Integers:
+    def sizes(self, arrays: Mapping[str, Array]) -> Integers:
         """Return the number of candidates of each inner node."""
         if self.plan.binary:
             return arrays["tried"].astype(np.int64)
         return np.full(len(arrays["left"]), self.plan.width)
 
-    def _kept(self, left: Array, sizes: Integers) -> Arrays:
+    def kept(self, left: Array, sizes: Integers) -> Arrays:
         """Return what the state holds of candidates."""
         kept = {"left": self.plan.shaped(left)}
         return kept | ({"tried": sizes.astype(np.int32)} if self.plan.binary else {})
 
-    def _verdicts(
+    def verdicts(
         self, path: Integers, total: Integers, left: Integers, begins: Integers
     ) -> Integers:
         """Return the candidate that each node splits at, -1 for a leaf.
@@ -197,30 +223,37 @@ class Forest:
         if not len(sizes):
             return np.zeros(0, dtype=np.int64)
         node = np.repeat(np.arange(len(sizes)), sizes)
-        right = total[node] - left
-        on_left, on_right = left.sum(1), right.sum(1)
-        # Exact integers up to one division each: equal counts give equal bits.
-        score = (left * left).sum(1) / np.maximum(on_left, 1)
-        score += (right * right).sum(1) / np.maximum(on_right, 1)
+        # Exact integers up to one division each: equal counts give equal bits. The squares of what
+        # is on the right, t - l, sum to those of t and of l less twice their products.
+        on_left, squares, both = np.zeros((3, len(node)), dtype=np.int64)
+        for mine, all_here in zip(left.T, total.T, strict=True):
+            on_left += mine
+            squares += mine * mine
+            both += mine * all_here[node]
+        on_right = total.sum(1)[node] - on_left
+        others = (total * total).sum(1)[node] - 2 * both + squares
+        score = squares / np.maximum(on_left, 1)
+        score += others / np.maximum(on_right, 1)
         score[np.minimum(on_left, on_right) < self.plan.min_leaf] = -1.0
         best = np.maximum.reduceat(score, begins[:-1])
         hits = np.flatnonzero(score == best[node])
         first = hits[np.diff(node[hits], prepend=-1) > 0]
-        return np.where((best >= 0) & ~self._closed(path, total), first, -1)
+        return np.where((best >= 0) & ~self.closed(path, total), first, -1)
 
-    def _closed(self, path: Array, total: Integers) -> NDArray[np.bool_]:
+    def closed(self, path: Array, total: Integers) -> NDArray[np.bool_]:
+        """Return which nodes are leaves, whatever their candidates say."""
         size = total.sum(1)
         pure = total.max(1) == size
         small = size < 2 * self.plan.min_leaf
         return np.asarray(pure | small | trees.closed_by_depth(self.plan, path))
 
-    def _children(
+    def children(
         self, nodes: Mapping[str, Array], inner: Integers, total: Integers, on_left: Integers
     ) -> Arrays:
         """Return the children of nodes that split, their counts known, open or leaves, in order."""
         counts = np.stack([on_left, total - on_left], 1).reshape(-1, self.num_classes)
         path = (2 * nodes["path"][inner][:, None] + np.arange(2)).ravel()
-        feature = np.where(self._closed(path, counts), LEAF, OPEN)
+        feature = np.where(self.closed(path, counts), LEAF, OPEN)
         return {
             "tree": np.repeat(nodes["tree"][inner], 2),
             "path": path,
@@ -246,138 +279,7 @@ def _among(old: Array, fresh: Array, is_new: NDArray[np.bool_]) -> Array:
     return whole
 
 
-def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Arrays:
-    """Return the forest without some examples; nodes below a split that changed are open.
-
-    Without any example at all it is the forest before learning.
-
-    Parameters
-    ----------
-    forest : Forest
-        How it grows.
-    arrays : Arrays
-        A complete forest; not changed.
-    gone : iterable of Reply
-        From each owner ``counts_of_forgotten`` as ``rows``, ``total``, ``left``, and how many
-        examples they are.
-    stay : bool
-        The counts are by how much those of rows that were replaced fell; no example goes, and
-        leaves that may not be leaves any more are open.
-
-    Raises
-    ------
-    FederationError
-        If an owner's counts are not part of the forest's.
-    """
-    counts, left = arrays["counts"].copy(), forest._flat(arrays).copy()
-    is_inner = arrays["feature"] >= 0
-    sizes = np.zeros(len(counts), dtype=np.int64)
-    sizes[is_inner] = forest._sizes(arrays)
-    begins = np.cumsum(sizes) - sizes
-    examples = dict(zip(arrays["clients"].tolist(), arrays["examples"].tolist(), strict=True))
-    touched: list[Integers] = []
-    for reply in gone:
-        rows = reply.arrays["rows"]
-        counts[rows] -= reply.arrays["total"]
-        place = _stretches(begins[rows], sizes[rows])
-        left[place] -= reply.arrays["left"].reshape(-1, forest.num_classes).astype(np.int32)
-        touched.append(rows)
-        if not stay:
-            examples[reply.client] = examples.get(reply.client, 0) - reply.num_examples
-        if counts[rows].min(initial=0) < 0 or left[place].min(initial=0) < 0:
-            examples[reply.client] = -1
-    if min(examples.values(), default=0) < 0:
-        raise FederationError(
-            "more examples were to be removed than the forest holds; an owner's data changed since "
-            "it was grown, so grow it again"
-        )
-    if not any(examples.values()):
-        return forest.initial()  # as learning leaves it where nobody holds an example
-    rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *touched]))
-    if stay:
-        leaves = rows[~is_inner[rows]]
-        grows = leaves[~forest._closed(arrays["path"][leaves], counts[leaves])]
-        feature = arrays["feature"].copy()
-        feature[grows] = OPEN
-        arrays = {**arrays, "feature": feature}
-    rows = rows[is_inner[rows]]
-    after = _repaired(forest, arrays, counts, left, rows, begins, sizes)
-    return {**after, **_rests_on(examples)}
-
-
-def _stretches(begin: Integers, size: Integers) -> Integers:
-    """Return the positions begin, begin + 1, ... of stretches of some sizes, one after the other.
-
-    For example (3, 10) of sizes (2, 1): 3, 4, 10.
-    """
-    shift = np.cumsum(size) - size
-    return np.repeat(begin - shift, size) + np.arange(int(size.sum()))
-
-
-def _repaired(
-    forest: Forest,
-    arrays: Arrays,
-    counts: Integers,
-    left: Integers,
-    rows: Integers,
-    begins: Integers,
-    sizes: Integers,
-) -> Arrays:
-    """Decide inner nodes again by counts that changed; drop what hung below changed splits."""
-    place = _stretches(begins[rows], sizes[rows])
-    total, mine = counts[rows], left[place].astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes[rows])])
-    found = forest._verdicts(arrays["path"][rows], total, mine, starts)
-    tried = forest.plan.tried(arrays["tree"][rows], arrays["path"][rows])
-    new_feature = np.full(len(rows), LEAF)
-    new_threshold = np.zeros(len(rows), dtype=np.int64)
-    split = found >= 0
-    new_feature[split], new_threshold[split] = tried.at(found[split])
-    feature, threshold = arrays["feature"].copy(), arrays["threshold"].copy()
-    differs = (new_feature != feature[rows]) | (new_threshold != threshold[rows])
-    feature[rows[differs]], threshold[rows[differs]] = new_feature[differs], new_threshold[differs]
-    nodes = {
-        "tree": arrays["tree"],
-        "path": arrays["path"],
-        "feature": feature,
-        "threshold": threshold,
-        "counts": counts,
-    }
-    if not differs.any():
-        return {**nodes, **forest._kept(left, sizes[sizes > 0])}
-    dead = _below(nodes, rows[differs])
-    again = differs & split & ~dead[rows]
-    grown = forest._children(nodes, rows[again], total[again], mine[found[again]])
-    keep = ~dead
-    old = {name: array[keep] for name, array in nodes.items()}
-    stays = keep & (feature >= 0)
-    kept = left[np.repeat(stays, sizes)]
-    return {**trees.joined(old, grown), **forest._kept(kept, sizes[stays])}
-
-
-def _below(nodes: Mapping[str, Array], changed: Integers) -> NDArray[np.bool_]:
-    """Return which nodes have a changed node above them."""
-    dead = np.zeros(len(nodes["tree"]), dtype=bool)
-    rows = np.flatnonzero(np.isin(nodes["tree"], nodes["tree"][changed]))
-    place = trees.keys(nodes["tree"][changed], nodes["path"][changed])
-    path = nodes["path"][rows] // 2
-    while len(rows):
-        found = np.isin(trees.keys(nodes["tree"][rows], path), place)
-        dead[rows[found]] = True
-        more = ~found & (path > 1)
-        rows, path = rows[more], path[more] // 2
-    return dead
-
-
-def _rests_on(examples: Mapping[int, int]) -> Arrays:
-    held = sorted((client, count) for client, count in examples.items() if count)
-    return {
-        "clients": np.array([client for client, _ in held], dtype=np.int64),
-        "examples": np.array([count for _, count in held], dtype=np.int64),
-    }
-
-
-def _check_counts(reply: Reply, like: Mapping[str, Array]) -> None:
+def check_counts(reply: Reply, like: Mapping[str, Array]) -> None:
     """Raise FederationError if a client's counts do not fit."""
     for name, whole in like.items():
         found = reply.arrays.get(name)

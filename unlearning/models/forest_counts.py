@@ -14,14 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import Array
-from unlearning.models.tree_sums import Classes, Standing, Table, passed, reaching, summed
+from unlearning.models.tree_sums import (
+    Classes,
+    Standing,
+    Table,
+    along,
+    left_by_pair,
+    passed,
+    reaching,
+    summed,
+    walks,
+)
 from unlearning.models.trees import OPEN, Links, Plan
 from unlearning.protocol import Settings
 
-__all__ = ["Counts", "counts_of_change", "counts_of_forgotten", "counts_of_open", "is_sparse"]
+__all__ = [
+    "Counts",
+    "counts_along",
+    "counts_of_change",
+    "counts_of_forgotten",
+    "counts_of_open",
+    "is_sparse",
+]
 
 Integers = NDArray[np.int64]
 
+_FEW = 50_000  # steps down a tree that are taken one by one without a look at the other nodes
 _DEAR = 11  # columns that are binned in the time in which one tree is walked value by value
 
 
@@ -84,20 +102,52 @@ def counts_of_forgotten(
     ``rows`` and ``total`` name all these nodes, ``left`` the inner ones among them, in order.
     """
     plan, num_classes = Plan.of(settings), int(settings["num_classes"])
-    table, links = Table(plan, x), Links.of(nodes)
-    at = passed(links, table)
+    table, num_nodes = Table(plan, x), len(nodes["tree"])
+    is_few = len(x) * plan.depth * int((nodes["path"] == 1).sum()) < _FEW
+    at = walks(nodes, table) if is_few else passed(Links.of(nodes), table)
     rows = np.unique(at)
-    rows = rows[rows < len(nodes["tree"])]
-    number = np.full(len(links.keys), len(rows))
+    rows = rows[rows < num_nodes]
+    number = np.full(num_nodes + 1, len(rows))
     number[rows] = np.arange(len(rows))
     what = Classes(labels, num_classes, at.shape[1])
     total = what.of_rows(number.take(at), None, len(rows) + 1)[:-1]
-    inner = rows[links.is_inner[rows]]
-    number = np.full(len(links.keys), len(inner))
+    inner = rows[nodes["feature"][rows] >= 0]
+    number = np.full(num_nodes + 1, len(inner))
     number[inner] = np.arange(len(inner))
     tried = plan.tried(nodes["tree"][inner], nodes["path"][inner])
-    found = summed(table, tried, number.take(at), what)
-    return Counts(rows, total, plan.shaped(found.left))
+    here = number.take(at)
+    if is_few:
+        example, place = np.nonzero(here < len(inner))
+        left = left_by_pair(table, tried, here[example, place], example, labels, num_classes)
+    else:
+        left = summed(table, tried, here, what).left
+    return Counts(rows, total, plan.shaped(left))
+
+
+def counts_along(
+    settings: Settings, opened: Mapping[str, Array], table: Table, labels: Array
+) -> Counts:
+    """Return the counts at few open nodes: their numbers, ``(m, C)`` and ``(m, width, C)``.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those of the forest.
+    opened : mapping
+        ``tree`` and ``path`` of the nodes, in order, and ``ways``, the splits above each.
+    table : Table
+        Examples.
+    labels : array, (n,)
+        Their classes.
+    """
+    plan, num_classes = Plan.of(settings), int(settings["num_classes"])
+    tried = plan.tried(opened["tree"], opened["path"])
+    node, example = along(table, opened["path"], opened["ways"])
+    size = len(opened["tree"])
+    cells = node * num_classes + labels[example]
+    total = np.bincount(cells, minlength=size * num_classes).reshape(size, num_classes)
+    left = left_by_pair(table, tried, node, example, labels, num_classes)
+    return Counts(np.arange(size), total, plan.shaped(left))
 
 
 def counts_of_change(

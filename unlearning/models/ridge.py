@@ -13,13 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import flat
 
-__all__ = ["Sums", "classify", "design", "factor", "inverse", "solve", "sums", "total", "woodbury"]
+__all__ = [
+    "Sums",
+    "classify",
+    "design",
+    "factor",
+    "inverse",
+    "labelled",
+    "solve",
+    "sums",
+    "total",
+    "woodbury",
+]
 
 Floats = NDArray[np.float64]
 
@@ -59,8 +71,13 @@ def design(x: NDArray[np.floating]) -> Floats:
 
 def sums(rows: Floats, labels: NDArray[np.int64], num_classes: int) -> Sums:
     """Return the sums over examples (rows as :func:`design` makes them; n may be 0)."""
+    return Sums(rows.T @ rows, **labelled(rows, labels, num_classes))
+
+
+def labelled(rows: Floats, labels: NDArray[np.int64], num_classes: int) -> dict[str, NDArray[Any]]:
+    """Return what the sums over examples have of their labels: ``cross`` and ``counts``."""
     answers = np.eye(num_classes)[labels]
-    return Sums(rows.T @ rows, rows.T @ answers, np.bincount(labels, minlength=num_classes))
+    return {"cross": rows.T @ answers, "counts": np.bincount(labels, minlength=num_classes)}
 
 
 def total(parts: Iterable[Sums]) -> Sums:

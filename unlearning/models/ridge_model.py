@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,7 +74,10 @@ class RidgeModel:
         state, factors = parts.drop(arrays, gone), []
         for reply in replies:
             removed = self._checked(reply)
-            left = {f: parts.field(arrays, reply.client, f) - removed[f] for f in _FIELDS}
+            left = {
+                f: frozen(parts.field(arrays, reply.client, f) - removed[f], own=True)
+                for f in _FIELDS
+            }
             state = parts.drop(state, {reply.client})
             if left["counts"].any():
                 state = parts.put(state, reply.client, left)
@@ -87,7 +91,7 @@ class RidgeModel:
             updated = ridge.woodbury(inverse, factor)
             if updated is None:
                 return self._assembled(state)
-            inverse = updated
+            inverse = frozen(updated, own=True)
         return self._assembled(state, inverse, updates)
 
     def _assembled(self, state: Arrays, inverse: Array | None = None, updates: int = 0) -> Arrays:
@@ -104,7 +108,8 @@ class RidgeModel:
             for client in held:
                 gram += parts.field(own, client, "gram")
             whole = Sums(gram, cross, counts)
-            inverse, weights = ridge.inverse(whole, self.penalty), ridge.solve(whole, self.penalty)
+            inverse = frozen(ridge.inverse(whole, self.penalty), own=True)
+            weights = ridge.solve(whole, self.penalty)
         else:
             weights = inverse @ cross
         return {
@@ -120,4 +125,8 @@ class RidgeModel:
 
     def _checked(self, reply: Reply) -> Arrays:
         d, c = self.width, self.num_classes
+        gram, row = (reply.arrays.get(name) for name in ("gram", "factor"))
+        if gram is not None and not gram.size and row is not None and row.shape == (1, d):
+            # Of one example, which its factor is up to the sign.
+            reply = replace(reply, arrays={**reply.arrays, "gram": row.T @ row})
         return parts.expect(reply, {"gram": (d, d), "cross": (d, c), "counts": (c,)})

@@ -21,9 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import Array
-from unlearning.models.trees import OPEN, Integers, Links, Plan, Tried, ancestors
+from unlearning.models.trees import (
+    NOWHERE,
+    OPEN,
+    Integers,
+    Links,
+    Plan,
+    Tried,
+    ancestors,
+    keys,
+    level,
+    stretches,
+)
 
-__all__ = ["Classes", "Standing", "Sums", "Table", "Values", "passed", "reaching", "summed"]
+__all__ = [
+    "Classes",
+    "Standing",
+    "Sums",
+    "Table",
+    "Values",
+    "along",
+    "left_by_pair",
+    "passed",
+    "reaching",
+    "summed",
+    "walks",
+]
 
 _CHUNK = 1 << 18  # entries of one temporary array: what a processor's cache holds
 
@@ -49,6 +72,14 @@ class Table:
     def __init__(self, plan: Plan, x: Array) -> None:
         self.plan, self.bins = plan, plan.binned(x)
         self._few: dict[int, tuple[Integers, bool]] = {}
+        self._columns: NDArray[np.uint8] | None = None
+
+    @property
+    def columns(self) -> NDArray[np.uint8]:
+        """The bins column by column, shape (d, n)."""
+        if self._columns is None:
+            self._columns = np.ascontiguousarray(self.bins.T)
+        return self._columns
 
     def __len__(self) -> int:
         return len(self.bins)
@@ -316,3 +347,87 @@ def reaching(plan: Plan, nodes: Mapping[str, Array], x: Array) -> tuple[Integers
     for examples, here, tree in found:
         at[np.searchsorted(rows, examples), tree] = here
     return rows, at
+
+
+def along(table: Table, path: Array, ways: Array) -> tuple[Integers, Integers]:
+    """Return the pairs of open node and example that reaches it: nodes, ascending, and examples.
+
+    Parameters
+    ----------
+    table : Table
+        The examples.
+    path : array, shape (m,)
+        Of the nodes.
+    ways : array, shape (m, L, 2)
+        As :func:`unlearning.models.trees.ways` gives them.
+    """
+    num_nodes, length, _ = ways.shape
+    after = level(path)[:, None] - 1 - np.arange(length)  # splits that follow on the way
+    is_there = (after >= 0) & (ways[..., 0] != NOWHERE)
+    right = is_there & (np.asarray(path)[:, None] >> np.maximum(after, 0) & 1 == 1)
+    feature = np.where(is_there, ways[..., 0], 0)
+    threshold = np.where(is_there, ways[..., 1], 255).astype(np.uint8)  # nobody is beyond it
+    pairs: list[tuple[Integers, Integers]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    step = max(1, _CHUNK // max(1, length * len(table)))
+    for begin in range(0, num_nodes if len(table) else 0, step):
+        some = slice(begin, begin + step)
+        beyond = table.columns[feature[some]] > threshold[some, :, None]
+        inside = np.logical_and.reduce(beyond == right[some, :, None], axis=1)
+        node, example = np.divmod(np.flatnonzero(inside), len(table))
+        pairs.append((node + begin, example))
+    return np.concatenate([one for one, _ in pairs]), np.concatenate([one for _, one in pairs])
+
+
+def left_by_pair(
+    table: Table, tried: Tried, node: Integers, example: Integers, labels: Array, num_classes: int
+) -> Integers:
+    """Return the class counts left of the candidates of m nodes, shape (K, C), for few pairs.
+
+    Parameters
+    ----------
+    table : Table
+        The examples.
+    tried : Tried
+        The candidates of the nodes.
+    node, example : array, shape (p,)
+        Which examples stand at which nodes.
+    labels : array, shape (n,)
+        The classes of the examples.
+    num_classes : int
+        C.
+    """
+    num = len(tried.threshold)
+    found = np.zeros(num * num_classes, dtype=np.int64)
+    sizes, feature = np.diff(tried.begins), tried.feature
+    flat, width = table.bins.ravel(), table.plan.inputs
+    step = max(1, _CHUNK // max(1, int(sizes.max(initial=1))))
+    for begin in range(0, len(node), step):
+        here, who = node[begin : begin + step], example[begin : begin + step]
+        size = sizes[here]
+        candidate = stretches(tried.begins[here], size)
+        goes = flat[np.repeat(who * width, size) + feature[candidate]] <= tried.threshold[candidate]
+        cell = candidate * num_classes + np.repeat(labels[who], size)
+        found += np.bincount(cell[goes], minlength=len(found))
+    return found.reshape(num, num_classes)
+
+
+def walks(nodes: Mapping[str, Array], table: Table) -> Integers:
+    """Return the nodes that few examples pass, ``(n, T times levels)``, as :func:`passed` does.
+
+    Only the nodes on their ways are looked at, wherever the others lie.
+    """
+    key = keys(nodes["tree"], nodes["path"])
+    here = np.tile(np.flatnonzero(nodes["path"] == 1), (len(table), 1))
+    found = [here]
+    who, where = np.nonzero(nodes["feature"][here] >= 0)
+    while len(who):
+        at = here[who, where]
+        value = table.bins[who, nodes["feature"][at]]
+        below = key[at] + nodes["path"][at] + (value > nodes["threshold"][at])
+        at = np.searchsorted(key, below)
+        here = np.full(here.shape, len(key))  # which is no node
+        here[who, where] = at
+        found.append(here)
+        goes_on = nodes["feature"][at] >= 0
+        who, where = who[goes_on], where[goes_on]
+    return np.concatenate(found, axis=1)

@@ -22,6 +22,7 @@ from unlearning.protocol import Scalar, Settings
 
 __all__ = [
     "LEAF",
+    "NOWHERE",
     "OPEN",
     "Links",
     "Plan",
@@ -34,12 +35,15 @@ __all__ = [
     "keys",
     "last_rows",
     "level",
+    "stretches",
     "structure",
+    "ways",
 ]
 
 Integers = NDArray[np.int64]
 Bins = NDArray[np.uint8]
 
+NOWHERE = -1  # in place of a feature in a way that is longer than the path
 LEAF, OPEN = -1, -2  # in place of a feature: no split; not decided yet
 _CHUNK = 1 << 18  # entries of one temporary array: what a processor's cache holds
 _NEVER = 255  # no bin is larger: a threshold that sends nobody to the right
@@ -307,6 +311,16 @@ def _hashed(state: Array, value: Array) -> NDArray[np.uint64]:
     return np.asarray(mixed)
 
 
+def stretches(begin: Integers, size: Integers) -> Integers:
+    """Return the positions begin, begin + 1, ... of stretches of some sizes, one after the other.
+
+    >>> stretches(np.array([3, 10]), np.array([2, 1])).tolist()
+    [3, 4, 10]
+    """
+    shift = np.cumsum(size) - size
+    return np.repeat(begin - shift, size) + np.arange(int(size.sum()))
+
+
 def level(path: Array) -> Integers:
     """Return how many splits lie above each node."""
     return np.frexp(np.asarray(path, dtype=np.float64))[1].astype(np.int64) - 1
@@ -405,6 +419,24 @@ def ancestors(nodes: Mapping[str, Array], rows: Integers) -> NDArray[np.bool_]:
         up = keys(nodes["tree"][rows], nodes["path"][rows] // 2)
         rows = np.searchsorted(key, up[np.diff(up, prepend=-1) > 0])
         rows = rows[~found[rows]]
+    return found
+
+
+def ways(nodes: Mapping[str, Array], rows: Integers) -> NDArray[np.int32]:
+    """Return feature and threshold of the splits above some nodes, shape (m', L, 2), L at least 1.
+
+    From the root down; the bits of a node's path say which side of each it lies on. Shorter ways
+    end in ``NOWHERE``.
+    """
+    tree, path = nodes["tree"][rows], nodes["path"][rows]
+    depth = level(path)
+    found = np.full((len(rows), max(1, int(depth.max(initial=0))), 2), NOWHERE, dtype=np.int32)
+    key = keys(nodes["tree"], nodes["path"])
+    for number in range(int(depth.max(initial=0))):
+        here = depth > number
+        at = np.searchsorted(key, keys(tree[here], path[here] >> (depth[here] - number)))
+        found[here, number, 0] = nodes["feature"][at]
+        found[here, number, 1] = nodes["threshold"][at]
     return found
 
 

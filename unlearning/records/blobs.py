@@ -125,6 +125,10 @@ class Blobs(ABC):
         """Stage the bytes of another store: a hard link where possible, else a copy."""
         self.write(batch, name, source.read(path))
 
+    def origin(self, path: str) -> tuple[Blobs, str]:
+        """Return where published bytes really lie: here, or where they are borrowed from."""
+        return self, path
+
 
 class _Memory(Blobs):
     """Blobs in memory, as the same bytes that a folder would hold."""
@@ -132,6 +136,16 @@ class _Memory(Blobs):
     def __init__(self) -> None:
         self._staged: dict[str, dict[str, bytes]] = {}
         self._published: dict[str, dict[str, bytes]] = {}  # batch -> name -> bytes
+        self._borrowed: dict[str, tuple[Blobs, str]] = {}
+
+    def borrow(self, source: Blobs, path: str) -> None:
+        """Have what another store has published under the same path, for as long as it does."""
+        batch, _, name = path.partition("/")
+        self._published.setdefault(batch, {})[name] = b""
+        self._borrowed[path] = source.origin(path)
+
+    def origin(self, path: str) -> tuple[Blobs, str]:
+        return self._borrowed.get(path, (self, path))
 
     def write(self, batch: str, name: str, data: bytes) -> None:
         self._staged.setdefault(batch, {})[name] = data
@@ -150,6 +164,9 @@ class _Memory(Blobs):
         self._staged.pop(batch, None)
 
     def read(self, path: str) -> bytes:
+        if path in self._borrowed:
+            source, there = self._borrowed[path]
+            return source.read(there)
         batch, _, name = path.partition("/")
         try:
             return self._published[batch][name]
@@ -159,6 +176,7 @@ class _Memory(Blobs):
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
             batch, _, name = path.partition("/")
+            self._borrowed.pop(path, None)
             self._published.get(batch, {}).pop(name, None)
             if not self._published.get(batch, True):
                 del self._published[batch]
@@ -255,6 +273,7 @@ class _Folder(Blobs):
         )
 
     def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
+        source, path = source.origin(path)
         if isinstance(source, _Folder):
             target = self._root / f"{batch}.tmp" / name
             with suppress(OSError):  # another file system, or one without links: copy
@@ -264,9 +283,16 @@ class _Folder(Blobs):
         super().take(batch, name, source, path)
 
 
-def in_memory() -> Blobs:
-    """Return an empty store of bytes in memory."""
-    return _Memory()
+def in_memory(lender: Blobs | None = None, paths: Iterable[str] = ()) -> Blobs:
+    """Return a store of bytes in memory: empty, or with what it borrows of another one.
+
+    What is borrowed is not copied, and there only while the other store has it.
+    """
+    made = _Memory()
+    if lender is not None:
+        for path in paths:
+            made.borrow(lender, path)
+    return made
 
 
 def in_folder(root: Path, *, durable: bool = True) -> Blobs:

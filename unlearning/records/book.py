@@ -51,8 +51,12 @@ class Book:
         self.place = "the ledger in memory" if path is None else str(path)
         self.turn = threading.RLock()
         self.heads = None if path is None else Heads(path, anchor)
-        self.readonly = readonly
+        self.readonly, self.version = readonly, 0
         self._tree, self._last = Tree(), GENESIS
+        self._head: Head | None = None  # of the tree, as it was written last
+        self._unchanged_at: int | None = None
+        self._changes = 0  # events that this process has added or undone
+        self._name = ""
         if self.heads is not None and path is not None and not path.exists():
             self.heads.check_free(self.place)
         try:
@@ -106,7 +110,9 @@ class Book:
         else:
             return
         self.db.execute("INSERT INTO identity VALUES (1, ?)", (uuid.uuid4().hex,))
-        self.sign(is_new=True)
+        if self.heads is not None:
+            self._read_tree()
+            self._sign(self.heads, is_new=True)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -116,17 +122,19 @@ class Book:
         # The head's file follows the ledger in the same order for all processes.
         turn = nullcontext() if self.heads is None else self.heads.turn()
         with self.turn, turn:
-            before = Tree(), GENESIS
+            before: tuple[Tree, str, Head | None] = Tree(), GENESIS, None
             try:
                 with transaction(self.db, self.place, LedgerError):
                     self._catch_up()
-                    before = self._tree.copy(), self._last
+                    before = self._tree.copy(), self._last, self._head
                     yield
             except BaseException:
-                self._tree, self._last = before  # what was added is undone
+                self._tree, self._last, self._head = before  # what was added is undone
+                self._unchanged_at = None
+                self._changes += 1
                 raise
-            if self.heads is not None and (head := self.head()) is not None:
-                self.heads.write(head)
+            if self.heads is not None and self._head is not None:
+                self.heads.write(self._head)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -142,8 +150,14 @@ class Book:
                     self.db.execute("ROLLBACK")
 
     def _catch_up(self) -> None:
-        """Read what other processes added; refuse to vouch for what nobody signed."""
-        if self.heads is None or version_of(self.db) < VERSION:
+        """Read what other processes added; refuse to vouch for what nobody signed.
+
+        SQLite tells whether another connection has written since this one looked.
+        """
+        if self.heads is None or (self.version < VERSION and version_of(self.db) < VERSION):
+            return
+        now = self._data_version()
+        if now == self._unchanged_at and self._head is not None:
             return
         self._read_tree()
         head = self.head()
@@ -152,6 +166,21 @@ class Book:
                 f"{self.place} does not hold what its signed head says; see "
                 f"`fedunlearn verify` and restore it from a backup"
             )
+        self._head, self._unchanged_at = head, now
+
+    def _data_version(self) -> int:
+        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """What is another one whenever an event was added, by whomever, or undone."""
+        try:
+            with self.turn:
+                return self._data_version(), self._changes
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self.place} cannot be read: {error}; restore it from a backup"
+            ) from error
 
     def _read_tree(self) -> None:
         for row in self.rows("seq > ?", (self._tree.size,)):
@@ -163,22 +192,30 @@ class Book:
             self._tree.add(str(row[7]).encode())
             self._last = str(row[7])
 
-    def sign(self, *, is_new: bool = False) -> None:
-        """Bring the head up to the last event, inside a transaction."""
-        if self.heads is None:
-            return
-        self._read_tree()
+    def append(self, row: Row) -> None:
+        """Add an event, and bring the head up to it, inside a transaction."""
+        self.db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._changes += 1
+        if self.heads is not None:
+            self._tree.add(str(row[7]).encode())
+            self._last = str(row[7])
+            self._sign(self.heads)
+
+    def _sign(self, heads: Heads, *, is_new: bool = False) -> None:
         utc = now().isoformat(timespec="milliseconds")
-        head = self.heads.sign(self.name(), self._tree, self._last, utc, is_new=is_new)
+        head = heads.sign(self.name(), self._tree, self._last, utc, is_new=is_new)
         self.db.execute("INSERT OR REPLACE INTO head VALUES (1, ?)", (json.dumps(head.to_json()),))
+        self._head = head
 
     def name(self) -> str:
         """Return the random name of this ledger."""
-        return str(self.db.execute("SELECT name FROM identity").fetchone()[0])
+        if not self._name:
+            self._name = str(self.db.execute("SELECT name FROM identity").fetchone()[0])
+        return self._name
 
     def head(self) -> Head | None:
         """Return the signed head that the ledger holds; None: an older format, or in memory."""
-        if self.heads is None or version_of(self.db) < VERSION:
+        if self.heads is None or (self.version < VERSION and version_of(self.db) < VERSION):
             return None
         row = self.db.execute("SELECT facts FROM head").fetchone()
         if row is None:

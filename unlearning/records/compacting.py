@@ -19,6 +19,7 @@ from unlearning.records.sealing import Sealing
 
 __all__ = ["STALE", "compact"]
 
+_SMALL = 2**20  # bytes
 STALE = "stale"  # the setting that says that rows were deleted and the index not built anew since
 
 
@@ -42,13 +43,18 @@ def compact(db: sqlite3.Connection, path: Path | None, sealing: Sealing) -> None
         If it cannot be written; it is then as it was.
     """
     if path is None:
-        db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
-        sealing.close()
         db.execute("VACUUM")
+        db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
         return
     fresh = path.with_name(f"{path.stem}.fresh")
     try:
         fresh.unlink(missing_ok=True)
+        if _is_small(db):
+            db.execute("VACUUM")
+            with transaction(db, str(path), HistoryError):
+                db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
+                sealing.close()
+            return
         db.execute("VACUUM INTO ?", (str(fresh),))
         with closing(connect(fresh)) as made:
             made.execute("PRAGMA cache_size=-200")  # kB; every page is read once
@@ -64,3 +70,11 @@ def compact(db: sqlite3.Connection, path: Path | None, sealing: Sealing) -> None
         raise HistoryError(
             f"cannot write {path}: {said}{room(path)}; remove the cause and run it again"
         ) from error
+
+
+def _is_small(db: sqlite3.Connection) -> bool:
+    """Return whether an index is so small that SQLite may well hold a copy of it in memory."""
+    (pages,), (size,) = (
+        db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+    )
+    return int(pages) * int(size) <= _SMALL

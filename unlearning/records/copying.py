@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 from unlearning.errors import HistoryError
-from unlearning.records.blobs import Blobs, in_folder
+from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.database import connect, transaction
 from unlearning.records.files import room
 from unlearning.records.sealing import Sealing
 from unlearning.records.store import INDEX, Store
 
-__all__ = ["copy_tables", "copy_to"]
+__all__ = ["begun_anew", "copy_tables", "copy_to"]
 
 
 def copy_tables(store: Store, other: Store) -> None:
@@ -26,6 +26,21 @@ def copy_tables(store: Store, other: Store) -> None:
                 for row in other.db.execute(f"SELECT * FROM {table}")
             ),
         )
+
+
+def begun_anew(store: Store) -> Store:
+    """Return a store in memory with the same settings and what belongs to no round alone.
+
+    It borrows these bytes, and is of use only as long as they lie where they are.
+    """
+    twin = Store(None)
+    kept = store.select("kind IN ('initial', 'state')")
+    twin.blobs = in_memory(store.blobs, (blob.path for blob in kept))
+    twin.ring = store.ring
+    with twin.transaction():
+        twin.configure({**store.settings(), "incomplete": []})
+        twin.insert(kept)
+    return twin
 
 
 def copy_to(store: Store, root: Path | None, *, durable: bool = True) -> Store:
@@ -74,6 +89,8 @@ def _copy_index(store: Store, root: Path, building: Path, durable: bool) -> None
         copied = Sealing(index, str(root / INDEX), root.name, store.sealing.key)
         if copied.is_there:
             with transaction(index, str(building / INDEX), HistoryError):
+                if store.root is None:
+                    copied.redo()
                 copied.close()
     finally:
         index.close()

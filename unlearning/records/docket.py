@@ -29,6 +29,7 @@ class Docket:
 
     def _begin(self) -> None:
         self._seq = 0  # the last event that was read
+        self._stamp: tuple[int, int] | None = None  # of the book, when it was
         self._received: list[Request] = []
         self._events: dict[str, list[str]] = {}
         self._states: dict[str, str] = {}
@@ -70,6 +71,9 @@ class Docket:
 
     def _catch_up(self) -> None:
         with self._book.turn:
+            stamp = self._book.stamp
+            if stamp == self._stamp:
+                return
             if (
                 self._seq and self._book.size < self._seq
             ):  # what was read inside a transaction was undone
@@ -78,6 +82,7 @@ class Docket:
                 self._seq = int(str(row[0]))
                 if row[2]:
                     self._take(row)
+            self._stamp = stamp
 
     def _take(self, row: Row) -> None:
         name, event = str(row[2]), str(row[4])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,21 +61,26 @@ def room(path: Path | str, needed: int | None = None) -> str:
 
 
 def _replace(path: Path, data: bytes, *, durable: bool) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    parent, own = os.path.split(path)
+    name = os.path.join(parent, f".{own}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fchmod(descriptor, 0o644)
             if durable:
-                os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.replace(name, path)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
     if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(parent or os.curdir, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

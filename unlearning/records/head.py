@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from unlearning.errors import LedgerError
 from unlearning.records.seal import is_signed_by
@@ -44,7 +44,7 @@ class Head:
 
     def facts(self) -> dict[str, object]:
         """Return what is signed."""
-        found = asdict(self)
+        found = dict(vars(self))
         del found["signature"]
         return {"tag": _TAG, **found}
 

@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 from unlearning.errors import LedgerError
@@ -47,6 +47,7 @@ class Heads:
         self.anchor = None if anchor is None else Anchor(anchor)
         self._lock = ledger.with_name(f".{ledger.stem}.lock")
         self._seal: Seal | None = None
+        self._written: tuple[tuple[int, int, int], int] | None = None  # the file, and what it says
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -105,20 +106,35 @@ class Heads:
         """Return the signed head of a tree."""
         seal = self.seal(is_new=is_new)
         bare = Head(ledger, tree.size, tree.root.hex(), last, utc, seal.public)
-        return Head(**{**asdict(bare), "signature": seal.sign(bare.facts())})
+        return replace(bare, signature=seal.sign(bare.facts()))
 
     def write(self, head: Head) -> None:
         """Keep a head in the file and in the anchor; a newer one is not replaced."""
         text = json.dumps(head.to_json(), sort_keys=True)
-        known = self.read()
-        if known is None or known.size <= head.size:
+        if self._size_on_disk() <= head.size:
             write_atomically(self.file, text.encode())
+            self._written = self._mark(), head.size
         if self.anchor is None:
             return
         try:
             self.anchor.append(head)
         except OSError as error:  # the event stands; verify tells how far the anchor reaches
             log.warning("the anchor %s cannot be written: %s", self.anchor, error.strerror)
+
+    def _size_on_disk(self) -> int:
+        """Return how many events the file vouches for, -1 if it is none; looked up once."""
+        if self._written is not None and self._written[0] == self._mark():
+            return self._written[1]
+        known = self.read()
+        return -1 if known is None else known.size
+
+    def _mark(self) -> tuple[int, int, int]:
+        """Return what tells the file from any other that is put in its place."""
+        try:
+            found = os.stat(self.file)
+        except OSError:
+            return (0, 0, 0)
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def read(self) -> Head | None:
         """Return the head in the file, None if it is missing or damaged."""

@@ -18,7 +18,7 @@ from unlearning.closing import Closing
 from unlearning.errors import HistoryError
 from unlearning.records import rewriting
 from unlearning.records.blobs import decode, encode
-from unlearning.records.copying import copy_to
+from unlearning.records.copying import begun_anew, copy_to
 from unlearning.records.kept import COLUMNS, DTYPES, Kept
 from unlearning.records.past import Past
 from unlearning.records.recording import RoundEntry
@@ -290,6 +290,14 @@ class History(Past, Closing):
             copy_to(self.store, None if root is None else Path(root), durable=durable)
         )
 
+    def anew(self) -> History:
+        """Return a history in memory that starts from the same model and knows no round yet.
+
+        For a short record that is adopted or thrown away: it borrows the model and whatever
+        :meth:`keep_state` keeps from this history instead of copying them.
+        """
+        return History._around(begun_anew(self.store))
+
     def adopt(self, other: History, request: Request | None = None) -> None:
         """Replace all content by that of another history, such as a rewritten, clean trajectory.
 
@@ -331,6 +339,8 @@ class History(Past, Closing):
     @property
     def sealed(self) -> str:
         """How the rows of the index are bound, in words."""
+        if self.root is None:
+            return "the rows of its index lie in memory"
         return self.store.sealing.words
 
     def destroy(self) -> None:

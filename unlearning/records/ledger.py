@@ -270,8 +270,7 @@ class Ledger(Closing):
         utc = now().isoformat(timespec="milliseconds")
         fields = (seq + 1, utc, request_id, branch, event, facts, previous)
         row = (*fields, hash_of(fields))
-        self._book.db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        self._book.sign()
+        self._book.append(row)
         return Event.of(row)
 
     # --- reading -------------------------------------------------------------------------------
@@ -345,6 +344,11 @@ class Ledger(Closing):
         known = self._docket.states()
         made = ("fulfilled", "deletion-pending")
         return [request for request in self.requests() if known[request.id] in made]
+
+    def fulfilled(self) -> list[Request]:
+        """Return the requests whose deletion all owners have confirmed, in the order received."""
+        known = self._docket.states()
+        return [request for request in self.requests() if known[request.id] == "fulfilled"]
 
     def due_date(self, request_id: str) -> datetime:
         """Return by when a request must be fulfilled.

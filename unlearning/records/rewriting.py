@@ -83,13 +83,16 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
             )
     batch = past.store.next_batch()
     rows: list[Blob] = []
+    gone = {replace(blob, path=""): blob for blob in past.store.select()}
     try:
         for blob in other.store.select():
+            if gone.pop(replace(blob, path=""), None):
+                continue  # it is here already, and stays where it lies
             name = blob.moved_name
             past.store.blobs.take(batch, name, other.store.blobs, blob.path)
             rows.append(replace(blob, path=f"{batch}/{name}"))
         with past.store.commit(batch, rewritten=True):
-            past.store.forget(past.store.select())
+            past.store.forget(gone.values())
             past.store.insert(rows)
             copy_tables(past.store, other.store)
             past.store.configure({"incomplete": sorted(other.incomplete), STALE: True})

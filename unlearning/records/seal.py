@@ -89,6 +89,7 @@ class Seal:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
+        self._public = key.public_key().public_bytes_raw().hex()
 
     @classmethod
     def make(cls, path: Path) -> Seal:
@@ -156,7 +157,7 @@ class Seal:
     @property
     def public(self) -> str:
         """The public key: hex of its 32 bytes."""
-        return self._key.public_key().public_bytes_raw().hex()
+        return self._public
 
     def sign(self, value: Mapping[str, object]) -> str:
         """Return the signature (hex of 64 bytes) of a JSON value in canonical form."""

@@ -29,6 +29,7 @@ __all__ = ["INDEX", "Blob", "Store"]
 
 INDEX = "index.sqlite"
 _LOCK = "index.lock"
+_REWRITE = "rewrite-"  # begins the names of batches that hold no single new round
 _VERSION = 4
 _UPGRADES = {  # from this version to the next
     1: ("ALTER TABLE participants ADD COLUMN parts TEXT",),
@@ -237,11 +238,12 @@ class Store:
             for older in range(version, _VERSION):  # reading alone changes nothing
                 create(self.db, _UPGRADES[older], older + 1)
             yield
-            if rewritten or version < _VERSION:
-                self.sealing.redo()
-            elif added is not None:
-                self.sealing.add(added)
-            self.sealing.close()
+            if self.root is not None:  # nobody else can change what lies in memory
+                if rewritten or version < _VERSION:
+                    self.sealing.redo()
+                elif added is not None:
+                    self.sealing.add(added)
+                self.sealing.close()
         self.version = _VERSION
 
     def _check_unchanged(self) -> None:
@@ -279,6 +281,8 @@ class Store:
             self.blobs.publish(batch)
             with self.transaction(added=added, rewritten=rewritten):
                 yield
+                if batch.startswith(_REWRITE):
+                    self.configure({"rewrites": int(batch.removeprefix(_REWRITE))})
         except BaseException as error:
             self.blobs.discard(batch)
             with suppress(HistoryError):  # what cannot be removed now is removed when next opened
@@ -348,11 +352,12 @@ class Store:
         return data
 
     def next_batch(self) -> str:
-        """Return a name for a batch that rewrites history, never used before."""
+        """Return a name for a batch that rewrites history; the index names no other one by it.
+
+        It is used up when the batch is committed: what lies there before is left over.
+        """
         number = int(str(self.settings().get("rewrites", 0))) + 1
-        with self.transaction():
-            self.configure({"rewrites": number})
-        return f"rewrite-{number:05d}"
+        return f"{_REWRITE}{number:05d}"
 
     def settings(self) -> dict[str, object]:
         """Return the settings recorded with the store."""
@@ -410,7 +415,7 @@ class Store:
             for row in self.db.execute("PRAGMA integrity_check")
             if row[0] != "ok"
         ]
-        problems += self.sealing.problems()
+        problems += self.sealing.problems() if self.root is not None else []
         for blob in self.select():
             try:
                 self._checked(blob)

@@ -30,7 +30,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from experiments.runs.admission import admit
 from experiments.runs.folder import FederationFacts, RunFolder
 from experiments.runs.status import Status
-from unlearning.arrays import Arrays
+from unlearning.arrays import Arrays, fingerprint
 from unlearning.errors import LedgerError, RequestError, UnsupportedRequestError
 from unlearning.fulfil import finish, fulfil
 from unlearning.records import book
@@ -92,6 +92,10 @@ class Forgetter:
     def options(self) -> dict[str, object]:
         """Return none."""
         return {}
+
+    def fingerprint(self, arrays: Arrays) -> str:
+        """Return what tells a model from any other."""
+        return fingerprint(arrays)
 
     def unlearn(self, request: Request, history: History, arrays: Arrays) -> Arrays:
         """Return another model, or fail."""

@@ -23,8 +23,9 @@ from tests.support.structure import (
 from tests.support.toy import request
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, FederationError
-from unlearning.models.forest import Forest, remove
+from unlearning.models.forest import Forest
 from unlearning.models.forest_counts import counts_of_forgotten, counts_of_open
+from unlearning.models.forest_removal import remove
 from unlearning.models.trees import LEAF, OPEN, Plan, in_order, level
 from unlearning.protocol import Reply
 from unlearning.request import Request, Scope

@@ -1,0 +1,254 @@
+"""A forest's counts left of its candidates, block by block: one block for each inner node.
+
+A deletion changes few of thousands of blocks. They are put together and hashed as blocks, so that
+a request costs little more than what it changes.
+
+Shapes: m nodes, C classes, K candidates of all inner nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearning.arrays import Array, Arrays, frozen
+from unlearning.models import trees
+from unlearning.models.trees import stretches
+
+if TYPE_CHECKING:
+    from unlearning.models.forest import Forest
+
+__all__ = ["Blocks", "Grown", "patched", "spliced"]
+
+Integers = NDArray[np.int64]
+Hashes = NDArray[np.uint8]
+
+_WIDTH = hashlib.sha256().digest_size
+
+# The hashes of the blocks of frozen arrays that are in use, by address; gone with the array.
+_hashes: dict[int, tuple[weakref.ref[Array], Hashes]] = {}
+
+
+class Blocks:
+    """The counts left of the candidates of a state, and where those of each node lie.
+
+    Parameters
+    ----------
+    forest : Forest
+        How it grows.
+    arrays : mapping of str to array
+        Its state.
+
+    Attributes
+    ----------
+    left : array, shape (K, C)
+    sizes, begins : array, shape (m,)
+        How many candidates a node has, 0 where it is not inner, and where they begin.
+    """
+
+    def __init__(self, forest: Forest, arrays: Mapping[str, Array]) -> None:
+        is_inner = arrays["feature"] >= 0
+        self.sizes = np.zeros(len(is_inner), dtype=np.int64)
+        self.sizes[is_inner] = forest.sizes(arrays)
+        self.begins = np.cumsum(self.sizes) - self.sizes
+        self.left = arrays["left"].reshape(-1, forest.num_classes)
+        self._whole = arrays["left"]
+
+    def of(self, rows: Integers) -> Integers:
+        """Return the blocks of some inner nodes, one after the other."""
+        place = stretches(self.begins[rows], self.sizes[rows])
+        return self.left[place].astype(np.int64)
+
+    @property
+    def hashes(self) -> Hashes | None:
+        """The SHA-256 of every block, shape (num_inner, 32), where it is known; read-only."""
+        found = _hashes.get(id(self._whole))
+        return found[1] if found is not None and found[0]() is self._whole else None
+
+    def hashed(self) -> Hashes:
+        """Return the SHA-256 of every block; of a frozen array they are worked out once."""
+        known = self.hashes
+        if known is None:
+            rows = np.flatnonzero(self.sizes)
+            known = _hashed(self.left, self.begins[rows], self.sizes[rows])
+            if not self._whole.flags.writeable and self._whole.base is None:
+                _note(self._whole, known)
+        return known
+
+
+class Grown(NamedTuple):
+    """Nodes to put into a forest, in order.
+
+    Parameters
+    ----------
+    nodes : Arrays
+        ``tree``, ``path``, ``feature``, ``threshold``, ``counts``.
+    sizes : array, shape (m,)
+        Candidates of each node; 0 where it is not inner.
+    left : array, shape (K, C)
+        Their blocks.
+    """
+
+    nodes: Arrays
+    sizes: Integers
+    left: Array
+
+
+def patched(forest: Forest, nodes: Arrays, blocks: Blocks, rows: Integers, mine: Array) -> Arrays:
+    """Return a state with the same nodes, the blocks of some of them replaced.
+
+    Parameters
+    ----------
+    forest : Forest
+        How it grows.
+    nodes : Arrays
+        Its nodes.
+    blocks : Blocks
+        As they were before.
+    rows : array
+        Inner nodes, in order.
+    mine : array, shape (K', C)
+        Their blocks now.
+    """
+    whole, flat = _empty(forest, int(np.count_nonzero(blocks.sizes)), len(blocks.left))
+    flat[:] = blocks.left
+    flat[stretches(blocks.begins[rows], blocks.sizes[rows])] = mine
+    hashes = None
+    if (known := blocks.hashes) is not None:
+        hashes = known.copy()
+        _renew(hashes, rows, flat, blocks.sizes, blocks.begins)
+    return _state(forest, nodes, whole, blocks.sizes, hashes)
+
+
+def spliced(
+    forest: Forest,
+    nodes: Arrays,
+    blocks: Blocks,
+    keep: NDArray[np.bool_],
+    grown: Grown,
+    rows: Integers,
+    mine: Array,
+) -> Arrays:
+    """Return a state without some nodes and with others among those that are left.
+
+    Parameters
+    ----------
+    forest : Forest
+        How it grows.
+    nodes : Arrays
+        Its nodes; one that is no longer inner loses its block.
+    blocks : Blocks
+        As they were before.
+    keep : array of bool, shape (m,)
+        The nodes that stay.
+    grown : Grown
+        Those that come; none of them is among those that stay.
+    rows, mine : array
+        As for :func:`patched`.
+    """
+    old = {name: array[keep] for name, array in nodes.items()}
+    joined = trees.joined(old, grown.nodes)
+    stays = keep & (nodes["feature"] >= 0)
+    is_old = ~np.isin(np.arange(len(joined["tree"])), _places(old, grown.nodes))
+    sizes = np.zeros(len(is_old), dtype=np.int64)
+    sizes[is_old] = np.where(stays, blocks.sizes, 0)[keep]
+    sizes[~is_old] = grown.sizes
+    inner = sizes > 0
+    begins = np.cumsum(sizes) - sizes
+    whole, flat = _empty(forest, int(inner.sum()), int(sizes.sum()))
+    _copy(flat, blocks, np.flatnonzero(stays), grown, is_old[inner])
+    # What was replaced and is still there goes to where it lies now.
+    now = np.full(len(keep), -1)
+    now[keep] = np.flatnonzero(is_old)
+    there = np.repeat(stays[rows], blocks.sizes[rows])
+    rows = rows[stays[rows]]
+    flat[stretches(begins[now[rows]], sizes[now[rows]])] = mine[there]
+    hashes = None
+    if (known := blocks.hashes) is not None:
+        hashes = np.empty((int(inner.sum()), _WIDTH), np.uint8)
+        hashes[is_old[inner]] = known[stays[blocks.sizes > 0]]
+        _renew(hashes, np.union1d(now[rows], np.flatnonzero(~is_old & inner)), flat, sizes, begins)
+    return _state(forest, joined, whole, sizes, hashes)
+
+
+def _places(old: Arrays, grown: Arrays) -> Integers:
+    """Return where nodes come to lie among others."""
+    place = np.searchsorted(
+        trees.keys(old["tree"], old["path"]), trees.keys(grown["tree"], grown["path"])
+    )
+    return place + np.arange(len(place))
+
+
+def _copy(
+    flat: Array, blocks: Blocks, rows: Integers, grown: Grown, is_old: NDArray[np.bool_]
+) -> None:
+    """Fill in blocks of old and new inner nodes, in the order of a mask, in few stretches."""
+    own = np.flatnonzero(grown.sizes)
+    sizes = np.empty(len(is_old), dtype=np.int64)
+    source = np.empty(len(is_old), dtype=np.int64)
+    sizes[is_old], sizes[~is_old] = blocks.sizes[rows], grown.sizes[own]
+    source[is_old] = blocks.begins[rows]
+    source[~is_old] = (np.cumsum(grown.sizes) - grown.sizes)[own]
+    breaks = np.ones(len(is_old), dtype=bool)
+    breaks[1:] = (source[1:] != source[:-1] + sizes[:-1]) | (is_old[1:] != is_old[:-1])
+    first = np.flatnonzero(breaks)
+    target = np.append(np.cumsum(sizes) - sizes, sizes.sum())
+    ends = np.append(first, len(is_old))[1:]
+    for begin, to, end, was in zip(
+        source[first].tolist(),
+        target[first].tolist(),
+        target[ends].tolist(),
+        is_old[first].tolist(),
+        strict=True,
+    ):
+        flat[to:end] = (blocks.left if was else grown.left)[begin : begin + end - to]
+
+
+def _empty(forest: Forest, num_inner: int, num_candidates: int) -> tuple[Array, Array]:
+    """Return an array for a state's blocks, in the state's own shape, and the same one flat."""
+    flat_shape = num_candidates, forest.num_classes
+    shape = flat_shape if forest.plan.binary else (num_inner, forest.plan.width, flat_shape[1])
+    whole = np.empty(shape, dtype=np.int32)
+    return whole, whole.reshape(flat_shape)
+
+
+def _state(
+    forest: Forest, nodes: Arrays, whole: Array, sizes: Integers, hashes: Hashes | None
+) -> Arrays:
+    """Return a state that nobody can write to; what is known of its blocks is noted."""
+    whole.flags.writeable = False
+    if hashes is not None:
+        _note(whole, hashes)
+    # Trees and paths may still be those of the state before, which is not ours.
+    kept = {name: frozen(array, own=name not in ("tree", "path")) for name, array in nodes.items()}
+    tried = {"tried": frozen(sizes[sizes > 0].astype(np.int32), own=True)}
+    return {**kept, "left": whole, **(tried if forest.plan.binary else {})}
+
+
+def _renew(hashes: Hashes, rows: Integers, flat: Array, sizes: Integers, begins: Integers) -> None:
+    """Hash the blocks of some nodes again."""
+    number = (np.cumsum(sizes > 0) - 1)[rows]
+    hashes[number] = _hashed(flat, begins[rows], sizes[rows])
+
+
+def _hashed(flat: Array, begins: Integers, sizes: Integers) -> Hashes:
+    """Return the SHA-256 of some blocks, shape (m', 32)."""
+    row = flat.shape[1] * flat.itemsize
+    data = np.ascontiguousarray(flat).reshape(-1).view(np.uint8).data if flat.size else b""
+    found = b"".join(
+        hashlib.sha256(data[begin : begin + size]).digest()
+        for begin, size in zip((begins * row).tolist(), (sizes * row).tolist(), strict=True)
+    )
+    return np.frombuffer(found, np.uint8).reshape(-1, _WIDTH)
+
+
+def _note(array: Array, hashes: Hashes) -> None:
+    """Note what is known of the blocks of a frozen array."""
+    key = id(array)
+    hashes.flags.writeable = False
+    _hashes[key] = weakref.ref(array, lambda gone: _hashes.pop(key, None)), hashes
