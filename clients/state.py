@@ -21,6 +21,7 @@ from unlearning.errors import FederationError
 __all__ = ["arrays_of", "load_arrays", "named_as", "parameters_of", "to_array"]
 
 _NUMPY = (torch.float64, torch.float32, torch.float16)
+_FLOATS = np.empty(0, np.float32)  # of a kind that is asked for by name
 
 
 def _layout(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -32,9 +33,10 @@ def _layout(model: nn.Module) -> dict[str, torch.Tensor]:
         if not isinstance(tensor, torch.Tensor) or id(tensor) in seen or _is_extra(name):
             continue
         seen.add(id(tensor))
-        carried = tensor.is_floating_point() and id(tensor) not in trained
-        known = is_buffer(name, np.empty(0, np.float32))
-        found[marked(name) if carried and not known else name] = tensor
+        if id(tensor) in trained or not tensor.is_floating_point() or is_buffer(name, _FLOATS):
+            found[name] = tensor
+        else:
+            found[marked(name)] = tensor
     return found
 
 
@@ -47,7 +49,7 @@ def parameters_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
         name: tensor
         for name, tensor in _layout(model).items()
-        if tensor.is_floating_point() and not is_buffer(name, np.empty(0, np.float32))
+        if tensor.is_floating_point() and not is_buffer(name, _FLOATS)
     }
 
 

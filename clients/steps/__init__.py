@@ -48,6 +48,7 @@ def find(name: str) -> Step:
     return step
 
 
+@cache
 def needs_model(name: str) -> bool:
     """Return whether the step called ``name`` works on a network.
 

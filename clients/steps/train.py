@@ -80,9 +80,10 @@ def train(
         if stable
         else batches(local.retain, settings, generator, epochs=epochs)
     )
+    measured = loss_of(model)
     for batch in stream:
         sgd.zero_grad(set_to_none=True)
-        loss = loss_of(model)(model(batch.features), batch.labels)
+        loss = measured(model(batch.features), batch.labels)
         torch.autograd.backward(loss)
         sgd.step()
         silence()
@@ -104,6 +105,8 @@ def _silencer(model: nn.Module, extras: Arrays) -> Callable[[], None]:
     ]
 
     def silence() -> None:
+        if not chosen:
+            return
         with torch.no_grad():
             for weight, gone in chosen:
                 weight[gone] = 0

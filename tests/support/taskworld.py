@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.app import Context
@@ -21,9 +23,11 @@ from strategies.federation import Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays as from_record
 from strategies.wire import to_record
+from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.history import History
+from unlearning.records.ledger import Ledger
 from unlearning.request import Request, Scope
 
 __all__ = ["PARITY", "World", "clients_without", "config"]
@@ -70,8 +74,23 @@ def config(**changes: object) -> Config:
     )
 
 
+@dataclass(frozen=True)
+class _Learned:
+    """What a federation of several tasks has learned, to make others of that go on from there."""
+
+    federation: Federation
+    home: Path
+    arrays: Arrays
+
+
+_THERE: dict[str, _Learned] = {}  # by config, of the clients of the data
+_ROOM = tempfile.TemporaryDirectory(prefix="taskworld-")  # until this process ends
+
+
 class World:
     """A federation of several tasks in this process, learned for three rounds.
+
+    It is learned once per process and config, and every world is a copy of its own of that.
 
     Parameters
     ----------
@@ -88,11 +107,27 @@ class World:
     ) -> None:
         self.config = chosen or config()
         self.task: Task = task(Scenario.of(self.config))
-        settings = {
+        self.initial = self.task.initial()
+        self.grid = LocalGrid(app, len(self.task.clients))
+        if app is not client_app:
+            self._learn(home)
+            return
+        key = self.config.model_dump_json()
+        if key not in _THERE:
+            first = Path(_ROOM.name) / str(len(_THERE))
+            self._learn(first)
+            _THERE[key] = _Learned(self.federation, first, self.learned)
+        self._copy(_THERE[key], home)
+
+    def _settings(self, home: Path) -> dict[str, Scalar]:
+        return {
             Wire.SCENARIO: self.task.scenario.to_json(),
             Wire.DEVICE: "cpu",
             Wire.HOME: str(home),
         }
+
+    def _learn(self, home: Path) -> None:
+        settings = self._settings(home)
         train = self.config.train.model_dump()
         fraction = float(train.pop("fraction"))
         self.federation = Federation(
@@ -104,11 +139,25 @@ class World:
             attribute=True,
             fraction=fraction,
         )
-        self.grid = LocalGrid(app, len(self.task.clients))
         count = len(self.task.clients)
         self.federation.roster = Roster.discover(self.grid, count, settings, timeout_s=20)
-        self.initial = self.task.initial()
         self.learned = self.run(UnlearningStrategy(), self.initial, self.config.rounds)
+
+    def _copy(self, there: _Learned, home: Path) -> None:
+        """Go on where another federation is, without touching anything of it."""
+        if there.home.exists():  # else no client has anything to remember
+            shutil.copytree(there.home, home, dirs_exist_ok=True)
+        roster = there.federation.roster
+        assert roster is not None
+        self.learned = named.copy(there.arrays)
+        self.federation = replace(
+            there.federation,
+            history=there.federation.history.fork(None),
+            ledger=Ledger(),
+            client_config=self._settings(home),
+            roster=Roster(self.grid, roster.nodes, roster.declared),
+            costs=dict(there.federation.costs),
+        )
 
     def run(self, strategy: UnlearningStrategy, arrays: Arrays, rounds: int) -> Arrays:
         strategy.join(self.federation)
