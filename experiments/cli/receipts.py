@@ -82,9 +82,9 @@ def check(
 def withdraw(run: Run, request_id: Asked, reason: Reason) -> None:
     """Take a request back before it is served."""
     from experiments.runs.folder import RunFolder
+    from experiments.runs.steering import withdraw as take_back
 
-    with RunFolder.open(run).open_ledger() as ledger:
-        ledger.add(request_id, "withdrawn", reason=reason)
+    take_back(RunFolder.open(run), request_id, reason)
     typer.echo(f"request {request_id} is withdrawn")
 
 
@@ -95,17 +95,10 @@ def extend(
     reason: Reason,
 ) -> None:
     """Give an open request a later due date, for a reason (Art. 12(3) GDPR: two months more)."""
-    from datetime import UTC, datetime
-
     from experiments.runs.folder import RunFolder
-    from unlearning.errors import RequestError
+    from experiments.runs.steering import extend as put_off
 
-    try:
-        due = datetime.fromisoformat(to)
-    except ValueError as error:
-        raise RequestError(f"--to is {to!r}; give a day as 2026-12-31") from error
-    with RunFolder.open(run).open_ledger() as ledger:
-        ledger.extend(request_id, due if due.tzinfo else due.replace(tzinfo=UTC), reason)
+    due = put_off(RunFolder.open(run), request_id, to, reason)
     typer.echo(f"request {request_id} is due {due:%Y-%m-%d}")
 
 

@@ -162,8 +162,8 @@ def release(
     ] = False,
 ) -> None:
     """Let a request go that a guard holds: it is served next time, whatever the guard says."""
-    from experiments.runs.admission import release as let_go
     from experiments.runs.folder import RunFolder
+    from experiments.runs.steering import release as let_go
 
     let_go(RunFolder.open(run), request_id, released_by)
     typer.echo(f"released request {request_id}; it is served as soon as the run goes on")

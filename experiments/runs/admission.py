@@ -22,7 +22,14 @@ from unlearning.records.files import write_atomically
 from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Omission, Request, Scope, check_id, kinds
 
-__all__ = ["admit", "check", "check_claim", "compose", "read_claim", "release", "write_claim"]
+__all__ = [
+    "admit",
+    "check",
+    "check_claim",
+    "compose",
+    "read_claim",
+    "write_claim",
+]
 
 _SIGNED = {"wish", "order"}  # facts that hold body and signature
 
@@ -212,25 +219,6 @@ def _check_round(request: Request, folder: RunFolder, rounds: int | None) -> Non
             f"round {request.at_round} of {folder.path} is over ({done} are done); leave "
             "--at-round out, and it is served as soon as possible"
         )
-
-
-def release(folder: RunFolder, request_id: str, released_by: str) -> None:
-    """Let a held request go: it is served next time, whatever the guard says.
-
-    Raises
-    ------
-    LedgerError
-        If the ledger does not know it, or it is not held.
-    RequestError
-        In a comparison, which is over when it can be looked at.
-    """
-    if folder.read_federation().kind == COMPARE:
-        raise RequestError(
-            f"{folder.path} is a comparison; nothing is released there: raise the limit under "
-            "[guard] and compare again"
-        )
-    with folder.open_ledger() as ledger:
-        ledger.add(request_id, "released", released_by=released_by)
 
 
 def check_claim(request: Request, federation: FederationFacts, claim: Claim | None) -> None:

@@ -326,9 +326,11 @@ class RunFolder:
         found = self.read_status()
         if found is not None and found.is_running:
             return f"{self.path} is in use by process {found.pid}; give another folder with --out"
+        is_over = found is not None and found.state == status.FINISHED
+        go_on = "" if is_over else f"`fedunlearn resume {self.path}` goes on with it, or "
         return (
             f"{self.path} holds this run already ({found.state if found else 'not begun'}); "
-            "give another folder with --out, or delete it"
+            f"{go_on}give another folder with --out"
         )
 
 

@@ -55,7 +55,11 @@ def test_a_folder_of_the_same_run_is_refused_with_its_state(tmp_path):
     folder = RunFolder.claim(tmp_path, CONFIG)
     with folder.tracked(silent), pytest.raises(ConfigError, match="in use by process"):
         RunFolder.claim(tmp_path, CONFIG)
-    with pytest.raises(ConfigError, match=r"holds this run already \(finished\)"):
+    with pytest.raises(ConfigError, match=r"holds this run already \(finished\); give another"):
+        RunFolder.claim(tmp_path, CONFIG)
+    with pytest.raises(ZeroDivisionError), folder.tracked(silent):
+        raise ZeroDivisionError
+    with pytest.raises(ConfigError, match=r"\(failed\); `fedunlearn resume .*` goes on with it"):
         RunFolder.claim(tmp_path, CONFIG)
 
 

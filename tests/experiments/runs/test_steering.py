@@ -1,0 +1,76 @@
+"""What is said of a request that is in: only where somebody waits for it, and for a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments.cli import app
+from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
+from unlearning.request import Request, Scope
+
+
+def made(path: Path, kind: str = "run") -> RunFolder:
+    folder = RunFolder.claim(path, {"rounds": 3})
+    folder.write_federation(FederationFacts({0: 4, 1: 5}, kind=kind))
+    with folder.open_ledger() as ledger:
+        ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
+    return folder
+
+
+def said(*words: str) -> tuple[int, str]:
+    found = CliRunner().invoke(app, list(words))
+    return found.exit_code, found.output
+
+
+def commands(folder: RunFolder) -> list[list[str]]:
+    run = str(folder.path)
+    return [
+        ["withdraw", run, "r", "--reason", "x"],
+        ["extend", run, "r", "--to", "2099-01-01", "--reason", "x"],
+        ["release", run, "r"],
+    ]
+
+
+def test_in_a_comparison_nobody_waits(tmp_path: Path) -> None:
+    folder = made(tmp_path, COMPARE)
+    for words in commands(folder):
+        code, output = said(*words)
+        assert code == 2
+        assert "is a comparison; nothing is" in output
+    with folder.open_ledger() as ledger:
+        assert [event.event for event in ledger.events()] == ["received"]
+
+
+@pytest.mark.parametrize(
+    ("to", "reason", "words"),
+    [
+        ("tomorrow", "x", "give a day as 2026-12-31"),
+        ("2027-02-30", "x", "give a day as 2026-12-31"),
+        ("9999-12-31T23:59-14:00", "x", "give a day as 2026-12-31"),
+        ("0001-01-01T00:00+14:00", "x", "give a day as 2026-12-31"),
+        ("2020-01-01", "x", "name a later day"),
+        ("2099-01-01", " ", "for a reason"),
+    ],
+)
+def test_a_bad_date_is_one_line_and_changes_nothing(
+    tmp_path: Path, to: str, reason: str, words: str
+) -> None:
+    folder = made(tmp_path)
+    code, output = said("extend", str(folder.path), "r", "--to", to, "--reason", reason)
+    assert (code, words in output) == (2, True), output
+    with folder.open_ledger() as ledger:
+        assert len(ledger.events()) == 1
+
+
+def test_what_is_taken_back_is_taken_back_for_a_reason(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    code, output = said("withdraw", str(folder.path), "r", "--reason", " ")
+    assert (code, "for a reason" in output) == (2, True)
+    assert said(*commands(folder)[0])[0] == 0
+    for words in commands(folder):
+        assert said(*words)[0] == 2
+    with folder.open_ledger() as ledger:
+        assert ledger.state("r") == "withdrawn"
