@@ -45,6 +45,7 @@ __all__ = [
     "not_finite",
     "parameters",
     "plain",
+    "plus",
     "scale",
     "subtract",
     "weighted_mean",
@@ -55,6 +56,7 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 Known = TypeVar("Known")
 
+_PIECE = 1 << 15  # numbers whose sums stay in the processor's cache
 _MARK = "@state"  # ends the name of float state that a module carries but does not train
 _BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked", _MARK)
 
@@ -345,11 +347,27 @@ def weighted_sum(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
             continue
         for name, array in arrays.items():
             if array.dtype.kind == "f":
-                total[name] += _times(array, weight)
+                total[name] = plus(total[name], array, weight)
             else:
                 total[name] = array
     if total is None:
         raise ValueError("no arrays to sum")
+    return total
+
+
+def plus(total: Array, array: Array, weight: float) -> Array:
+    """Add an array times a weight to a float64 array, in place; return it.
+
+    A large one goes piece by piece, so that no wide copy of it is made; the bits are the same.
+    """
+    if array.size <= _PIECE or not (total.flags.c_contiguous and array.flags.c_contiguous):
+        total += _times(array, weight)
+        return total
+    sums, values, room = total.reshape(-1), array.reshape(-1), np.empty(_PIECE)
+    for start in range(0, values.size, _PIECE):
+        piece = values[start : start + _PIECE]
+        wide = np.multiply(piece, weight, out=room[: piece.size], dtype=np.float64)
+        sums[start : start + _PIECE] += wide
     return total
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unlearning.arrays import Array, Arrays
+from unlearning.arrays import Array, Arrays, plus
 
 __all__ = [
     "EXAMPLES",
@@ -116,7 +116,7 @@ class Mean:
             elif not floating:
                 self._sums[name] = step
             elif name in self._sums:
-                self._sums[name] += step.astype(np.float64) * weight
+                self._sums[name] = plus(self._sums[name], step, weight)
             else:
                 # Of an array without axes NumPy makes a number.
                 self._sums[name] = np.asarray(step.astype(np.float64) * weight)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.federation.judged_sets import judged_sets
+from experiments.federation.predicting import Looked
 from experiments.federation.task import Examples, Task
 from unlearning.arrays import Arrays
 from unlearning.evaluation.metrics import accuracy, backdoor_success
@@ -55,6 +56,7 @@ class Judge:
 
         ``alone``: about the forget set and the held-out data like it; the other sets stay empty.
         """
+        arrays = Looked(arrays)
         wanted = {"forget", "held_out"} if alone else self._sets.keys()
         seen = {
             name: self._look(
@@ -81,6 +83,7 @@ class Judge:
 
     def glance(self, arrays: Arrays) -> dict[str, float | None]:
         """Return accuracies on a fixed subset of each set, for the timeline."""
+        arrays = Looked(arrays)
         found: dict[str, float | None] = {}
         for name in ("test", "retain", "forget"):
             x, y = self._sets[name]

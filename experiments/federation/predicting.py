@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,26 @@ from torch import nn
 from clients.multitask import MultiTask
 from clients.sequences import is_sequential
 from experiments.models import networks
-from unlearning.arrays import Array
+from unlearning.arrays import Array, digest
 from unlearning.models.array_model import ArrayModel
 
-__all__ = ["Predictor"]
+__all__ = ["Looked", "Predictor"]
 
 Floats = NDArray[np.float32]
 
 _CHUNK = 1024  # examples per forward pass
 _IMAGES = 256  # of a network with convolutions, whose layers then stay in the processor's cache
+_MODELS = 2  # models of which it is remembered what they said: before a request, and after
 _OURS = ("torch.nn.", "experiments.models.")  # layers that take pixels in any order in memory
+
+
+class Looked(dict[str, Array]):
+    """A model that stays as it is while it is looked at: its digest is worked out once."""
+
+    @cached_property
+    def digest(self) -> str:
+        """The model's digest."""
+        return digest(self)
 
 
 class Predictor:
@@ -46,7 +57,10 @@ class Predictor:
     ) -> None:
         self._model, self._columns, self._seen = model, columns, seen
         self._chunk, self._order = _CHUNK, torch.contiguous_format
-        if isinstance(model, nn.Module) and _convolves(model):
+        self._said: dict[str, dict[str, Floats]] = {}  # by models, the last one used at the end
+        self._loaded = ""  # the model that the network holds
+        self._remembers = isinstance(model, nn.Module) and _convolves(model)
+        if isinstance(model, nn.Module) and self._remembers:
             self._chunk = _IMAGES
             if all(type(one).__module__.startswith(_OURS) for one in model.modules()):
                 self._order = torch.channels_last
@@ -55,9 +69,22 @@ class Predictor:
     def probabilities(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
         """Return softmax probabilities, shape (n, columns); n may be 0.
 
-        Those of several tasks stand side by side, each adding up to 1.
+        Those of several tasks stand side by side, each adding up to 1. What a network with
+        convolutions says is dear, and asked for again when a round's model is judged: it is
+        remembered of the last few models, and then cannot be written to.
         """
-        return self._read(arrays, x, device, _softmax)
+        if not self._remembers:
+            return self._read(arrays, x, device, _softmax)
+        model = arrays.digest if isinstance(arrays, Looked) else digest(arrays)
+        said = self._said.pop(model, {})
+        self._said[model] = said
+        while len(self._said) > _MODELS:
+            del self._said[next(iter(self._said))]
+        key = f"{device}|{digest({'x': x})}"
+        if key not in said:
+            said[key] = self._read(arrays, x, device, _softmax, model=model)
+            said[key].flags.writeable = False
+        return said[key]
 
     def at_every_position(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
         """Return softmax probabilities at every position of sequences, (n, length, columns)."""
@@ -75,13 +102,19 @@ class Predictor:
         device: str,
         look: Callable[[nn.Module, torch.Tensor], torch.Tensor],
         none: Floats | None = None,
+        model: str = "",
     ) -> Floats:
         none = np.empty((0, self._columns), np.float32) if none is None else none
         if not isinstance(self._model, nn.Module):
             flat = self._seen(x).reshape(len(x), -1) if len(x) else None
             return none if flat is None else self._model.predict(arrays, flat).astype(np.float32)
         place = networks.device(device)
-        model = networks.load(self._model, arrays).to(place).eval()
+        network = self._model
+        if not model or model != self._loaded:
+            self._loaded = ""
+            networks.load(network, arrays)
+            self._loaded = model
+        network.to(place).eval()
         parts = [none]
         with torch.inference_mode():
             for start in range(0, len(x), self._chunk):
@@ -89,8 +122,8 @@ class Predictor:
                 chunk = torch.from_numpy(rows).to(place)
                 if chunk.dim() == 4:  # images
                     chunk = chunk.contiguous(memory_format=self._order)
-                parts.append(look(model, chunk).cpu().numpy())
-        model.cpu()
+                parts.append(look(network, chunk).cpu().numpy())
+        network.cpu()
         return np.concatenate(parts)
 
 

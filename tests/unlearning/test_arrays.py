@@ -305,3 +305,17 @@ def test_words_have_the_names_that_the_module_has() -> None:
     assert named.mismatch({}, state) == "array 'mask' is not part of the model"
     other = {named.marked("mask"): np.zeros(2)}
     assert "array 'mask' has shape" in str(named.mismatch(state, other))
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(), (3,), (1 << 15,), (301, 333), (70_001,)])
+def test_a_sum_piece_by_piece_has_the_bits_of_a_sum_at_once(
+    shape: tuple[int, ...], kind: str
+) -> None:
+    generator = np.random.default_rng(0)
+    total = np.asarray(generator.standard_normal(shape))
+    array = np.asarray(generator.standard_normal(shape)).astype(kind)
+    expected = total + array.astype(np.float64) * 0.37
+    turned = named.plus(np.array(total, order="F"), np.array(array, order="F"), 0.37)
+    assert np.array_equal(turned, expected)
+    assert np.array_equal(named.plus(total, array, 0.37), expected)

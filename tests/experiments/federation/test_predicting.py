@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from experiments.federation import predicting
-from experiments.federation.predicting import Predictor
+from experiments.federation.predicting import Looked, Predictor
 from experiments.models import networks
+from unlearning.arrays import Array, Arrays
 
 
 class _Viewing(nn.Module):
@@ -50,3 +51,49 @@ def test_our_networks_lie_channels_last_and_others_as_they_were() -> None:
     weights = [next(model.parameters()) for model in (ours, own)]
     assert weights[0].is_contiguous(memory_format=torch.channels_last)
     assert weights[1].is_contiguous()
+
+
+class _Counting(_Viewing):
+    """Counts the examples that it looks at."""
+
+    looked = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.looked += len(x)
+        return super().forward(x)
+
+
+def test_a_model_that_is_judged_twice_looks_at_the_same_images_once() -> None:
+    """After a round, and again when a request is judged; of the two models before and after it."""
+    network = _Counting()
+    predictor = Predictor(network, 10, lambda x: x)
+    before = networks.to_arrays(network)
+    after = {name: array + 1 for name, array in before.items()}
+    later = {name: array - 1 for name, array in before.items()}
+    x = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
+
+    def asked(arrays: Arrays, images: Array = x) -> tuple[Array, int]:
+        network.looked = 0
+        return predictor.probabilities(Looked(arrays), images, "cpu"), network.looked
+
+    first, seen = asked(before)
+    assert seen == 8
+    assert asked(after)[1] == 8
+    again, seen = asked(dict(before))
+    assert not seen
+    assert again.tobytes() == first.tobytes()
+    assert not again.flags.writeable
+    assert asked(before, x[:3])[1] == 3
+    assert asked(later)[1] == 8  # the one that was not asked for longest is let go
+    assert asked(after)[1] == 8
+    fresh = Predictor(_Counting(), 10, lambda x: x).probabilities(after, x, "cpu")
+    assert asked(after)[0].tobytes() == fresh.tobytes()
+
+
+def test_a_model_that_was_changed_in_place_is_looked_at_anew() -> None:
+    network = _Counting()
+    predictor, arrays = Predictor(network, 10, lambda x: x), networks.to_arrays(network)
+    x = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    first = predictor.probabilities(arrays, x, "cpu")
+    arrays["last.bias"][0] += 1
+    assert (predictor.probabilities(arrays, x, "cpu") != first).any()
