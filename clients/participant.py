@@ -23,11 +23,13 @@ from clients.training import lone_examples, loss_of
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.models.array_model import ArrayModel
+from unlearning.models.portions import travelling
 from unlearning.protocol import EVERY, Settings, Wire
 from unlearning.records.commitment import leaf, root
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
 from unlearning.told import LEAST, SPLITS
+from unlearning.weighing import Examples
 
 __all__ = ["Holdings", "Participant", "Work", "arrays_of", "load_arrays"]
 
@@ -206,6 +208,9 @@ class Participant(NumPyClient):
                 beside[f"{Wire.KEEP_SECONDS}{name}"] = time.perf_counter() - begun
                 self.memory.remember(name, made.arrays or {}, facts)
                 processed += made.examples_processed
+            # Parts that it did not train stay here: the server has them as it sent them.
+            rests = Examples.from_metrics(outcome.num_examples, outcome.metrics)
+            arrays = travelling(arrays, work.given, rests)
         metrics: Config = {
             **outcome.metrics,
             **beside,
@@ -221,7 +226,7 @@ class Participant(NumPyClient):
         step, model = steps.find(name), self.holdings.workbench
         if not steps.needs_model(name):  # nor what a network draws from
             return step(None, local, settings, np.random.default_rng(address))
-        load_arrays(model, arrays)
+        load_arrays(model, arrays, in_parts=name == "train")
         devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
         with torch.random.fork_rng(devices=devices):
             _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)

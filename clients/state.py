@@ -17,6 +17,7 @@ from torch import nn
 
 from unlearning.arrays import Array, Arrays, is_buffer, marked, plain
 from unlearning.errors import FederationError
+from unlearning.models.portions import is_of_groups
 
 __all__ = ["arrays_of", "load_arrays", "named_as", "parameters_of", "to_array"]
 
@@ -76,10 +77,17 @@ def named_as(model: nn.Module, arrays: Mapping[str, Array]) -> Arrays:
     return {names.get(plain(n), n): a for n, a in arrays.items() if plain(n) not in others}
 
 
-def load_arrays(model: nn.Module, arrays: Mapping[str, Array], *, source: str = "message") -> None:
+def load_arrays(
+    model: nn.Module,
+    arrays: Mapping[str, Array],
+    *,
+    source: str = "message",
+    in_parts: bool = False,
+) -> None:
     """Overwrite the model's state, each tensor in its own number format and memory order.
 
-    Names may come with or without the mark of what is not trained.
+    Names may come with or without the mark of what is not trained. ``in_parts``: arrays of parts
+    that clients train in groups may be missing, and are zeroed.
 
     Raises
     ------
@@ -88,12 +96,18 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, Array], *, source: str = 
     """
     state = {plain(name): tensor for name, tensor in _layout(model).items()}
     given = {plain(name): array for name, array in arrays.items()}
+    absent: set[str] = set()
     if differ := state.keys() ^ given.keys():
         others = {n for n in model.state_dict() if n not in state}  # second names, extra state
+        absent = {n for n in state.keys() - given.keys() if in_parts and is_of_groups(n)}
+        differ -= absent
         if odd := sorted(differ - (others & given.keys())):
             raise FederationError(f"{source} and model differ in array {odd[0]!r}")
     with torch.no_grad():
         for name, tensor in state.items():
+            if name in absent:
+                tensor.zero_()
+                continue
             if tuple(tensor.shape) != given[name].shape:
                 raise FederationError(
                     f"array {name!r} came with shape {given[name].shape}, "

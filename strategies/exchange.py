@@ -6,20 +6,23 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import LEARN, RECOVER, UNLEARN, Federation, keeping
+from strategies.outgoing import Outgoing
 from strategies.plausibility import of_one_kind, without_outliers
 from strategies.roster import Roster
-from strategies.wire import BadReplyError, num_bytes, reach, read_reply, to_content, to_record
+from strategies.wire import BadReplyError, num_bytes, reach, read_reply, to_content
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import FederationError
-from unlearning.models import shards
+from unlearning.models.portions import parts_of
 from unlearning.models.sequences import groups_in
+from unlearning.models.shards import shard_of
 from unlearning.protocol import Instruction, Reply, Scalar, Settings, Wire, part
 from unlearning.request import Forgotten, Omission, Request
 
@@ -97,18 +100,17 @@ class Exchange:
     def messages(self) -> Iterator[Message]:
         """Yield one message per client, in order; the model is serialised once."""
         federation, unlearning = self.federation, self.phase == UNLEARN
-        shared: ArrayRecord | None = None
+        outgoing = Outgoing(self.arrays)
         absolute = federation.completed if unlearning else self.number
         defaults = dict(federation.train)
         if self.phase == RECOVER:
             defaults |= federation.recovery
-        count = groups_in(list(self.arrays))
 
         def place(client: int, instruction: Instruction) -> Settings:
             """Return what draws and shards of a client hang on, where there are any."""
             found: dict[str, Scalar] = {}
-            if count:
-                found["shard"] = shards.shard_of(client, count)
+            if self._groups:
+                found["shard"] = shard_of(client, self._groups)
             if defaults.get("stable_steps"):
                 now = instruction.seed_round or self.number + unlearning * federation.completed
                 found |= {"draw_seed": federation.seed, "draw_client": client, "draw_round": now}
@@ -131,26 +133,22 @@ class Exchange:
             False: json.dumps(dict(self.keepsakes)),
         }
         record: ConfigRecord | None = None
-        last: tuple[Arrays, ArrayRecord] | None = None  # what the client before was sent
         for client, instruction in sorted(self.asked.items()):
-            if instruction.arrays is None and shared is None:
-                shared = to_record(self.arrays)  # not before it is asked for: it may be large
-            if instruction.arrays is not None and (
-                last is None or last[0] is not instruction.arrays
-            ):
-                last = instruction.arrays, to_record(instruction.arrays)
-            own = None if instruction.arrays is None or last is None else last[1]
-            model = own if own is not None else shared or ArrayRecord()
             trains = instruction.step == "train"
             trains_again = unlearning and trains  # it leaves nothing behind at the client
             kept = {} if trains_again else federation.attribution(client, absolute)
+            keeps = federation.keepsakes if trains else self.keepsakes
+            remember = federation.remember and not trains_again
+            # Who keeps a model, or makes something of it, must see all of it.
+            cut = self._groups and trains and not remember and (trains_again or not keeps)
+            group = shard_of(client, self._groups) if cut else None
             facts = {
                 **federation.client_config,
                 Wire.CLIENT: client,
                 Wire.STEP: instruction.step,
                 Wire.SEED: self._address(client, instruction),
                 Wire.SERVER_ROUND: absolute,
-                Wire.REMEMBER: federation.remember and not trains_again,
+                Wire.REMEMBER: remember,
                 Wire.KEEP: "{}" if trains_again else keepsakes[trains],
                 Wire.SETTINGS: settings(client, instruction, kept),
                 **(
@@ -159,6 +157,7 @@ class Exchange:
                     else omissions(federation.forgotten, client, self.request, self.held)
                 ),
             }
+            model = outgoing.record(instruction, group)
             content = to_content(model, instruction.extras, facts, like=record)
             record = part(content, Wire.CONFIG, ConfigRecord)
             node = self.roster.nodes[client]
@@ -190,6 +189,7 @@ class Exchange:
                     declared=roster.declared.get(client),
                     longest_s=2 * federation.timeout_s + _SLACK_S,
                     farthest=farthest if sent is self.arrays else None,
+                    trains=self._trains(client, instruction),
                 )
             except BadReplyError as error:
                 roster.lost[client] = f"quarantined: {error}"
@@ -218,6 +218,17 @@ class Exchange:
             yield reply
         spent = Cost(client_rounds=len(self.asked), bytes_down=roster.bytes_down - down)
         federation.spend(self.phase, spent)
+
+    @cached_property
+    def _groups(self) -> int:
+        """Into how many groups the model cuts its clients; 0: it is one for all."""
+        return groups_in(list(self.arrays))
+
+    def _trains(self, client: int, instruction: Instruction) -> frozenset[str] | None:
+        """Return the parts that a client may train; None: it is free to train all there are."""
+        if not self._groups or instruction.step != "train":
+            return None
+        return parts_of(list(self.arrays), shard_of(client, self._groups))
 
     def combine(self, hook: Hook, replies: Iterator[Reply], *, robust: bool = False) -> Arrays:
         """Let a hook combine replies, and see that enough of them are good.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +12,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
+from unlearning.models.portions import completed
 from unlearning.npy import decoded, encoded
 from unlearning.protocol import Reply, Scalar, Wire, part
+from unlearning.weighing import Examples, part_of
 
 __all__ = [
     "BadReplyError",
@@ -122,6 +124,7 @@ def read_reply(
     declared: int | None,
     longest_s: float = float("inf"),
     farthest: float | None = None,
+    trains: Collection[str] | None = None,
 ) -> Reply:
     """Return the checked reply of one client.
 
@@ -134,13 +137,16 @@ def read_reply(
     sent : Arrays
         The model this client was given; a model-like answer becomes an update against it.
     model_like : bool
-        Whether the answer must have the model's names, shapes and dtypes.
+        Whether the answer must have the model's names, shapes and dtypes; parts of the model that
+        it says rest on none of its examples may be left out, and are those that were sent.
     declared : int or None
         Training examples the client said it holds when it joined: its weight may not exceed it.
     longest_s : float
         No client can have worked longer than this, in seconds.
     farthest : float or None
         What :func:`reach` says of ``sent``, where it is known.
+    trains : collection of str or None
+        Parts of the model that this client may have trained; None: any.
 
     Raises
     ------
@@ -162,9 +168,20 @@ def read_reply(
     most = declared if declared is None or model_like else max(declared, 1)
     if not isinstance(count, int) or count < 0 or (most is not None and count > most):
         raise BadReplyError(f"{Wire.NUM_EXAMPLES} is {count!r}, expected 0 to {declared}")
+    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
+    for key, value in numbers.items():
+        low = 0.0 if key in _METERED else -_LARGEST
+        high = min(longest_s, _LARGEST) if key == Wire.CLIENT_SECONDS else _LARGEST
+        if not low <= value <= high:  # not a number is neither
+            raise BadReplyError(f"metric {key!r} is {value:g}, expected {low:g} to {high:g}")
     update: Arrays | None = None
     moved = math.inf
     if model_like:
+        rests = Examples.from_metrics(count, numbers)
+        parts = dict.fromkeys(map(part_of, sent)) if trains is not None else ()
+        if others := [part for part in parts if part not in (trains or ()) and rests.of(part)]:
+            raise BadReplyError(f"it claims to train part {others[0]!r}, which is other clients'")
+        arrays = completed(sent, arrays, rests)
         if difference := named.mismatch(sent, arrays):
             raise BadReplyError(difference)
         arrays = {name: arrays[name] for name in sent}
@@ -176,12 +193,6 @@ def read_reply(
         odd := named.not_finite(arrays) or (_became_infinite(sent, arrays) if model_like else None)
     ):
         raise BadReplyError(f"a value of array {named.plain(odd)!r} is not finite")
-    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
-    for key, value in numbers.items():
-        low = 0.0 if key in _METERED else -_LARGEST
-        high = min(longest_s, _LARGEST) if key == Wire.CLIENT_SECONDS else _LARGEST
-        if not low <= value <= high:  # not a number is neither
-            raise BadReplyError(f"metric {key!r} is {value:g}, expected {low:g} to {high:g}")
     if update is None:
         return Reply(client, count, arrays, numbers)
     limit = reach(sent) if farthest is None else farthest

@@ -28,7 +28,7 @@ from unlearning.errors import ConfigError
 from unlearning.models.sequences import module_name, place_of
 from unlearning.models.shards import node_name
 from unlearning.protocol import MASK, Settings, Wire
-from unlearning.weighing import EXAMPLES
+from unlearning.weighing import EXAMPLES, TRUNK
 
 
 def train(
@@ -160,6 +160,7 @@ def _train_modules(
         for j in range(model.orders)
         for i in range(model.groups)
     }
+    rests[f"{EXAMPLES}{TRUNK}"] = 0.0  # nobody trains the base
     net = copy.deepcopy(model.base).requires_grad_(True)
     processed, losses, weight = 0, 0.0, count
     for order, stream in enumerate(generator.spawn(model.orders)):
@@ -182,7 +183,7 @@ def _train_modules(
         processed += outcome.examples_processed
         losses += outcome.metrics.get(Wire.LOSS, 0.0) * outcome.examples_processed
     if model.finished and not processed:  # all is trained: a step of nothing, by everyone
-        rests = dict.fromkeys(rests, float(weight))
+        rests[f"{EXAMPLES}{module_name(0, model.groups - 1)}"] = float(weight)
     metrics = {Wire.LOSS: losses / processed} if processed else {}
     return Outcome(weight, processed, metrics={**metrics, **rests})
 

@@ -71,7 +71,7 @@ class Run:
 
         A strategy that failed has a row without numbers; the column ``failed`` says why. Of text,
         and after a request for features, further columns follow, one per measure, such as
-        ``canary_exposure`` or ``sensitivity``; ``results.csv`` is of a fixed shape and has none.
+        ``canary_exposure`` or ``sensitivity``.
 
         Raises
         ------
@@ -80,21 +80,17 @@ class Run:
         """
         import pandas as pd
 
-        from experiments.runs.details import FeatureMeasure, TextMeasure, read_details
-        from experiments.runs.results import read_failed, read_results
+        from experiments.runs.details import read_details
+        from experiments.runs.results import Measured, by_measure, read_failed, read_results
 
         _, rows = read_results(self.path)
         found: list[Row | FailedRow] = [*rows, *read_failed(self.path)]
         table = pd.DataFrame(map(_line, found))
         details = read_details(self.path)
-        measures: list[TextMeasure | FeatureMeasure] = [
-            *details.text_measures,
-            *details.feature_measures,
-        ]
-        measured = {(one.strategy, one.seed, one.measure): one.value for one in measures}
-        for name in dict.fromkeys(measure for _, _, measure in measured):
+        measures: list[Measured] = [*details.text_measures, *details.feature_measures]
+        for name, values in by_measure(measures).items():
             whose = zip(table.strategy, table.seed, strict=True)
-            table[name] = [measured.get((*key, name), float("nan")) for key in whose]
+            table[name] = [values.get(key, float("nan")) for key in whose]
         return table
 
     def timeline(self) -> pd.DataFrame:

@@ -190,7 +190,14 @@ class Books:
             FailedRow(one.strategy, one.seed, one.scope, one.guarantee, one.reason)
             for one in self._failed
         ]
-        write_results(self.folder.path, self._config.to_dict(), rows, failed, partial=partial)
+        write_results(
+            self.folder.path,
+            self._config.to_dict(),
+            rows,
+            failed,
+            partial=partial,
+            measures=[*self._text_measures, *self._feature_measures],
+        )
         details = self._details(entries, partial=partial)
         write_details(self.folder.path, details)
         return details

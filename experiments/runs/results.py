@@ -1,7 +1,8 @@
 """What a run found: rows on disk, ``results.json`` and ``results.csv``.
 
-``results.json`` is read by other programs and its shape is fixed. A number that was not measured
-is None here, ``null`` and an empty cell there.
+``results.json`` is read by other programs and its shape is fixed; so are the columns that every
+``results.csv`` begins with. Measures that only some runs have, of text and of features, are further
+columns behind them. A number that was not measured is None here, ``null`` and an empty cell there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from experiments.runs.record import ResultsError, read_json
 from unlearning.evaluation.scorecard import METRICS, RANGES, Spread, bounded, summarise
@@ -26,7 +27,9 @@ __all__ = [
     "ORIGINAL",
     "RETRAIN",
     "FailedRow",
+    "Measured",
     "Row",
+    "by_measure",
     "by_seed",
     "read_failed",
     "read_results",
@@ -139,6 +142,34 @@ class FailedRow:
         return {**empty.to_json(), "failed": self.failed}
 
 
+class Measured(Protocol):
+    """A measure that only some runs have, of one strategy's model at one seed."""
+
+    @property
+    def strategy(self) -> str:
+        """Its alias."""
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+
+    @property
+    def measure(self) -> str:
+        """What was measured: the name of a column."""
+
+    @property
+    def value(self) -> float:
+        """The number."""
+
+
+def by_measure(measures: Iterable[Measured]) -> dict[str, dict[tuple[str, int], float]]:
+    """Return measure -> (strategy, seed) -> value, in the order that measures first appear in."""
+    found: dict[str, dict[tuple[str, int], float]] = {}
+    for one in measures:
+        found.setdefault(one.measure, {})[one.strategy, one.seed] = one.value
+    return found
+
+
 def _json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False, default=str) + "\n").encode()
 
@@ -150,6 +181,7 @@ def write_results(
     failed: Sequence[FailedRow] = (),
     *,
     partial: bool = False,
+    measures: Iterable[Measured] = (),
 ) -> None:
     """Write ``results.json`` and ``results.csv``, each whole or not at all.
 
@@ -165,6 +197,8 @@ def write_results(
         Those without a result; they stand behind the others.
     partial : bool
         Whether more is to come; the file says so then.
+    measures : iterable of Measured
+        Of text, of features: further columns of ``results.csv``, behind all others.
     """
     everything: list[Row | FailedRow] = [*rows, *failed]
     found: dict[str, object] = {
@@ -174,15 +208,16 @@ def write_results(
     }
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_IDENTITY, *METRICS, *COSTS, "model_digest", "failed"))
-    for row in rows:
-        identity = [getattr(row, name) for name in _IDENTITY]
-        writer.writerow(
-            (*identity, *row.metrics.values(), *row.cost.values(), row.model_digest, "")
-        )
-    for lost in failed:
-        identity = [getattr(lost, name) for name in _IDENTITY]
-        writer.writerow((*identity, *[None] * (len(METRICS) + len(COSTS) + 1), lost.failed))
+    beside = by_measure(measures)
+    writer.writerow((*_IDENTITY, *METRICS, *COSTS, "model_digest", "failed", *beside))
+    for one in everything:
+        cells: list[object] = [getattr(one, name) for name in _IDENTITY]
+        if isinstance(one, Row):
+            cells += [*one.metrics.values(), *one.cost.values(), one.model_digest, ""]
+        else:
+            cells += [*[None] * (len(METRICS) + len(COSTS) + 1), one.failed]
+        cells += [column.get((one.strategy, one.seed)) for column in beside.values()]
+        writer.writerow(cells)
     write_atomically(run_dir / "results.json", _json_bytes(found))
     write_atomically(run_dir / "results.csv", text.getvalue().encode())
 

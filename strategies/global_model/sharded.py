@@ -47,7 +47,8 @@ class Sharded(UnlearningStrategy):
 
     The start of a shard is its untrained model, or the latest recorded one before an owner first
     took part. What the other shards did is kept in the history. A shard without members answers no
-    more. A request for a class hits every shard. All shards travel with every message.
+    more. A request for a class hits every shard. A client is sent its own
+    shard alone and answers with it; of a tree, the node that is due.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})

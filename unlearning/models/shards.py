@@ -18,7 +18,16 @@ import numpy as np
 from unlearning.arrays import Array
 from unlearning.weighing import NODES, SHARDS, part_of
 
-__all__ = ["drawn", "members", "node_name", "part_trained", "parts_above", "shard_of", "shards_in"]
+__all__ = [
+    "drawn",
+    "due_node",
+    "members",
+    "node_name",
+    "part_trained",
+    "parts_above",
+    "shard_of",
+    "shards_in",
+]
 
 _ASSIGN, _DRAW = 6, 7  # last components of seed addresses
 
@@ -70,6 +79,21 @@ def part_trained(arrays: Mapping[str, Array], shard: int, server_round: int) -> 
         left -= int(rounds)
         if left <= 0:
             return node_name(level, shard >> level)
+        level += 1
+    return None
+
+
+def due_node(arrays: Mapping[str, Array], leaf: int) -> tuple[int, int] | None:
+    """Return level and place of the node of a tree that a leaf's clients train next; None: none.
+
+    >>> tree = {"nodes.0-1.rounds": 2, "nodes.0-1.trained": 2, "nodes.1-0.rounds": 3}
+    >>> due_node(tree | {"nodes.1-0.trained": 1}, 1), due_node(tree | {"nodes.1-0.trained": 3}, 1)
+    ((1, 0), None)
+    """
+    level = 0
+    while (name := f"{NODES}.{node_name(level, leaf >> level)}") + ".rounds" in arrays:
+        if int(arrays[f"{name}.trained"]) < int(arrays[f"{name}.rounds"]):
+            return level, leaf >> level
         level += 1
     return None
 

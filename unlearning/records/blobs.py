@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -41,7 +41,7 @@ def _write_error(path: Path, error: OSError, size: int) -> HistoryError:
     return HistoryError(f"cannot write {path}: {error.strerror}{room(path, size)}; {remedy}")
 
 
-def encode(arrays: Arrays, *, half: bool = False) -> bytes:
+def encode(arrays: Arrays, *, half: bool = False, idle: Collection[str] = ()) -> bytes:
     """Return arrays as the bytes of a safetensors file that remembers order and dtypes.
 
     Parameters
@@ -50,20 +50,32 @@ def encode(arrays: Arrays, *, half: bool = False) -> bytes:
         Any names, shapes and dtypes that :func:`unlearning.packing.pack` takes.
     half : bool
         Store parameters as float16. One that overflows there keeps its own dtype; so do buffers.
+    idle : collection of str
+        Arrays that may hold nothing but zeros, as of a part that was not trained: where they do,
+        shape and dtype alone are stored.
     """
-    stored = dict(arrays)
+    zeros = {n: a for n in idle if not _bits(a := arrays[n]).any()}
+    stored = {name: array for name, array in arrays.items() if name not in zeros}
     narrowed: dict[str, str] = {}
-    for name, array in arrays.items():
+    for name, array in tuple(stored.items()):
         if half and is_parameter(name, array) and array.dtype.itemsize > 2:
             small = _narrow(array)
             if small is not None:
                 stored[name], narrowed[name] = small, array.dtype.name
+    if zeros:
+        shapes = {name: [array.dtype.str, array.shape] for name, array in zeros.items()}
+        layout = {"names": list(arrays), "narrowed": narrowed, "zeros": shapes}
+        return pack(stored, {_LAYOUT: json.dumps(layout)})
     return pack(stored, {_LAYOUT: _layout(tuple(arrays), tuple(narrowed.items()))})
 
 
 @lru_cache(maxsize=64)
 def _layout(names: tuple[str, ...], narrowed: tuple[tuple[str, str], ...]) -> str:
     return json.dumps({"names": list(names), "narrowed": dict(narrowed)})
+
+
+def _bits(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _narrow(array: Array) -> Array | None:
@@ -76,6 +88,8 @@ def decode(data: bytes) -> Arrays:
     """Return the arrays that :func:`encode` wrote, in their order and dtypes, free to change."""
     layout = json.loads(metadata(data)[_LAYOUT])
     stored = unpack(data)
+    for name, (dtype, shape) in layout.get("zeros", {}).items():
+        stored[name] = np.zeros(shape, np.dtype(dtype).newbyteorder("<"))
     return {
         name: stored[name].astype(layout["narrowed"].get(name, stored[name].dtype), copy=False)
         for name in layout["names"]

@@ -81,7 +81,8 @@ class RoundEntry:
         norms, blob = None, None
         if self._updates:
             norms = json.dumps(norms_of(update))
-            data = encode(update, half=self._half)
+            idle = [name for name in update if not rests.of(part_of(name))]
+            data = encode(update, half=self._half, idle=idle)
             blob = self._store.stage(self.batch, "update", self._round, client, data)
         self._rows[client] = _Row(client, rests, norms, blob)
         self._parts = self._parts or tuple(dict.fromkeys(map(part_of, update)))
@@ -214,7 +215,8 @@ class RoundEntry:
     def _contribute(
         self, client: int, shares: Mapping[str, float], update: Arrays, before: Arrays | None
     ) -> Blob:
-        data = encode(accumulated(before, shares, update))
+        total = accumulated(before, shares, update)
+        data = encode(total, idle=[name for name in total if not shares[part_of(name)]])
         return self._store.stage(self.batch, "contribution", self._round, client, data)
 
     def _superseded(self) -> list[Blob]:

@@ -10,9 +10,25 @@ import math
 import pytest
 from rich.console import Console
 
-from experiments.runs.details import Details, Point, read_details, write_details
+from experiments.runs.details import (
+    Details,
+    FeatureMeasure,
+    Point,
+    TextMeasure,
+    read_details,
+    write_details,
+)
 from experiments.runs.record import ResultsError
-from experiments.runs.results import COSTS, Row, read_results, spread, strategies, write_results
+from experiments.runs.results import (
+    COSTS,
+    FailedRow,
+    Row,
+    read_results,
+    read_table,
+    spread,
+    strategies,
+    write_results,
+)
 from experiments.runs.table import DASH, plain_table, significant, table, with_sd
 from unlearning.evaluation.scorecard import METRICS, Spread, summarise
 
@@ -82,6 +98,22 @@ def test_the_table_for_spreadsheets_has_one_line_per_row_and_empty_cells(tmp_pat
         *COSTS,
     }
     assert (lines[0]["test_accuracy"], lines[0]["mia_auc"]) == ("0.9", "")
+
+
+def test_measures_that_some_runs_have_stand_behind_all_other_columns(tmp_path):
+    rows, lost = [row(), row(seed=1)], FailedRow("no-t", 1, "client", "approximate", "why")
+    write_results(tmp_path, {}, rows, [lost])
+    plain = (tmp_path / "results.csv").read_text().splitlines()
+    measures = [
+        TextMeasure(strategy=row().strategy, seed=1, measure="canary_exposure", value=1.5),
+        FeatureMeasure(strategy=row().strategy, seed=0, measure="sensitivity", value=0.0),
+    ]
+    write_results(tmp_path, {}, rows, [lost], measures=measures)
+    found = (tmp_path / "results.csv").read_text().splitlines()
+    ends = [",canary_exposure,sensitivity", ",,0.0", ",1.5,", ",,"]
+    assert found == [line + end for line, end in zip(plain, ends, strict=True)]
+    assert read_table(tmp_path / "results.csv") == tuple(rows)
+    assert read_results(tmp_path)[1] == tuple(rows)
 
 
 @pytest.mark.parametrize(
