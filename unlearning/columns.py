@@ -12,9 +12,14 @@ import numpy as np
 
 from unlearning.errors import RequestError, unknown
 
-__all__ = ["MARKED", "Columns", "Named"]
+__all__ = ["MARKED", "NO_VALUES", "Columns", "Named"]
 
 MARKED = "marked"  # the values that a planted spurious feature lies in
+
+NO_VALUES = (
+    "the examples of this federation have no values to withdraw one by one, since it learns text, "
+    "several tasks or behind a frozen trunk; ask for samples or for a client instead"
+)
 
 _BOX = re.compile(r"(\d+):(\d+)x(\d+):(\d+)")
 _OF_CATEGORY = "="  # a category's columns are called column=category
@@ -49,6 +54,8 @@ class Columns:
         over are called ``column=category``; ``column`` names all of them.
     marked : tuple of int
         The positions that the word ``marked`` stands for.
+    whole : bool
+        Whether an example has no values that could be withdrawn one by one, as text has none.
 
     Examples
     --------
@@ -64,6 +71,7 @@ class Columns:
     shape: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     marked: tuple[int, ...] = ()
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.names and len(self.names) != self.size:
@@ -103,8 +111,11 @@ class Columns:
         Raises
         ------
         RequestError
-            If a word is none of these, or lies outside an example.
+            If a word is none of these, or lies outside an example, or no value can be withdrawn.
         """
+        words = list(words)
+        if self.whole and words:
+            raise RequestError(f"feature {', '.join(map(str, words))}: {NO_VALUES}")
         found: set[int] = set()
         called: list[str] = []
         for word in words:

@@ -360,7 +360,7 @@ class Task(Learned):
     def _columns(self) -> Columns:
         """Return what the values of an example are called; none, where none can be forgotten."""
         if self._trunk is not None or self.tasks or self.is_sequential:
-            return Columns()
+            return Columns(whole=True)
         spurious = planting.spurious(self.marker, self.input_shape)
         return Columns(self.input_shape, self._data.columns, spurious)
 

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
 from experiments.runs.intent import Intent
 from experiments.runs.record_ids import RecordIds
-from unlearning.columns import Columns
+from unlearning.columns import NO_VALUES, Columns
 from unlearning.errors import RequestError, UnsupportedRequestError, unknown
 from unlearning.records.commitment import Claim, Commitment, Opening
 from unlearning.records.files import write_atomically
@@ -318,11 +318,7 @@ def _check_names(request: Request, federation: FederationFacts) -> None:
         if label not in federation.classes:
             raise RequestError(_unknown("class", label, federation.classes))
     if request.features and not federation.features:
-        raise RequestError(
-            f"{request.describe()}: the examples of this federation have no values to withdraw one "
-            "by one, since it learns text, several tasks or behind a frozen trunk; ask for samples "
-            "or for a client instead"
-        )
+        raise RequestError(f"{request.describe()}: {NO_VALUES}")
     for feature in request.features:
         if not 0 <= feature < federation.features:
             raise RequestError(f"unknown feature {feature} (known: 0 to {federation.features - 1})")

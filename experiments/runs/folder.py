@@ -84,7 +84,9 @@ class FederationFacts:
     @property
     def named(self) -> Columns:
         """What the values of an example are called."""
-        return Columns(self.shape or ((self.features,) if self.features else ()), self.columns)
+        if not self.features:
+            return Columns(whole=True)
+        return Columns(self.shape or (self.features,), self.columns)
 
     def to_json(self) -> dict[str, object]:
         """Return plain values; keys of objects are texts in JSON."""

@@ -11,6 +11,7 @@ from unlearning.columns import Columns
 from unlearning.errors import RequestError
 
 TABLE = Columns((5,), ("age", "sex=f", "sex=m", "7", "income"))
+TEXT = Columns(whole=True)
 IMAGE = Columns((2, 3, 4))
 
 
@@ -57,6 +58,10 @@ def test_marked_are_the_values_of_the_planted_feature() -> None:
         (IMAGE, "1:1x0:1", "does not lie"),
         (IMAGE, "nose", "0 to 23"),
         (IMAGE, "nothing.npy", "is no mask"),
+        (TEXT, "3", "no values to withdraw one by one"),
+        (TEXT, "age", "feature age: the examples"),
+        (TEXT, "0:2x0:1", "no values to withdraw"),
+        (TEXT, "nothing.npy", "ask for samples or for a client"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(columns: Columns, word: str, said: str) -> None:
