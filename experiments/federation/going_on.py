@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 
 __all__ = ["checkpoints", "going_on", "last_saved", "take_up"]
+
+log = logging.getLogger("fedunlearn")
 
 
 def checkpoints(site: Site, federation: Federation, home: Path) -> Checkpoints:
@@ -48,6 +51,9 @@ def last_saved(site: Site, kept: Checkpoints, federation: Federation) -> Saved |
             f"{root} ends with round {history.mark[0]} and no checkpoint belongs to it; "
             "restore the folder from a backup: to begin again would train on what was forgotten"
         )
+    log.warning(
+        "no checkpoint belongs to round %d: it is learned from the beginning", history.mark[0]
+    )
     history.destroy()  # nobody was forgotten: it begins again, with the same outcome
     federation.history = found_history(site, history.keep)
     return None

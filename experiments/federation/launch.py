@@ -154,7 +154,8 @@ def resume(
         if now != intent.sha256 and not accept_change:
             raise ConfigError(
                 f"config or code of {folder.path} are not those it began with, so it would not "
-                "come out as it would have; put them back, or say --accept-change"
+                "come out as it would have; put them back, or go on all the same with "
+                f"`fedunlearn resume {folder.path} --accept-change`"
             )
         if now != intent.sha256:
             ledger.note("change-accepted", before=intent.sha256, now=now)

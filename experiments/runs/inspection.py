@@ -178,17 +178,18 @@ def overview(folder: RunFolder) -> Overview:
             kind = folder.read_federation().kind if folder.federation.is_file() else RUN
             overdue = {one.id for one in ledger.overdue()} if kind == RUN else set()
             for request in ledger.requests():
-                fates = {event.branch: event.event for event in ledger.events(request.id)}
+                events = [e for e in ledger.events(request.id) if e.event != "extended"]
+                fates = {event.branch: event.event for event in events}  # more time is no fate
                 if len(fates) > 1 and fates.get("") == "received":
                     del fates[""]  # received once for all branches; the branches tell more
                 text = request.describe()
                 why = {
                     event.branch: str(event.facts["reason"])
-                    for event in ledger.events(request.id)
+                    for event in events
                     if event.event in ("held", "deletion-pending", "failed")
                     and fates.get(event.branch) == event.event
                 }
-                risks = _risks(ledger.events(request.id))
+                risks = _risks(events)
                 said = {name: fate for (id_, name), fate in verdicts.items() if id_ == request.id}
                 is_own = set(fates) == {""}  # in a comparison nobody waits for it
                 due = ledger.due_date(request.id).isoformat(timespec="seconds") if is_own else ""

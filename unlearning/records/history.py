@@ -154,7 +154,11 @@ class History(Past, Closing):
             store.close()
             raise HistoryError(f"{root / INDEX} is empty; run the federation again")
         if keys is not None:
-            _unlock(store, keys)
+            try:
+                _unlock(store, keys, check=not readonly)
+            except BaseException:
+                store.close()
+                raise
         return cls._around(store)
 
     # --- writing -------------------------------------------------------------------------------
@@ -362,13 +366,13 @@ class History(Past, Closing):
         return f"<History {where}: {self.span()}, keeps {sorted(self.kept.keep)}>"
 
 
-def _unlock(store: Store, keys: Keys | None) -> None:
+def _unlock(store: Store, keys: Keys | None, *, check: bool = True) -> None:
     """Give a store the keys that it was recorded with.
 
     Raises
     ------
     HistoryError
-        If it was recorded with keys and there are none, or the other way round.
+        If it was recorded with keys and there are none, or others, or the other way round.
     """
     name = store.settings().get("ring")
     if store.root is None or (name is None and keys is None):
@@ -379,4 +383,7 @@ def _unlock(store: Store, keys: Keys | None) -> None:
             f"{store.place(INDEX)} was recorded {was} history.encrypt, now asked for {now} it; "
             "choose another folder or the recorded setting"
         )
-    store.locked_by(keys.ring(str(name)), owns_keys=True)
+    ring = keys.ring(str(name))
+    if check and store.select():
+        ring.check()
+    store.locked_by(ring, owns_keys=True)

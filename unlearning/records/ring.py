@@ -85,6 +85,29 @@ class Ring:
         """Return a ring of its own that goes when this one goes as a whole."""
         return Ring(self._folder / name, self._secret)
 
+    def check(self) -> None:
+        """Refuse to go on with keys that are not those of a history in which something is locked.
+
+        Raises
+        ------
+        HistoryError
+            If no key is there, or the master key opens none.
+        """
+        names = sorted(self.names())
+        if not names:
+            raise HistoryError(
+                f"{self._folder} holds no key of this history: set history.keys to the folder "
+                "where they lie, or put them back from a backup; nothing was changed"
+            )
+        for name in names:
+            try:
+                self._read(name)
+            except HistoryError as error:
+                reason = error
+            else:
+                return
+        raise HistoryError(f"{reason}; nothing was changed")
+
     def lock(self, data: bytes, owner: str | None, about: str) -> bytes:
         """Return bytes locked by the key of an owner; None: by a key of their own.
 

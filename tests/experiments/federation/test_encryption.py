@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.api.calls import open_run
 from experiments.config.loading import Config
 from experiments.federation import launch
 from experiments.federation.keys import keys_of
+from experiments.runs.admission import admit, compose
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import verify
 from experiments.runs.results import read_results
 from experiments.runs.scan import Needles, scan
 from tests.support.small import small
 from unlearning.arrays import Arrays
-from unlearning.errors import ConfigError
+from unlearning.errors import ConfigError, HistoryError
 from unlearning.records import rewriting
 from unlearning.records.past import Past
 from unlearning.records.recording import RoundEntry
@@ -112,3 +114,34 @@ def test_a_comparison_does_not_encrypt_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"history\.encrypt is for `fedunlearn run`"):
         launch.compare(settings, tmp_path / "run", observer=silent)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("harm", ["another master key", "no key folder"])
+def test_a_run_with_other_keys_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """Its moments cannot be read then; to learn anew would destroy what the right key opens."""
+    monkeypatch.setenv("FEDUNLEARN_KEY", "ab" * 32)
+    keys = tmp_path / "keys"
+    settings = config(encrypt=True, keys=str(keys)).model_copy(update={"requests": ()})
+    folder = RunFolder(launch.run(settings, tmp_path / "run", observer=silent))
+    admit(folder, compose(clients=[1], id="r"))
+    if harm == "no key folder":
+        keys.rename(tmp_path / "unmounted")
+    else:
+        monkeypatch.setenv("FEDUNLEARN_KEY", "cd" * 32)
+    before = {path: path.read_bytes() for path in folder.histories.rglob("*.safetensors")}
+    assert before
+    with pytest.raises(HistoryError, match="nothing was changed"):
+        open_run(folder.path).resume()
+    assert {path: path.read_bytes() for path in before} == before
+    with folder.open_ledger() as ledger:
+        assert ledger.state("r") == "received"
+    monkeypatch.setenv("FEDUNLEARN_KEY", "ab" * 32)
+    if harm == "no key folder":
+        keys.rmdir() if keys.exists() else None
+        (tmp_path / "unmounted").rename(keys)
+    open_run(folder.path).resume()
+    with folder.open_ledger() as ledger:
+        (done,) = [event for event in ledger.events("r") if event.event == "fulfilled"]
+    assert done.facts["deleted"]["files"] > 0  # type: ignore[index]

@@ -65,6 +65,16 @@ def test_a_bad_date_is_one_line_and_changes_nothing(
         assert len(ledger.events()) == 1
 
 
+def test_more_time_does_not_hide_that_a_request_is_held(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    with folder.tracked(lambda tick: None), folder.open_ledger() as ledger:
+        ledger.add("r", "held", stage="batch", reason="it waits for others")
+    assert said(*commands(folder)[1])[0] == 0
+    output = said("status", str(folder.path))[1]
+    assert "client 1: held; due 2099-01-01" in output
+    assert "it waits for others" in output
+
+
 def test_what_is_taken_back_is_taken_back_for_a_reason(tmp_path: Path) -> None:
     folder = made(tmp_path)
     code, output = said("withdraw", str(folder.path), "r", "--reason", " ")
