@@ -14,6 +14,7 @@ at training's rate for what ``fed-recover``, the dearest of the three, costs (``
 
 Defaults are chosen with ``--elsewhere``, on other seeds and another client than those reported;
 ``--variant``, which may be repeated, tries a strategy with other options beside its defaults.
+``--strategies all`` tries every strategy there is, and prints a row for each.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ import csv
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.rows import RESULTS
 from experiments.config.loading import Config, from_mapping
 from experiments.config.registry import make
+from experiments.federation.course import ALL
 from experiments.federation.task import Scenario, task
 from experiments.runs.results import ORIGINAL, RETRAIN
 from experiments.tuning.trials import Measured, Try, elsewhere, measure
 from strategies.local_model.no_t import NoT, layers_to_negate
+from strategies.registry import strategies
 from strategies.shares import rounds_of
 from unlearning import arrays as named
 
-__all__ = ["DATA", "SHARING", "config_of", "main", "meets", "summary"]
+__all__ = ["DATA", "SHARING", "by_strategy", "config_of", "main", "meets", "summary"]
 
 SHIPPED = ("fed-osd", "no-t", "fed-recover")
 EPOCHS = (1, 4)
@@ -152,6 +155,43 @@ def summary(lines: Iterable[Line]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
+def by_strategy(lines: Iterable[Line]) -> str:
+    """Return a row per strategy in Markdown: how often the goal is met, and what is missed by much.
+
+    Strategies that answered nowhere are left out. ``above`` and ``below`` are means over the
+    settings that were answered: of the backdoor above retraining's, of accuracy on the retained
+    below it.
+    """
+    settings: dict[tuple[str, str, str], dict[str, Line]] = {}
+    for line in lines:
+        place = line["data"], line["sharing"], line["local_epochs"]
+        settings.setdefault(place, {})[line["strategy"]] = line
+    names = dict.fromkeys(name for found in settings.values() for name in found)
+    rows: list[tuple[int, list[str]]] = []
+    for name in (one for one in names if one != RETRAIN):
+        tried = [(found[name], found[RETRAIN]) for found in settings.values() if name in found]
+        answered = [(own, base) for own, base in tried if not own["failed"]]
+        if not answered:
+            continue
+        met = sum(meets(own, base) for own, base in tried)
+        above = _mean(answered, lambda own, base: _difference(own, base, "backdoor_success"))
+        below = _mean(answered, lambda own, base: _difference(base, own, "retain_accuracy"))
+        cost = _mean(answered, lambda own, base: float(own["cost"]))
+        means = [f"{mean:.2f}" for mean in (above, below, cost)]
+        rows.append((-met, [name, f"{met} of {len(tried)}", *means]))
+    head = ["strategy", "goal met", "above", "below", "examples"]
+    body = [row for _, row in sorted(rows, key=lambda row: row[0])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def _difference(one: Line, other: Line, measure: str) -> float:
+    return float(one[measure]) - float(other[measure])
+
+
+def _mean(pairs: Sequence[tuple[Line, Line]], of: Callable[[Line, Line], float]) -> float:
+    return sum(of(own, base) for own, base in pairs) / len(pairs)
+
+
 def _cell(found: Mapping[str, Line], name: str) -> str:
     line = found.get(name)
     if line is None:
@@ -163,7 +203,7 @@ def _cell(found: Mapping[str, Line], name: str) -> str:
     return " / ".join(parts) + ("" if plain else " *")
 
 
-def _tries(config: Config, strategies: Sequence[str]) -> list[Try]:
+def _tries(config: Config, names: Sequence[str]) -> list[Try]:
     """Return the strategies with their defaults, and what is held beside them."""
     no_t = make("no-t", {})
     assert isinstance(no_t, NoT)
@@ -177,11 +217,18 @@ def _tries(config: Config, strategies: Sequence[str]) -> list[Try]:
     share = turned / sum(array.size for array in weights.values())
     controls = "experiments.tuning.controls"
     return [
-        *(Try(name, name, {}) for name in strategies),
+        *(Try(name, name, {}) for name in names),
         Try("plain, no-t's", f"{controls}:PlainTraining", same),
         Try("random reset", f"{controls}:RandomReset", {**same, "share": share}),
         Try("plain", f"{controls}:PlainTraining", {"rounds": 7}),  # .48 of 25 rounds, without 5
     ]
+
+
+def _named(text: str) -> list[str]:
+    """Return the strategies that are named; ``all`` stands for every one there is."""
+    if text == ALL:
+        return [name for name in strategies() if name != RETRAIN]
+    return [name for name in text.split(",") if name]
 
 
 def _variant(text: str) -> Try:
@@ -235,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if given.elsewhere:
                     config, used = elsewhere(config, len(seeds))
                 begun = time.process_time()
-                names = [name for name in given.strategies.split(",") if name]
+                names = _named(given.strategies)
                 tries = [*map(_variant, given.variant), *_tries(config, names)]
                 found = measure(config, used, tries)
                 spent = time.process_time() - begun
@@ -247,7 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         writer.writeheader()
                     writer.writerows(_lines(place, found, spent))
                 sys.stderr.write(f"{data}, {sharing}, {epochs} epochs: {spent:.0f} s\n")
-    sys.stdout.write(summary(_read(given.out)) + "\n")
+    table = by_strategy if given.strategies == ALL else summary
+    sys.stdout.write(table(_read(given.out)) + "\n")
 
 
 if __name__ == "__main__":

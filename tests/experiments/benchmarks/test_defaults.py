@@ -87,3 +87,16 @@ def test_variants_are_tried_elsewhere(tmp_path, monkeypatch, capsys) -> None:
     assert config.requests[0].clients == (4,)
     assert tried.strategy == "no-t"
     assert tried.options == {"layers": "1,3", "include_bias": True, "fine_tune_factor": 8}
+
+
+def test_a_row_for_each_strategy_leaves_out_those_that_never_answer() -> None:
+    lines = [
+        line("retrain", 0.0, 0.9, 1.0),
+        line("x", 0.0, 0.9, 0.4),
+        line("y", 0.3, 0.8, 0.2),
+        line("z", 0.0, 0.0, 0.0, "why"),
+    ]
+    assert defaults.by_strategy(lines).splitlines()[2:] == [
+        "| x | 1 of 1 | 0.00 | 0.00 | 0.40 |",
+        "| y | 0 of 1 | 0.30 | 0.10 | 0.20 |",
+    ]
