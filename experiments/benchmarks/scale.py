@@ -33,6 +33,7 @@ _MODELS = {
     "cnn": ("model.name=cnn", "model.hidden=32", "model.width=8"),
 }
 _EACH, _ROUNDS, _REQUESTS, _ASKED = 4, 2, 8, 100
+_ON_RAY = 8  # rounds there
 _MANY, _SAMPLED = 1_000_000, 1_000
 _SPEED = Path(__file__).parent / "speed"
 _PAGE = """# How cost grows
@@ -48,6 +49,14 @@ _ASKING = """## Requests
 
 {clients} clients with the `mlp`, four rounds learned; requests for one sample each, one after the
 other, served by `{strategy}` through ledger and history on the disk.
+"""
+_CLUSTER = """## On a Ray cluster
+
+The same on two nodes, a head and a worker of one processor each, joined by `engine.ray_address`;
+made by the command with `--ray`. History is as above, since the server keeps it. Wall seconds of a
+round, a mean over {rounds} after the first, include the look at the model after each; processor
+seconds are those of all processes, the start and the end of the cluster among them. Load average
+before: {load:.1f} on {cores} cores.
 """
 _PAPER = """## A million clients, on paper
 
@@ -89,6 +98,21 @@ def by_clients(counts: Sequence[int], models: Sequence[str]) -> Iterable[Row]:
             yield (
                 model, clients, f"{size / 1e6:.3g}", f"{size / clients / 1e3:.1f}",
                 f"{seconds:.3g}", f"{1e3 * seconds / clients:.2f}", f"{found.megabytes:.0f}",
+            )  # fmt: skip
+
+
+def by_cluster(counts: Sequence[int], models: Sequence[str]) -> Iterable[Row]:
+    """Yield a row per number of clients and model, on a Ray cluster of two nodes."""
+    for model in models:
+        for clients in counts:
+            with TemporaryDirectory() as home:
+                changes = [*_changes(Path(home), clients, model), "recovery_rounds=1"]
+                asked = {"config": _CONFIG, "changes": changes, "rounds": _ON_RAY}
+                found = _measured("ray_child.py", asked)
+            seconds = float(found.answer["round_s"])
+            yield (
+                model, clients, f"{seconds:.3g}", f"{1e3 * seconds / clients:.1f}",
+                f"{found.cpu_s:.0f}", f"{found.megabytes:.0f}",
             )  # fmt: skip
 
 
@@ -144,11 +168,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--clients", default=",".join(map(str, _CLIENTS)), metavar="10,100")
     parser.add_argument("--models", default="mlp,cnn", metavar="mlp,cnn")
     parser.add_argument("--strategy", default="fed-eraser", help="who serves the requests")
+    parser.add_argument(
+        "--ray", action="store_true", help="on a Ray cluster of two nodes, started for it; no more"
+    )
     chosen = parser.parse_args(list(arguments))
     counts = [int(one) for one in chosen.clients.split(",")]
     models = chosen.models.split(",")
     if unknown := [name for name in models if name not in _MODELS]:
         parser.error(f"--models {unknown[0]} is unknown; give {' or '.join(_MODELS)}")
+    if chosen.ray:
+        cores, load_before = os.cpu_count(), os.getloadavg()[0]
+        print(_CLUSTER.format(load=load_before, cores=cores, rounds=_ON_RAY - 1))
+        _table(
+            ("model", "clients", "wall s a round", "ms a client", "CPU s of all", "MB of memory"),
+            by_cluster(counts, models),
+        )
+        return 0
     print(_PAGE.format(load=os.getloadavg()[0], cores=os.cpu_count()))
     _table(
         ("model", "clients", "MB of history a round", "kB a client", "CPU s a round",
