@@ -36,6 +36,8 @@ try:
     main()
 except SystemExit as left:
     assert not left.code, left.code
+import gc
+assert gc.get_stats()[2]["collections"] <= 1, "what is imported is looked through as ever"
 """
 
 _TOLD = """
