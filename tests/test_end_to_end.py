@@ -37,6 +37,11 @@ def small(*overrides: str) -> Config:
     return load(DIGITS, [*SMALL, "engine.grid=local", *overrides])
 
 
+def few(*overrides: str) -> Config:
+    """Return the same on a third of the examples, where what is learned is not the matter."""
+    return small("data.limit=600", *overrides)
+
+
 def silent(tick: Tick) -> None:
     pass
 
@@ -125,7 +130,7 @@ def test_two_runs_of_one_config_are_equal_bit_for_bit(compared: Path, tmp_path: 
 
 
 def test_a_comparison_over_seeds_has_one_row_each(tmp_path: Path) -> None:
-    config = small("rounds=2", "recovery_rounds=1", 'strategies=["fed-eraser"]')
+    config = few("rounds=2", "recovery_rounds=1", 'strategies=["fed-eraser"]')
     found = launch.compare(config, tmp_path / "seeds", seeds=(0, 1), observer=silent)
     rows = read_results(found)[1]
     assert [(row.strategy, row.seed) for row in rows] == [
@@ -147,7 +152,8 @@ def test_a_comparison_over_seeds_has_one_row_each(tmp_path: Path) -> None:
     ],
 )
 def test_every_scope_is_compared(tmp_path: Path, request_table: str) -> None:
-    config = small("recovery_rounds=1", f"requests=[{request_table}]")
+    enough = small if "classes" in request_table else few  # of each class at each client
+    config = enough("recovery_rounds=1", f"requests=[{request_table}]")
     found = launch.compare(config, tmp_path / "run", observer=silent)
     rows = {row.strategy: row for row in read_results(found)[1]}
     assert set(rows) == {"original", "retrain", "fine-tune", "fed-eraser", "gradient-ascent"}
@@ -162,7 +168,7 @@ def test_requests_one_after_the_other(tmp_path: Path) -> None:
         '[{scope = "client", clients = [3], at_round = 2},'
         ' {scope = "client", clients = [5], at_round = 4}]'
     )
-    config = small(f"requests={requests}")
+    config = few(f"requests={requests}")
     found = launch.compare(config, tmp_path / "run", observer=silent)
     ledger = Ledger(found / "ledger.sqlite", branch="fed-eraser/seed-0")
     assert [ledger.state(request.id) for request in ledger.requests()] == ["fulfilled"] * 2
@@ -178,7 +184,7 @@ def test_a_request_arrives_from_another_process_while_learning(tmp_path: Path) -
         if tick.phase == "learn" and tick.server_round == 2:
             answers.append(command("request", str(out), "--client", "5", "--json"))
 
-    config = small("requests=[]", "marker=", 'strategy="gradient-ascent"')
+    config = few("requests=[]", "marker=", 'strategy="gradient-ascent"')
     launch.run(config, out, observer=ask)
     assert [answer.returncode for answer in answers] == [0], answers[0].stderr
     ledger = Ledger(out / "ledger.sqlite")
@@ -208,7 +214,7 @@ def test_an_unsupported_request_while_learning_is_refused_and_learning_goes_on(
 
             ledger.receive(Request(Scope.TASK, tasks=("left",), id="task"))
 
-    launch.run(small("requests=[]", "marker="), out, observer=ask)
+    launch.run(few("requests=[]", "marker="), out, observer=ask)
     ledger = Ledger(out / "ledger.sqlite")
     assert ledger.state("task") == "refused"
     assert len(read_details(out).timeline) == 4
@@ -265,6 +271,44 @@ def test_a_damaged_history_file_is_named(compared: Path, tmp_path: Path) -> None
 # --- Ray and Flower ------------------------------------------------------------------------------
 
 
+SEVERAL = """
+import json, sys
+from experiments.cli import app
+for words in json.loads(sys.argv[1]):
+    if code := app(words, standalone_mode=False):
+        sys.exit(code)
+"""
+FOREST = DIGITS.with_name("forest_cancer.toml")
+FEW_TREES = ("rounds=4", "model.trees=5", "model.depth=4")
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Compare three times on Ray, each with a Ray of its own; return where and what was said."""
+    home = tmp_path_factory.mktemp("ray")
+    calls = [
+        ["compare", str(config), "--out", str(home / name)]
+        + [word for one in (*sets, f"engine.workers={workers}") for word in ("--set", one)]
+        for name, config, sets, workers in (
+            ("1", DIGITS, SMALL, 1),
+            ("2", DIGITS, SMALL, 2),
+            ("forest", FOREST, FEW_TREES, 2),
+        )
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, json.dumps(calls)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = done.stdout.split("report: ")
+    assert len(tables) == len(calls) + 1
+    assert all("fed-eraser" in table for table in tables[:2])
+    return home, done.stdout + done.stderr
+
+
 @pytest.fixture
 def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Give settings for a Flower of our own, which is ended afterwards."""
@@ -294,38 +338,25 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")  # one cluster at a time
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ray_gives_the_same_models_bit_for_bit(
-    compared: Path, tmp_path: Path, workers: int
+    compared: Path, on_ray: tuple[Path, str], workers: int
 ) -> None:
-    out = tmp_path / "ray"
-    sets = [part for override in SMALL for part in ("--set", override)]
-    done = command(
-        "compare", str(DIGITS), "--out", str(out), *sets, "--set", f"engine.workers={workers}"
-    )
-    assert done.returncode == 0, done.stderr
-    assert digests(out) == digests(compared)
-    assert "fed-eraser" in done.stdout
+    home, said = on_ray
+    assert digests(home / str(workers)) == digests(compared)
     # Flower's warnings are let through, and none is of a deprecation.
-    assert "deprecated" not in (done.stdout + done.stderr).lower()
+    assert "deprecated" not in said.lower()
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")  # one cluster at a time
-@pytest.mark.timeout(300)
-def test_ray_grows_the_same_forest_node_for_node(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+def test_ray_grows_the_same_forest_node_for_node(on_ray: tuple[Path, str], tmp_path: Path) -> None:
     """A model that is no network, and a deletion in which counts of two workers are summed."""
-    sets = ("rounds=4", "model.trees=5", "model.depth=4")
-    forest = DIGITS.with_name("forest_cancer.toml")
-    here = launch.compare(
-        load(forest, [*sets, "engine.grid=local"]), tmp_path / "here", observer=silent
-    )
-    out = tmp_path / "ray"
-    asked = [part for override in (*sets, "engine.workers=2") for part in ("--set", override)]
-    done = command("compare", str(forest), "--out", str(out), *asked)
-    assert done.returncode == 0, done.stderr
-    found = digests(out)
+    config = load(FOREST, [*FEW_TREES, "engine.grid=local"])
+    here = launch.compare(config, tmp_path / "here", observer=silent)
+    found = digests(on_ray[0] / "forest")
     assert found == digests(here)
     assert found["forest-deletion"] == found["retrain"] != found["original"]
 
@@ -359,9 +390,9 @@ def test_flwr_run_gives_the_same_model(tmp_path: Path, flower: dict[str, str]) -
 
 
 def test_a_model_trained_elsewhere_is_made_to_forget(tmp_path: Path) -> None:
-    trained = launch.run(small("requests=[]"), tmp_path / "trained", observer=silent)
+    trained = launch.run(few("requests=[]"), tmp_path / "trained", observer=silent)
     start = f"start.model='{trained / 'model.safetensors'}'"
-    config = small(start, "rounds=2", 'strategy="no-t"')
+    config = few(start, "rounds=2", 'strategy="no-t"')
     out = launch.run(config, tmp_path / "run", observer=silent)
     (request,) = Ledger(out / "ledger.sqlite").requests()
     assert request.at_round == 0
@@ -373,18 +404,17 @@ def test_a_model_trained_elsewhere_is_made_to_forget(tmp_path: Path) -> None:
 
 
 def test_a_strategy_that_needs_a_history_refuses_a_model_trained_elsewhere(tmp_path: Path) -> None:
-    trained = launch.run(small("requests=[]"), tmp_path / "trained", observer=silent)
-    config = small(f"start.model='{trained / 'model.safetensors'}'", 'strategy="fed-eraser"')
+    trained = launch.run(few("requests=[]"), tmp_path / "trained", observer=silent)
+    config = few(f"start.model='{trained / 'model.safetensors'}'", 'strategy="fed-eraser"')
     with pytest.raises(HistoryError, match="trained elsewhere"):
         launch.run(config, tmp_path / "run", observer=silent)
-    wrong = small(f"start.model='{trained / 'model.safetensors'}'", "model.hidden=9")
+    wrong = few(f"start.model='{trained / 'model.safetensors'}'", "model.hidden=9")
     with pytest.raises(ConfigError, match="shape"):
         launch.run(wrong, tmp_path / "wrong", observer=silent)
 
 
 def test_all_strategies_that_can_answer_do(tmp_path: Path) -> None:
-    few = ("rounds=2", "recovery_rounds=1", "data.limit=600")
-    config = small(*few, 'requests=[{scope="class", classes=[7]}]')
+    config = few("rounds=2", "recovery_rounds=1", 'requests=[{scope="class", classes=[7]}]')
     out = launch.compare(config, tmp_path / "run", strategies=("all",), observer=silent)
     rows = {row.strategy for row in read_results(out)[1]}
     refused = {entry.strategy: entry.reason for entry in read_details(out).refused}

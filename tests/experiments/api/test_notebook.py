@@ -15,7 +15,7 @@ CELLS = [
     "class Mine(NoT):\n    'One of my own.'",
     f"run = fedunlearn.compare({SMALL!r}, strategies=[Mine], progress=True)\nrun",
     "run.plot();",
-    f"fedunlearn.compare({SMALL!r}, strategies=['no-t'], engine__grid='ray');",
+    f"fedunlearn.compare({SMALL!r}, strategies=['no-t'], engine__grid='ray', engine__workers=1);",
 ]
 # In a process of its own: what a kernel leaves open would be an error here.
 EXECUTE = """

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+from tests.support.deployed import eventually
+
+# One cluster at a time, side by side with tests that compute and not with others that wait.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("ray")]
 
 HANGING = """
 import ctypes, sys
+from pathlib import Path
 import numpy as np
 from torch import nn
 from experiments.data import Dataset
@@ -38,7 +42,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         if self.training and x[0, 0] == 7 and "default_worker" in sys.argv[0]:
-            print("hangs", flush=True)
+            Path(__file__).with_name("hangs").touch()
             library, lock = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
             library.pthread_mutex_lock(lock)
             library.pthread_mutex_lock(lock)
@@ -84,11 +88,7 @@ def test_a_client_that_hangs_is_left_out_and_those_behind_it_answer(tmp_path: Pa
 
 def test_sigterm_does_not_wait_for_a_client_that_hangs(tmp_path: Path) -> None:
     run = started(tmp_path, 600)
-    begins = tmp_path / "run" / "history"
-    deadline = time.monotonic() + 300
-    while not begins.exists() and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(20)  # workers are there, client 0 has answered, client 1 is at work
+    eventually(lambda: (tmp_path / "hangs").exists() or run.poll() is not None)
     run.send_signal(signal.SIGTERM)
     begun = time.monotonic()
     said, _ = run.communicate(timeout=120)
