@@ -89,6 +89,7 @@ def desensitise(
         goal = float(sensitivity(fresh, sample, noise))
         before = float(sensitivity(model, sample, noise))
     sgd = optimiser(settings, trained(model))
+    steps = 0
     processed, epochs = 3 * len(sample) * (draws + 1), int(number(settings, "epochs"))
     for batch in batches(data, {**settings, "max_steps": 0}, generator, epochs=epochs):
         sgd.zero_grad(set_to_none=True)
@@ -99,7 +100,13 @@ def desensitise(
             break
         torch.autograd.backward(loss)
         sgd.step()
+        steps += 1
     with torch.no_grad():
         found = float(sensitivity(model, sample, noise))
-    metrics = {"sensitivity-before": before, "sensitivity-after": found, "sensitivity-fresh": goal}
+    metrics = {
+        "sensitivity-before": before,
+        "sensitivity-after": found,
+        "sensitivity-fresh": goal,
+        "steps": steps,
+    }
     return Outcome(len(data), processed, metrics=metrics)

@@ -28,7 +28,9 @@ def fingerprints(
     """
     salt = bytes.fromhex(str(settings["salt"]))
     arrays = {"forget": _hashes(local.forget, salt), "retain": _hashes(local.retain, salt)}
-    return Outcome(len(local.forget) + len(local.retain), 0, arrays=arrays)
+    # Where values or tasks alone are forgotten, an example is on both sides.
+    count = len(np.union1d(local.positions, local.forget_positions))
+    return Outcome(max(count, len(local.forget)), 0, arrays=arrays)
 
 
 def _hashes(shard: Shard, salt: bytes) -> NDArray[np.uint8]:

@@ -130,12 +130,13 @@ class FeatureSensitivity(UnlearningStrategy):
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Average what the owners made of the model, each within the server's reach."""
         sums: dict[str, float] = {}
-        total = 0
+        total, moved = 0, False
 
         def noted() -> Iterator[Reply]:
-            nonlocal total
+            nonlocal total, moved
             for reply in replies:
                 total += reply.num_examples
+                moved = moved or reply.metrics.get("steps") != 0
                 for when in ("before", "after", "fresh"):
                     value = reply.metrics.get(f"sensitivity-{when}", float("nan"))
                     sums[when] = sums.get(when, 0.0) + reply.num_examples * value
@@ -143,5 +144,11 @@ class FeatureSensitivity(UnlearningStrategy):
 
         after = parameters_within(arrays, noted(), self._reach)
         self.sensitivity = {when: value / total for when, value in sums.items()}
+        if not moved:
+            self.settled = (
+                "the model reacts no more to what is forgotten "
+                f"({self.sensitivity['before']:.3g}) than one that nobody has trained "
+                f"({self.sensitivity['fresh']:.3g})"
+            )
         log.info("sensitivity to what is forgotten, as the owners say: %s", self.sensitivity)
         return after

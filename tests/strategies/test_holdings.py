@@ -13,6 +13,7 @@ from strategies.base import UnlearningStrategy
 from strategies.global_model.fine_tune import FineTune
 from tests.support.toy import ToyFederation, request
 from unlearning.arrays import Array, Arrays
+from unlearning.errors import FederationError
 from unlearning.protocol import Reply
 from unlearning.records.history import History
 from unlearning.request import Guarantee, Request, Scope
@@ -29,6 +30,21 @@ def test_copies_are_counted(tmp_path: Path) -> None:
     assert crew is not None
     found = holdings.overlap(toy.federation, crew, leaving, frozenset())
     assert (found["samples"], found["copies"], found["clients"]) == (2, 2, [2])
+
+
+@pytest.mark.parametrize("owners", [(), (0,), (0, 2)])
+def test_who_withdraws_values_says_what_it_holds(tmp_path: Path, owners: tuple[int, ...]) -> None:
+    """Its rows are forgotten as they were and stay without the values: each counts once."""
+    toy = ToyFederation(tmp_path, clients=3)
+    crew = toy.federation.roster
+    assert crew is not None
+    asked = Request(Scope.FEATURE, clients=owners, features=(1,))
+    found = holdings.overlap(toy.federation, crew, asked, frozenset())
+    assert found["unanswered"] == []
+    assert found["samples"] == sum(toy.sizes[k] for k in owners or range(3))
+    assert found["copies"] == 0
+    with pytest.raises(FederationError, match=f"why, and {found['samples']} examples are to be"):
+        holdings.refuse_idle(toy.federation, crew, asked, frozenset(), "why")
 
 
 def end(

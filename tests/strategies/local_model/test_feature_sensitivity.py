@@ -122,6 +122,20 @@ def test_the_owners_alone_are_asked_and_go_on_without_the_values(tmp_path) -> No
     assert buried["features"] == [1]
 
 
+def test_where_nothing_reacts_there_is_nothing_to_do(tmp_path) -> None:
+    """A model whose column is smaller than a fresh one's: the request is answered by it."""
+    toy = ToyFederation(tmp_path)
+    arrays = toy.learn(1)
+    arrays["layer.weight"] = arrays["layer.weight"].copy()
+    arrays["layer.weight"][:, 1] = 0
+    strategy = FeatureSensitivity()
+    after = toy.unlearn(strategy, feature(1, clients=(2,)), arrays)
+    assert named.digest(after) == named.digest(arrays)
+    assert "reacts no more to what is forgotten (0)" in strategy.settled
+    after = toy.unlearn(strategy, feature(0, clients=(2,)), toy.learn(4))
+    assert not strategy.settled
+
+
 def test_images_are_counted_over_all_their_axes() -> None:
     from clients.participant import _blanked
 
