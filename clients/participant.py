@@ -396,7 +396,13 @@ def _told(names: tuple[str, ...]) -> str:
 
 def _loaded(text: object) -> dict[str, Any]:
     """Return the JSON object of a text; None: an empty one."""
-    return {} if text is None or text == "{}" else dict(json.loads(str(text)))
+    return {} if text is None or text == "{}" else dict(_parsed(str(text)))
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the JSON object of a text; all clients of a round are sent the same few."""
+    return dict(json.loads(text))
 
 
 def _take(shard: Shard, positions: Array) -> Shard:

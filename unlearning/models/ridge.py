@@ -140,8 +140,11 @@ def woodbury(current: Floats, removed: Floats) -> Floats | None:
     small = np.eye(len(removed)) - moved @ removed.T
     if float(np.linalg.eigvalsh(small).min(initial=1.0)) < _BARELY:
         return None
-    after = current + moved.T @ np.linalg.solve(small, moved)
-    return np.asarray((after + after.T) / 2)
+    after = moved.T @ np.linalg.solve(small, moved)
+    after += current
+    both = after + after.T
+    both *= 0.5
+    return np.asarray(both)
 
 
 def classify(weights: Floats, counts: NDArray[np.int64], rows: Floats) -> Floats:

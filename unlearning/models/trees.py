@@ -118,12 +118,7 @@ class Plan:
     @staticmethod
     def of(settings: Settings) -> Plan:
         """Return the plan that :meth:`to_settings` wrote among other settings."""
-        kinds = {"low": float, "high": float, "binary": str}
-        found = {
-            field.name: kinds.get(field.name, int)(settings[f"plan_{field.name}"])
-            for field in fields(Plan)
-        }
-        return Plan(**found)
+        return _plan(tuple(settings[name] for name in _WRITTEN))
 
     @property
     def width(self) -> int:
@@ -232,6 +227,17 @@ class Tried(NamedTuple):
         """Return feature and threshold of some candidates."""
         slot = np.searchsorted(self.start, chosen, side="right") - 1
         return self.features.ravel()[slot], self.threshold[chosen].astype(np.int64)
+
+
+_WRITTEN = tuple(f"plan_{field.name}" for field in fields(Plan))
+
+
+@lru_cache(maxsize=64)  # every message brings it
+def _plan(values: tuple[Scalar, ...]) -> Plan:
+    """Return the plan with some values, in the order of its fields."""
+    kinds = {"low": float, "high": float, "binary": str}
+    names = (field.name for field in fields(Plan))
+    return Plan(**{name: kinds.get(name, int)(v) for name, v in zip(names, values, strict=True)})
 
 
 @lru_cache

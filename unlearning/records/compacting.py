@@ -17,7 +17,7 @@ from unlearning.records.database import connect, transaction
 from unlearning.records.files import room
 from unlearning.records.sealing import Sealing
 
-__all__ = ["STALE", "compact"]
+__all__ = ["STALE", "compact", "is_small", "take_over"]
 
 _SMALL = 2**20  # bytes
 STALE = "stale"  # the setting that says that rows were deleted and the index not built anew since
@@ -49,7 +49,7 @@ def compact(db: sqlite3.Connection, path: Path | None, sealing: Sealing) -> None
     fresh = path.with_name(f"{path.stem}.fresh")
     try:
         fresh.unlink(missing_ok=True)
-        if _is_small(db):
+        if is_small(db):
             db.execute("VACUUM")
             with transaction(db, str(path), HistoryError):
                 db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
@@ -72,9 +72,25 @@ def compact(db: sqlite3.Connection, path: Path | None, sealing: Sealing) -> None
         ) from error
 
 
-def _is_small(db: sqlite3.Connection) -> bool:
+def is_small(db: sqlite3.Connection) -> bool:
     """Return whether an index is so small that SQLite may well hold a copy of it in memory."""
     (pages,), (size,) = (
         db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
     )
     return int(pages) * int(size) <= _SMALL
+
+
+def take_over(made: sqlite3.Connection, db: sqlite3.Connection, place: str) -> None:
+    """Replace an index by another one, page by page, in one transaction.
+
+    Raises
+    ------
+    HistoryError
+        If it cannot be written; it is then as it was.
+    """
+    try:
+        made.backup(db)
+    except sqlite3.Error as error:
+        raise HistoryError(
+            f"cannot write {place}: {error}{room(place)}; remove the cause and run it again"
+        ) from error

@@ -91,18 +91,19 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
             name = blob.moved_name
             past.store.blobs.take(batch, name, other.store.blobs, blob.path)
             rows.append(replace(blob, path=f"{batch}/{name}"))
-        with past.store.commit(batch, rewritten=True):
+        with past.store.rebuilt(batch):
             past.store.forget(gone.values())
             past.store.insert(rows)
             copy_tables(past.store, other.store)
-            past.store.configure({"incomplete": sorted(other.incomplete), STALE: True})
+            past.store.configure({"incomplete": sorted(other.incomplete)})
             if request is not None:
                 _mark(past, request)
     finally:
         past.store.blobs.discard(batch)
     past.store.reap()
     past.store.sweep()
-    past.store.vacuum()
+    if STALE in past.store.settings():
+        past.store.vacuum()
 
 
 def truncate(past: Past, after_round: int) -> None:

@@ -12,14 +12,15 @@ import json
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
-from unlearning.records.compacting import STALE, compact
+from unlearning.records.compacting import STALE, compact, is_small, take_over
 from unlearning.records.database import connect, create, transaction, version_of
 from unlearning.records.files import room
 from unlearning.records.ring import Ring, key_id_of
@@ -135,6 +136,11 @@ class Store:
         return blobs
 
     def _prepare(self) -> None:
+        if self.root is None:  # there are many of these, and most of them are small
+            self.db.deserialize(_blank())
+            self.db.execute("PRAGMA secure_delete=ON")
+            self.version = _VERSION
+            return
         try:
             # A rollback journal leaves no deleted bytes behind, as a write-ahead log does.
             synchronous = "synchronous=EXTRA" if self.durable else "synchronous=OFF"
@@ -276,13 +282,50 @@ class Store:
         self, batch: str, *, added: int | None = None, rewritten: bool = False
     ) -> Iterator[None]:
         """Publish a staged batch, then run the statements that name it, as one transaction."""
+        with self._published(batch), self.transaction(added=added, rewritten=rewritten):
+            yield
+            self._count(batch)
+
+    @contextmanager
+    def rebuilt(self, batch: str) -> Iterator[None]:
+        """Publish a staged batch, then run the statements that name it on an index built anew.
+
+        Nothing that they delete is left in it, and after a crash it is the old one or the new one.
+        A large one is changed as it is; ``STALE`` then says that :meth:`vacuum` has to follow.
+        """
+        if self.root is None or self.version < _VERSION or not is_small(self.db):
+            with self.commit(batch, rewritten=True):
+                yield
+                self.configure({STALE: True})
+            return
+        with self._published(batch), closing(connect(None)) as made:
+            self._check_unchanged()
+            self.db.backup(made)
+            disk, sealing = self.db, self.sealing
+            self.db, self.sealing = made, sealing.of(made)
+            try:
+                with transaction(made, self.place(INDEX), HistoryError):
+                    yield
+                    self._count(batch)
+                    self.db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
+                    self.sealing.redo()
+                    self.sealing.close()
+                made.execute("VACUUM")
+            finally:
+                self.db, self.sealing = disk, sealing.of(disk)
+            take_over(made, disk, self.place(INDEX))
+
+    def _count(self, batch: str) -> None:
+        if batch.startswith(_REWRITE):
+            self.configure({"rewrites": int(batch.removeprefix(_REWRITE))})
+
+    @contextmanager
+    def _published(self, batch: str) -> Iterator[None]:
+        """Publish a staged batch; take it back if the block fails, which is to name it."""
         self.check_writable()
         try:
             self.blobs.publish(batch)
-            with self.transaction(added=added, rewritten=rewritten):
-                yield
-                if batch.startswith(_REWRITE):
-                    self.configure({"rewrites": int(batch.removeprefix(_REWRITE))})
+            yield
         except BaseException as error:
             self.blobs.discard(batch)
             with suppress(HistoryError):  # what cannot be removed now is removed when next opened
@@ -439,6 +482,15 @@ class Store:
     def close(self) -> None:
         """Close the index and let other processes write."""
         self._finalizer()
+
+
+@lru_cache(maxsize=1)
+def _blank() -> bytes:
+    """Return an index without any row, as a file of it would be."""
+    with closing(connect(None)) as db:
+        with transaction(db, INDEX, HistoryError):
+            create(db, _SCHEMA, _VERSION)
+        return db.serialize()
 
 
 def _acquire(path: Path) -> sqlite3.Connection | None:
