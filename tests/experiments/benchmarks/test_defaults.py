@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 
+import pytest
+
 from experiments.benchmarks import defaults
 from experiments.benchmarks.defaults import DATA, EPOCHS, SHARING, config_of, meets, summary
 from experiments.benchmarks.rows import RESULTS
@@ -62,9 +64,10 @@ def test_there_are_24_settings_and_each_is_a_config() -> None:
     assert own.data.name == "npz:x.npz"
 
 
-def test_what_is_committed_is_what_the_file_says() -> None:
+@pytest.mark.parametrize("name", ["defaults", "defaults_elsewhere"])
+def test_what_is_committed_is_what_the_file_says(name) -> None:
     text = (RESULTS / "tuning.md").read_text(encoding="utf-8")
-    with (RESULTS / "defaults.csv").open(newline="") as file:
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
         assert summary(csv.DictReader(file)) in text
 
 
