@@ -251,8 +251,8 @@ def test_a_users_mistake_is_one_line_and_changes_nothing(
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     call = ("run", str(DIGITS), "--out", out, "--set", "data.name=digitz")
-    plain, traced = CliRunner().invoke(app, call), command("--debug", *call)
-    assert plain.exit_code == traced.returncode == 2
+    plain, traced = (CliRunner().invoke(app, [*words, *call]) for words in ((), ("--debug",)))
+    assert plain.exit_code == traced.exit_code == 2
     assert "Traceback" not in plain.stderr
     assert "Traceback" in traced.stderr
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from experiments.audit import crew as audit_crew
 from experiments.audit.evaluation import evaluate
@@ -22,6 +23,7 @@ from experiments.audit.store import TraceStore
 from experiments.audit.traces import Tracer
 from experiments.audit.usage import Usage
 from experiments.audit.work import work
+from experiments.cli import app
 from experiments.federation.task import Scenario, task
 from experiments.runs.progress import Tick
 from tests.support.audits import RAW, config, stored
@@ -145,15 +147,16 @@ def test_an_interruption_and_workers_change_nothing(
 
 @pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(
-    found: Audit, cache: Path, tmp_path: Path
+    found: Audit, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Killed with a worker for every core, run again without any."""
     import tomli_w
 
     path, elsewhere = tmp_path / "toy.toml", tmp_path / "cache"
     path.write_text(tomli_w.dumps(RAW))
     main = "from experiments.cli import app; app()"
-    command = [sys.executable, "-c", main, "audit", str(path), "--models", str(SIZE)]
-    command += ["--out", str(tmp_path / "run")]
+    words = ["audit", str(path), "--models", str(SIZE), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-c", main, *words]
     environment = {
         **os.environ,
         "FEDUNLEARN_CACHE": str(elsewhere),
@@ -166,7 +169,9 @@ def test_killed_and_run_again_gives_the_same_bytes(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert len(stored(elsewhere)) < found.federations
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    monkeypatch.setenv("FEDUNLEARN_CACHE", str(elsewhere))
+    again = CliRunner().invoke(app, [*words, "--workers", "1"])
+    assert again.exit_code == 0, again.output
     assert same(read_audit(tmp_path / "run"), found)
     before = stored(cache)
     assert {name: before[name] for name in stored(elsewhere)} == stored(elsewhere)
