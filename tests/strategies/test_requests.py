@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from strategies import registry
 from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.global_model.fine_tune import FineTune
-from tests.support.everyone import everyone, founded, made
+from tests.support.everyone import Learned, everyone, learned_once, made
 from tests.support.toy import ToyFederation
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -26,8 +25,6 @@ from unlearning.records.history import History
 from unlearning.request import Request, Scope
 
 ALONE, EMPTY, LEAVER, CLASS = 0, 2, 1, 2
-
-Learned = tuple[ToyFederation, Arrays]
 
 
 def held(toy: ToyFederation, client: int, keep: torch.Tensor) -> None:
@@ -41,16 +38,12 @@ def held(toy: ToyFederation, client: int, keep: torch.Tensor) -> None:
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
     """Return what makes a federation of which a client is empty and nobody holds one class."""
 
-    @functools.cache
-    def learn(cls: type[UnlearningStrategy], model: str | None) -> Learned:
-        toy = founded(tmp_path_factory.mktemp("learned"), cls, model)
+    def prepare(toy: ToyFederation) -> None:
         for client, shard in toy.shards.items():
             there = torch.nonzero(shard.labels != CLASS).ravel()
             held(toy, client, there[:0] if client == EMPTY else there)
-        toy.federation.recovery_rounds = 1
-        return toy, toy.run(UnlearningStrategy(), rounds=4)
 
-    return learn
+    return learned_once(tmp_path_factory.mktemp("learned"), 1, rounds=4, prepare=prepare)
 
 
 def nothing_held(toy: ToyFederation) -> list[Request]:

@@ -62,11 +62,16 @@ def _kept(cls: type[UnlearningStrategy]) -> dict[str, object]:
 
 
 def learned_once(
-    root: Path, recovery_rounds: int
+    root: Path,
+    recovery_rounds: int,
+    *,
+    rounds: int = 3,
+    prepare: Callable[[ToyFederation], None] = lambda toy: None,
 ) -> Callable[[type[UnlearningStrategy], str | None], Learned]:
-    """Return a function that gives a federation that has learned for three rounds, and its model.
+    """Return a function that gives a federation that has learned, and its model.
 
-    Strategies for which the same is founded share it: it is there to be branched from.
+    Strategies for which the same is founded share it: it is there to be branched from. ``prepare``
+    changes what clients hold before they learn.
     """
     there: dict[str, Learned] = {}
 
@@ -75,7 +80,8 @@ def learned_once(
         if key not in there:
             toy = founded(root / str(len(there)), cls, model)
             toy.federation.recovery_rounds = recovery_rounds
-            there[key] = toy, toy.run(UnlearningStrategy(), rounds=3)
+            prepare(toy)
+            there[key] = toy, toy.run(UnlearningStrategy(), rounds=rounds)
         return there[key]
 
     return learned
