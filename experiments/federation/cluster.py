@@ -6,6 +6,8 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -17,7 +19,7 @@ from experiments.federation.participants import DISPOSABLE
 from experiments.federation.quiet import quiet
 from unlearning.errors import ConfigError
 
-__all__ = ["gpus_per_worker", "start", "why_not"]
+__all__ = ["gpus_per_worker", "start", "tried", "why_not"]
 
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 _ENGINE = "flwr.simulation.run_simulation"  # half a second of imports
@@ -67,8 +69,42 @@ def start(config: Config, gpus: float = 0.0) -> None:
         meanwhile.join()
 
 
-def why_not() -> str | None:
-    """Start Ray as a run would and end it again; return None, or in words why it does not start."""
+def why_not(limit_s: float = 120.0) -> str | None:
+    """Start Ray as a run would and end it again; return None, or in words why it does not start.
+
+    It is tried in a process of its own: Ray waits for its parts in native code, for ever if one of
+    them does not answer, and nothing but the end of the process ends that.
+
+    Parameters
+    ----------
+    limit_s : float
+        How long it may take; ten seconds are usual.
+    """
+    here = f"from {__name__} import tried; print(tried() or '')"
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    asked = subprocess.Popen(
+        [sys.executable, "-c", here],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        told, complaint = asked.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(asked.pid, signal.SIGKILL)
+        asked.communicate()
+        return f"does not start within {limit_s:.0f} s"
+    if asked.returncode:
+        last = complaint.strip().splitlines()[-1:] or [f"exit code {asked.returncode}"]
+        return f"does not start ({last[0]})"
+    return told.strip() or None
+
+
+def tried() -> str | None:
+    """Start Ray and end it again here; return None, or in words why it does not start."""
     ray = _imported()
     try:
         _start_here(ray, Config(), 0.0)

@@ -1,8 +1,11 @@
 """The doctor: what is looked at, and what is said of a clash of names."""
 
+import time
+
 import pytest
 
 from experiments import doctor
+from experiments.federation import cluster
 
 
 @pytest.fixture
@@ -49,3 +52,24 @@ def test_a_missing_package_is_named(monkeypatch):
     assert check.state == "bad"
     assert "numpy" in check.found
     assert "no-such-thing is missing" in check.found
+
+
+def test_a_ray_that_never_answers_is_told_and_ended(tmp_path, monkeypatch):
+    (tmp_path / "ray").mkdir()
+    note = tmp_path / "began"
+    (tmp_path / "ray" / "__init__.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(note)!r}).write_text('')\n"
+        "def init(**settings):\n    time.sleep(1000)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    began = time.monotonic()
+    assert cluster.why_not(limit_s=20) == "does not start within 20 s"
+    assert note.exists()
+    assert time.monotonic() - began < 60
+
+
+def test_a_ray_that_falls_over_is_told_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "__init__.py").write_text("raise OSError('no such memory')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cluster.why_not() == "does not start (OSError: no such memory)"
