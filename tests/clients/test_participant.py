@@ -13,6 +13,7 @@ from flwr.client import NumPyClient
 
 from clients import steps
 from clients.app import make_client_app
+from clients.local import Chosen
 from clients.participant import Holdings, Participant, arrays_of, load_arrays
 from clients.steps import Local, Outcome, Shard
 from experiments.federation.grids import LocalGrid
@@ -435,3 +436,14 @@ def test_a_metric_must_be_a_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     toy = ToyFederation(tmp_path)
     with pytest.raises(FederationError, match="metric 'mood' is 'good'"):
         toy.learn(1)
+
+
+def test_chosen_examples_are_copied_when_they_are_looked_at() -> None:
+    whole = shard(0, 6)
+    chosen = Chosen(whole, np.array([1, 4]))
+    assert len(chosen) == 2
+    assert "features" not in vars(chosen)
+    assert torch.equal(chosen.features, whole.features[[1, 4]])
+    assert torch.equal(chosen.labels, whole.labels[[1, 4]])
+    assert chosen.features is chosen.features
+    assert len(chosen.take(torch.tensor([0]))) == 1

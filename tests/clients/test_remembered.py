@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from clients.remembered import Remembered
+from clients.remembered import Attached, Remembered
 
 
 def test_equal_examples_are_known_again_and_others_are_not() -> None:
@@ -36,3 +37,22 @@ def test_only_the_latest_are_kept() -> None:
     known.of(three, "", object)
     assert known.of(one, "", object) is first
     assert known.of(two, "", object) is not second
+
+
+def test_what_is_attached_is_known_by_the_tensor_itself_and_goes_with_it() -> None:
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(len(made))
+        return made[-1]
+
+    known: Attached[int] = Attached()
+    one, other = torch.zeros(3), torch.zeros(3)
+    assert known.of(one, "a", make) == known.of(one, "a", make) == 0
+    assert known.of(other, "a", make) == 1  # equal, and another one
+    assert known.of(one, "b", make) == 2
+    one[0] = 7  # the same memory, other values
+    assert known.of(one, "b", make) == 3
+    assert len(known._things) == 2
+    del one
+    assert len(known._things) == 1

@@ -189,3 +189,20 @@ def test_what_is_forgotten_is_the_sum_however_often_it_is_asked(
         wanted = wanted | request.omission(client)
     assert total.omission(client) == total.omission(client) == wanted
     assert total == Forgotten(tuple(requests))
+
+
+def test_all_but_one_request_are_added_up_as_if_it_had_never_come() -> None:
+    asked = [
+        Request(Scope.SAMPLE, samples={0: (at,), at % 2: (at + 1,)}, id=f"r{at}") for at in range(4)
+    ]
+    forgotten = Forgotten()
+    for one in asked:
+        forgotten.omission(0)  # known before and after each
+        forgotten = forgotten | one
+        for other in asked[: asked.index(one) + 1]:
+            rest = tuple(r for r in forgotten.requests if r.id != other.id)
+            assert forgotten.without(other.id) == Forgotten(rest)
+            for client in range(3):
+                found = forgotten.without(other.id).omission(client)
+                assert found == Forgotten(rest).omission(client)
+                assert forgotten.omission(client) == Forgotten(forgotten.requests).omission(client)

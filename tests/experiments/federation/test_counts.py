@@ -20,6 +20,7 @@ from strategies.base import UnlearningStrategy
 from strategies.federation import Federation
 from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
+from unlearning import arrays as named
 from unlearning.fulfil import fulfil
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.history import History
@@ -29,7 +30,7 @@ from unlearning.request import Request, Scope
 _CONFIG = Path(__file__).parents[3] / "experiments" / "configs" / "digits_client.toml"
 _CLIENTS, _ROUNDS = 4, 3
 _BESIDE = 20_000  # bytes hashed beside the arrays that changed: events, rows of the index
-_FLUSHES = 14  # of a request for one sample: three events, the new history, the owner's deletion
+_FLUSHES = 10  # of a request for one sample: four events' heads, and the owner's deletion
 _OTHERS = 8  # flushes of a round that are no client's: its model, its folders, its index
 
 
@@ -94,16 +95,17 @@ class _Hash:
         return getattr(self._real, name)
 
 
-def test_a_request_to_sums_hashes_only_what_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = load(_CONFIG.with_name("digits_ridge.toml"), [f"data.clients={_CLIENTS}"])
-    made = task(Scenario.of(config))
+def learned(
+    config: str, changes: list[str], home: Path
+) -> tuple[_Counting, Federation, named.Arrays]:
+    """Return a federation that has learned, on disk, with messages that are counted."""
+    loaded = load(_CONFIG.with_name(config), [f"data.clients={_CLIENTS}", *changes])
+    made = task(Scenario.of(loaded))
     grid = _Counting(client_app, _CLIENTS)
-    told = settings(made, tmp_path)
+    told = settings(made, home)
     federation = Federation(
-        history=History(tmp_path / "history"),
-        ledger=Ledger(tmp_path / "ledger.sqlite"),
+        history=History(home / "history"),
+        ledger=Ledger(home / "ledger.sqlite"),
         recovery_rounds=0,
         model=made.array_model,
         client_config=told,
@@ -112,8 +114,43 @@ def test_a_request_to_sums_hashes_only_what_changed(
     federation.history.start(made.initial())
     learning = UnlearningStrategy()
     learning.join(federation)
-    learned = learning.start(grid, to_record(federation.history.initial), num_rounds=1)
-    arrays = to_arrays(learned.arrays)
+    initial = to_record(federation.history.initial)
+    result = learning.start(grid, initial, num_rounds=loaded.rounds)
+    return grid, federation, to_arrays(result.arrays)
+
+
+def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one more per level that grows again and client; four events, however many."""
+    depth = 6
+    changes = ["model.trees=4", f"model.depth={depth}", f"rounds={depth}"]
+    grid, federation, arrays = learned("forest_cancer.toml", changes, tmp_path)
+    flushed: list[int] = []
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.append(1), flush(file))[1])
+    sent: list[int] = []
+    for sample in range(8):
+        grid.sent = 0
+        flushed.clear()
+        before = sum(len(federation.ledger.events(one.id)) for one in federation.ledger.requests())
+        answering = make("forest-deletion", {})
+        answering.join(federation)
+        request = Request(Scope.SAMPLE, samples={0: (sample,)})
+        arrays = fulfil(request, answering, arrays, federation.history, federation.ledger)
+        assert len(federation.ledger.events(request.id)) == 4
+        assert before == 4 * sample
+        assert len(flushed) <= _FLUSHES
+        sent.append(grid.sent)
+    federation.history.close()
+    assert min(sent) == 2  # the owner's counts, and its deletion
+    assert 2 < max(sent) <= 2 + depth * _CLIENTS
+
+
+def test_a_request_to_sums_hashes_only_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, federation, arrays = learned("digits_ridge.toml", ["rounds=1"], tmp_path)
     flushed: list[int] = []
     hashed: list[int] = []
     flush, sha256 = os.fsync, hashlib.sha256

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, HistoryError
-from unlearning.records import blobs
+from unlearning.records import blobs, store
 from unlearning.records.history import COLUMNS, History
 from unlearning.request import Request, Scope
 from unlearning.weighing import Examples
@@ -1000,3 +1000,54 @@ def test_a_history_written_before_can_be_gone_on_with(tmp_path: Path) -> None:
         history.adopt(twin)
         assert history.rounds == (1,)
         twin.close()
+
+
+def test_a_record_begun_anew_borrows_and_is_adopted_without_a_copy(root: Path | None) -> None:
+    """A strategy that leaves one clean round copies no model and leaves no old row."""
+    with History(root) as history:
+        fill(history)
+        history.keep_state({"mask": np.arange(3)})
+        where = {name for name in history.digests() if "initial" in name or "state" in name}
+        clean = history.anew()
+        assert clean.root is None
+        assert clean.rounds == ()
+        assert same(clean.initial, history.initial)
+        assert same(clean.state, history.state)
+        with clean.record(1, clean.initial) as entry:
+            entry.note(0, 7)
+            entry.note(2, 5)
+        history.adopt(clean, CLIENT_1)
+        clean.destroy()
+        assert history.participants(1) == {0: 7, 2: 5}
+        assert history.rounds == (1,)
+        assert history.served == (CLIENT_1.id,)
+        assert history.digests().keys() == where
+        assert history.verify() == []
+        record(history, 2, (0,), history.initial)
+        assert history.verify() == []
+
+
+def test_an_index_that_cannot_be_taken_over_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise HistoryError("no room")
+
+    with History(tmp_path / "run", keep=ALL) as history:
+        fill(history)
+        expected = contents(history)
+        clean = history.anew()
+        with clean.record(1, clean.initial) as entry:
+            entry.add(0, 7, clean.initial)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "take_over", full)
+            with pytest.raises(HistoryError, match="no room"):
+                history.adopt(clean)
+        assert contents(history) == expected
+        assert history.verify() == []
+        again = history.anew()
+        with again.record(1, again.initial) as entry:
+            entry.add(0, 7, again.initial)
+        history.adopt(again)
+        assert history.participants(1) == {0: 7}
+        assert history.verify() == []
