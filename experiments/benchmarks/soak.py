@@ -67,19 +67,20 @@ class Watch:
     def __init__(self, folder: RunFolder, every: int, chance: float, clients: int) -> None:
         self._folder, self._every, self._chance, self._clients = folder, every, chance, clients
         self._generator = np.random.default_rng(0)
-        self._seen: set[int] = set()
+        self._last = self._seen = 0  # no set of rounds: what grows here is not to be measured
         self._cpu = time.process_time()
         self.samples: list[Sample] = []
         self.requests = 0
 
     def __call__(self, tick: Tick) -> None:
         """Look after a round."""
-        if tick.phase not in ("learn", "recover") or tick.server_round in self._seen:
+        if tick.phase not in ("learn", "recover") or tick.server_round <= self._last:
             return
-        self._seen.add(tick.server_round)
+        self._last = tick.server_round
+        self._seen += 1
         if self._generator.random() < self._chance:
             self._ask()
-        if len(self._seen) % self._every == 0:
+        if self._seen % self._every == 0:
             self.samples.append(self._sample())
             print(self.samples[-1].line(), flush=True)
 
@@ -96,7 +97,7 @@ class Watch:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         index = self._folder.history(0) / INDEX
         return Sample(
-            len(self._seen),
+            self._seen,
             pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE,
             len(os.listdir("/proc/self/fd")),
             threading.active_count(),

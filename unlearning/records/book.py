@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from unlearning.errors import LedgerError
-from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.database import connect, create, transaction, unread, version_of
 from unlearning.records.files import room
 from unlearning.records.head import Head
 from unlearning.records.heads import Heads
@@ -85,10 +85,9 @@ class Book:
                         self._bring_up()
             self.version = version_of(self.db)
         except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.place} cannot be read as a ledger: {error}; restore it from a backup or "
-                "choose another folder"
-            ) from error
+            otherwise = "restore it from a backup or choose another folder"
+            what = "cannot be read as a ledger"
+            raise LedgerError(unread(self.place, error, otherwise, what)) from error
         readable = range(1, VERSION + 1) if self.readonly else (VERSION,)
         if self.version not in readable:
             raise LedgerError(
@@ -178,9 +177,7 @@ class Book:
             with self.turn:
                 return self._data_version(), self._changes
         except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.place} cannot be read: {error}; restore it from a backup"
-            ) from error
+            raise LedgerError(unread(self.place, error)) from error
 
     def _read_tree(self) -> None:
         for row in self.rows("seq > ?", (self._tree.size,)):
@@ -241,9 +238,7 @@ class Book:
                     values,
                 ).fetchall()
         except sqlite3.Error as error:
-            raise LedgerError(
-                f"{self.place} cannot be read: {error}; restore it from a backup"
-            ) from error
+            raise LedgerError(unread(self.place, error)) from error
 
 
 def now() -> datetime:

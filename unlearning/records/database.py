@@ -10,8 +10,16 @@ from pathlib import Path
 from unlearning.errors import FedUnlearnError
 from unlearning.records.files import room
 
-__all__ = ["connect", "create", "transaction", "version_of"]
+__all__ = ["connect", "create", "transaction", "unread", "version_of"]
 
+_PASSING = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _PATIENCE_S = 30.0  # how long to wait for another process's transaction
 
 
@@ -60,6 +68,23 @@ def transaction(db: sqlite3.Connection, place: str, error: type[FedUnlearnError]
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def unread(
+    place: str,
+    error: sqlite3.Error,
+    otherwise: str = "restore it from a backup",
+    what: str = "cannot be read",
+) -> str:
+    """Return in words that a database cannot be read, and what to do about it.
+
+    A disk that is full or broken (what was begun is undone before anything is read), a lock, no
+    permission: nothing is wrong with the file. Then there is nothing to restore, whatever
+    ``otherwise`` says of a damaged one.
+    """
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:  # its lowest byte says the kind
+        return f"{place} cannot be read: {error}{room(place)}; remove the cause and run it again"
+    return f"{place} {what}: {error}; {otherwise}"
 
 
 def create(db: sqlite3.Connection, schema: Iterable[str], version: int) -> None:

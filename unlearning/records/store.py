@@ -21,7 +21,7 @@ from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.compacting import STALE, compact, is_small, take_over
-from unlearning.records.database import connect, create, transaction, version_of
+from unlearning.records.database import connect, create, transaction, unread, version_of
 from unlearning.records.files import room
 from unlearning.records.ring import Ring, key_id_of
 from unlearning.records.sealing import SCHEMA, Sealing
@@ -153,10 +153,8 @@ class Store:
                     create(self.db, _SCHEMA, _VERSION)
                 version = _VERSION
         except sqlite3.Error as error:
-            raise HistoryError(
-                f"{self.place(INDEX)} cannot be read ({error}); restore it from a backup or "
-                "choose an empty folder"
-            ) from error
+            otherwise = "restore it from a backup or choose an empty folder"
+            raise HistoryError(unread(self.place(INDEX), error, otherwise)) from error
         if not 1 <= version <= _VERSION:
             raise HistoryError(
                 f"{self.place(INDEX)} has format {version}, this version reads 1 to {_VERSION}; "
