@@ -215,7 +215,9 @@ class Exchange:
                     self.losses[client] = loss, reply.num_examples
                 else:  # it would decide alone when learning is over
                     log.warning("client %d reports a loss of %g; it is not counted", client, loss)
+            del message  # large: it would lie there while the next client works
             yield reply
+            del reply
         spent = Cost(client_rounds=len(self.asked), bytes_down=roster.bytes_down - down)
         federation.spend(self.phase, spent)
 

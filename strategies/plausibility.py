@@ -141,6 +141,7 @@ def without_outliers(
                 lengths[reply.client] = found
                 groups[kind_of(reply.client)].append(found)
             spool.append(reply)
+            del reply  # it may lie in the spool's file by now, while the next client works
         harmless = _HARMLESS * length(model)
         limits = {
             kind: max(factor * float(np.median(found)), harmless)

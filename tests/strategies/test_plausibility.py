@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +159,24 @@ def test_what_clients_measure_is_bounded(
     assert re.search(words, caplog.text)
     assert 1 not in twin.federation.losses
     assert twin.federation.costs["learn"].client_s < 100
+
+
+def test_a_reply_that_lies_in_the_file_is_let_go_before_the_next_client_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One large model more would lie in memory just while a client trains another."""
+    monkeypatch.setattr(Spool.__init__, "__defaults__", (0, None))
+    seen: list[weakref.ref[np.ndarray]] = []
+
+    def made(client: int) -> Reply:
+        array = np.full(4, float(client + 1))
+        seen.append(weakref.ref(array))
+        return Reply(client, 1, {"w": array}, update={"w": array})
+
+    def answers() -> Iterator[Reply]:
+        for client in range(3):
+            assert not any(ref() is not None for ref in seen)
+            yield made(client)
+
+    found = without_outliers(answers(), {"w": np.ones(4)}, lambda client, why: None)
+    assert [reply.arrays["w"][0] for reply in found] == [1, 2, 3]
