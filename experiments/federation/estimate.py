@@ -26,7 +26,9 @@ __all__ = ["Sizes", "check_room", "estimated"]
 _MEASURED = 3  # rounds
 
 _WIDTH = {"float32": 1.0, "float16": 0.5}  # of a stored update, beside one of float32
-_SLACK = 1.1  # index, checkpoints, file systems round up
+_SLACK = 1.1  # checkpoints, file systems round up
+# Of the index: when it is empty, for a stored file, for a participant of a round.
+_INDEX, _PER_FILE, _PER_PARTICIPANT = 32_768, 330, 50
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Sizes:
     round_history : int
         What one round adds to the history.
     history : int
-        The history of all rounds at one seed; a fork for a rewritten one shares its files.
+        The history of all rounds at one seed, its index too; a fork for a rewritten one shares
+        its files.
     round_messages : int
         Models and updates sent in one round, both ways.
     clients_per_round : int
@@ -63,7 +66,10 @@ class Sizes:
             kept += round(per_round * model * _WIDTH[config.history.dtype])
         rounds = -(-config.rounds // config.history.interval) + config.recovery_rounds
         once = model * (1 + (len(task.clients) if "contributions" in needs else 0))
-        return cls(model, kept, kept * rounds + once, 2 * per_round * model, per_round)
+        files = rounds * (("globals" in needs) + per_round * ("updates" in needs))
+        learned = config.rounds + config.recovery_rounds
+        index = _INDEX + _PER_FILE * files + _PER_PARTICIPANT * per_round * learned
+        return cls(model, kept, kept * rounds + once + index, 2 * per_round * model, per_round)
 
 
 def check_room(sizes: Sizes, out: Path) -> None:

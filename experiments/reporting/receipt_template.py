@@ -58,7 +58,8 @@ details { background: var(--soft); padding: .5rem 1rem; margin-top: .5rem; }
 <h2>What remains open</h2>
 <ul>
 {% for risk in risks %}<li>{{ risk }}</li>
-{% endfor %}{% if said.owners_not_confirmed %}<li>client {{ said.owners_not_confirmed | join(", ") }} has not confirmed the deletion of its own copy</li>
+{% endfor %}{% if said.model_after and said.model_after == said.model_before and said.claim not in ("exact", "certified") %}<li>no weight was changed for it: what learning on without the data takes away is all</li>
+{% endif %}{% if said.owners_not_confirmed %}<li>client {{ said.owners_not_confirmed | join(", ") }} has not confirmed the deletion of its own copy</li>
 {% endif %}</ul>
 <p>A receipt cannot prove:</p>
 <ul>{% for limit in receipt.cannot_prove %}<li>{{ limit }}</li>

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _OVERDUE, _BROKEN = "OVERDUE", "LEDGER NOT TO BE TRUSTED"
+_TOLD_WHY = ("held", "deletion-pending", "failed", "refused", "withdrawn")
 ALARMS = (_OVERDUE, _BROKEN)  # how the lines begin that must not be overlooked
 
 
@@ -186,7 +187,8 @@ def overview(folder: RunFolder) -> Overview:
                 why = {
                     event.branch: str(event.facts["reason"])
                     for event in events
-                    if event.event in ("held", "deletion-pending", "failed")
+                    if event.event in _TOLD_WHY
+                    and "reason" in event.facts
                     and fates.get(event.branch) == event.event
                 }
                 risks = _risks(events)

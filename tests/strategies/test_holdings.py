@@ -171,3 +171,21 @@ def test_options_that_select_nothing_end_the_request(
     event, facts = end(toy, strategy, asked)
     assert event == "failed"
     assert why in str(facts["reason"])
+
+
+class IdleOnFeatures(Idle):
+    """Gives the model back, whatever value is to be forgotten."""
+
+    scopes = frozenset({Scope.FEATURE})
+
+
+@pytest.mark.parametrize("clients", [(), (LEAVER,)])
+def test_a_feature_for_which_nothing_was_done_is_not_fulfilled(
+    tmp_path: Path, clients: tuple[int, ...]
+) -> None:
+    """Its examples are both forgotten and kept: counted twice they were taken for a lie."""
+    asked = Request(Scope.FEATURE, features=(1,), clients=clients, id="r")
+    event, facts = end(ToyFederation(tmp_path, clients=3), IdleOnFeatures(), asked)
+    assert event == "failed"
+    assert "examples are to be forgotten" in str(facts["reason"])
+    assert "silent" not in str(facts["reason"])

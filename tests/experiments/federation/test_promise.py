@@ -137,6 +137,8 @@ def test_sizes_are_those_of_the_history(tmp_path: Path) -> None:
     stored = sum(p.stat().st_size for p in (made / "history").rglob("*.safetensors"))
     expected = sizes.round_history * 4 + sizes.model
     assert expected < stored < 1.4 * expected  # names and layout stand beside the numbers
+    whole = sum(p.stat().st_size for p in (made / "history").rglob("*") if p.is_file())
+    assert 0.5 < whole / sizes.history < 2
     found = estimated(settings)
     assert found["history_bytes_per_round"] == sizes.round_history
     assert found["seconds_per_round"] > 0

@@ -66,6 +66,18 @@ def test_a_receipt_says_what_the_ledger_says_and_is_good(folder: RunFolder, tmp_
     assert "//" not in page.split("<script")[0]
 
 
+def test_a_receipt_says_that_no_weight_was_changed(folder: RunFolder, tmp_path: Path) -> None:
+    said = "no weight was changed for it"
+    assert said not in write(folder, "r", tmp_path / "a")[1].read_text()
+    with Ledger(folder.ledger) as ledger:
+        facts = {"strategy": "NoT", "guarantee": "approximate"}
+        ledger.add("other", "started", **facts, model_before="aa")
+        ledger.add("other", "fulfilled", **facts, model_after="aa", unchanged=True)
+    page = write(folder, "other", tmp_path / "b")[1]
+    assert said in page.read_text()
+    assert check_file(page).is_good
+
+
 def test_a_receipt_says_since_when_the_ledger_is_noted_elsewhere(tmp_path: Path) -> None:
     anchor = tmp_path / "anchor"
     made = RunFolder.claim(tmp_path / "run", {"rounds": 3, "ledger": {"anchor": str(anchor)}})

@@ -75,6 +75,13 @@ def test_more_time_does_not_hide_that_a_request_is_held(tmp_path: Path) -> None:
     assert "it waits for others" in output
 
 
+def test_status_says_why_a_request_was_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    with folder.tracked(lambda tick: None), folder.open_ledger() as ledger:
+        ledger.add("r", "refused", reason="it works on one label")
+    assert "client 1: refused; it works on one label" in said("status", str(folder.path))[1]
+
+
 def test_what_is_taken_back_is_taken_back_for_a_reason(tmp_path: Path) -> None:
     folder = made(tmp_path)
     code, output = said("withdraw", str(folder.path), "r", "--reason", " ")
