@@ -112,9 +112,10 @@ def run(
     'finished'
     """
     from experiments.api.run import Run
-    from experiments.api.settings import call, read
+    from experiments.api.settings import call, duration, read
 
     settings = read(config, overrides)
+    seconds = duration(idle_s, "idle_s")
     _check_reach(settings)
     from experiments.federation import launch
 
@@ -123,7 +124,7 @@ def run(
             settings,
             _folder(out, config),
             observer=observer,
-            idle_s=idle_s,
+            idle_s=seconds,
             anyway=anyway,
             command=call("run", config, out=out, **overrides),
         )
@@ -219,13 +220,21 @@ def audit(
     ------
     FedUnlearnError
         If the config cannot work, or a worker died; what was trained is kept in the cache.
+
+    Examples
+    --------
+    >>> found = audit(  # doctest: +SKIP
+    ...     "experiments/configs/breast_cancer_audit.toml", strategies="no-t", models=8
+    ... )
+    >>> found.report()  # doctest: +SKIP
     """
     from experiments.api.run import Audit
-    from experiments.api.settings import call, chosen, read
+    from experiments.api.settings import call, chosen, count, read
 
     names, options = chosen(strategies)
     settings = read(config, overrides, options)
-    _check_reach(settings, alone=workers == 1, strategies=names or settings.strategies)
+    size, processes = count(models, "models"), count(workers, "workers")
+    _check_reach(settings, alone=processes == 1, strategies=names or settings.strategies)
     from experiments.audit import run as auditing
 
     given = {"strategies": strategies, "models": models, "workers": workers, "out": out}
@@ -235,8 +244,8 @@ def audit(
             settings,
             _folder(out, config),
             strategies=names,
-            size=models,
-            workers=workers,
+            size=size,
+            workers=processes,
             observer=observer,
             command=call("audit", config, **given, **overrides),
         )
@@ -282,16 +291,25 @@ def families(
     ------
     FedUnlearnError
         If plan or config cannot work, or no scenario has finished.
+
+    Examples
+    --------
+    >>> found = families(only="client-iid", out="few")  # doctest: +SKIP
+    >>> found.to_frame().groupby("strategy").test_accuracy.mean()  # doctest: +SKIP
     """
     from experiments.api.run import Families, Run
-    from experiments.api.settings import as_overrides, call, words
+    from experiments.api.settings import as_overrides, call, place, words
     from experiments.families.comparison import carry_out, write_comparison
     from experiments.families.plan import Plan, default_out, read_plan, usual
 
-    asked = plan if plan is not None else usual(runs)
+    asked = usual(runs) if plan is None else plan
+    if not isinstance(asked, Plan | None):
+        asked = place(asked, "plan")
     read = asked if isinstance(asked, Plan) else Plan() if asked is None else read_plan(asked)
-    wanted = read.with_runs([one.path if isinstance(one, Run) else Path(one) for one in runs])
-    folder = Path(out) if out is not None else default_out(asked)
+    wanted = read.with_runs(
+        [one.path if isinstance(one, Run) else place(one, "runs") for one in runs]
+    )
+    folder = place(out, "out") if out is not None else default_out(asked)
     command = call("families", plan, only=only or None, out=out, **overrides)
 
     def begin(observer: Observer) -> Path:
@@ -321,10 +339,15 @@ def open_run(folder: PathLike) -> Run | Audit | Families:
     ------
     ConfigError
         If it is no such folder.
+
+    Examples
+    --------
+    >>> open_run("runs/digits_client-20261129T012619Z").to_frame()  # doctest: +SKIP
     """
     from experiments.api.run import opened
+    from experiments.api.settings import place
 
-    return opened(Path(folder))
+    return opened(place(folder, "folder"))
 
 
 def list_strategies(scope: str | None = None) -> list[str]:
@@ -332,7 +355,7 @@ def list_strategies(scope: str | None = None) -> list[str]:
 
     Parameters
     ----------
-    scope : {"client", "sample", "class", "task"}, optional
+    scope : {"client", "sample", "class", "task", "feature"}, optional
         What is to be forgotten.
 
     Raises
@@ -357,14 +380,26 @@ def list_strategies(scope: str | None = None) -> list[str]:
 
 
 def list_datasets() -> list[str]:
-    """Return the names of the data sets that a config can name."""
+    """Return the names of the data sets that a config can name.
+
+    Examples
+    --------
+    >>> "digits" in list_datasets()
+    True
+    """
     from experiments.data.datasets import names
 
     return list(names())
 
 
 def list_models() -> list[str]:
-    """Return the names of the models that a config can name."""
+    """Return the names of the models that a config can name.
+
+    Examples
+    --------
+    >>> "mlp" in list_models()
+    True
+    """
     from experiments.models.networks import names
 
     return list(names())
@@ -375,10 +410,11 @@ def list_models() -> list[str]:
 
 def _folder(out: PathLike | None, config: object) -> Path:
     """Return the folder to make: the one that is named, or a fresh one below ``runs``."""
+    from experiments.api.settings import place
     from experiments.runs.folder import default_out
 
     if out is not None:
-        return Path(out)
+        return place(out, "out")
     name = Path(config) if isinstance(config, (str, os.PathLike)) else Path("python.toml")
     first = default_out(name, datetime.now(UTC))
     count = 1

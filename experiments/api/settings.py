@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,19 @@ from experiments.config import loading
 from experiments.config.loading import Config
 from unlearning.errors import ConfigError
 
-__all__ = ["Source", "as_overrides", "call", "chosen", "numbers", "read", "spec", "words"]
+__all__ = [
+    "Source",
+    "as_overrides",
+    "call",
+    "chosen",
+    "count",
+    "duration",
+    "numbers",
+    "place",
+    "read",
+    "spec",
+    "words",
+]
 
 Source = Config | Mapping[str, Any] | str | os.PathLike[str]
 Options = Mapping[str, Mapping[str, Any]]
@@ -113,6 +128,45 @@ def numbers(seeds: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if not given:
         raise ConfigError("seeds are empty; name at least one, or leave them out")
     return tuple(map(int, given))
+
+
+def place(value: object, name: str) -> Path:
+    """Return an argument that names a file or a folder.
+
+    Raises
+    ------
+    ConfigError
+        If it is no path.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ConfigError(f"{name} is {value!r}; give a path")
+    return Path(value)
+
+
+def duration(value: Any, name: str) -> float:
+    """Return an argument in seconds.
+
+    Raises
+    ------
+    ConfigError
+        If it is no finite number from 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise ConfigError(f"{name} is {value!r}; give seconds, a number from 0")
+    return float(value)
+
+
+def count(value: Any, name: str) -> int:
+    """Return an argument that counts something.
+
+    Raises
+    ------
+    ConfigError
+        If it is no whole number from 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
+        raise ConfigError(f"{name} is {value!r}; give a whole number from 1")
+    return int(value)
 
 
 def words(text: str | Sequence[str]) -> tuple[str, ...]:

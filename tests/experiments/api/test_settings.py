@@ -13,6 +13,7 @@ from experiments.config.loading import load, to_toml
 from strategies.local_model.no_t import NoT
 
 CLIENT_3 = {"scope": "client", "clients": [3]}
+ASKED = {"requests": [CLIENT_3]}
 
 
 def read_data():
@@ -142,3 +143,27 @@ def test_small_helpers():
     assert words("a, ,b") == words(["a", "b"]) == ("a", "b")
     assert spec(NoT) == "strategies.local_model.no_t:NoT"
     assert as_overrides({"a": {}, "b": None}) == ["a={}", "b="]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (lambda: fedunlearn.run({}, idle_s="x"), "idle_s is 'x'; give seconds"),
+        (lambda: fedunlearn.run({}, idle_s=-1), "idle_s is -1; give seconds"),
+        (lambda: fedunlearn.run({}, idle_s=float("nan")), "idle_s is nan; give seconds"),
+        (lambda: fedunlearn.run({}, out=3), "out is 3; give a path"),
+        (lambda: fedunlearn.compare(ASKED, out=""), "out is ''; give a path"),
+        (lambda: fedunlearn.audit(ASKED, models=2.5), "models is 2.5; give a whole number"),
+        (lambda: fedunlearn.audit(ASKED, workers=0), "workers is 0; give a whole number"),
+        (lambda: fedunlearn.audit(ASKED, workers=True), "workers is True; give a whole number"),
+        (lambda: fedunlearn.families(3), "plan is 3; give a path"),
+        (lambda: fedunlearn.families(runs=[None]), "runs is None; give a path"),
+        (lambda: fedunlearn.open_run(None), "folder is None; give a path"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_one_clear_line(asked, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fedunlearn.ConfigError, match=words) as found:
+        asked()
+    assert "\n" not in str(found.value)
+    assert not list(tmp_path.iterdir())  # nothing is left behind
