@@ -91,6 +91,12 @@ def options(cls: type, base: type) -> dict[str, Any]:
 
     A constructor that passes ``**rest`` on takes its base's arguments as well, as far as ``base``.
     """
+    return dict(_options(cls, base))
+
+
+@lru_cache(maxsize=256)
+def _options(cls: type, base: type) -> dict[str, Any]:
+    """Return what :func:`options` does; a class is looked at once."""
     found: dict[str, Any] = {}
     for parent in cls.__mro__:
         if "__init__" not in vars(parent):

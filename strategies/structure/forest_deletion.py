@@ -32,8 +32,9 @@ class ForestDeletion(UnlearningStrategy):
     """The owners count what is to be forgotten at the nodes it passes; the server subtracts.
 
     Splits on these paths are decided again among the same candidates. Where another one is best,
-    the remaining clients regrow the subtree, a level per round. The result is the forest grown
-    without the data, node for node, in whatever order requests come. Where values of examples are
+    the subtree grows again, a level per round: the clients whose examples reach an open node are
+    sent the way to it. The result is the forest grown without the data, node for node, in whatever
+    order requests come. Where values of examples are
     forgotten, the owners count their rows as they were and as they are now: old ones are
     subtracted, new ones added, and leaves that became too large to be leaves grow again.
 
