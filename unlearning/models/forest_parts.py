@@ -11,17 +11,14 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unlearning.arrays import Array, Arrays, frozen
 from unlearning.models import trees
-from unlearning.models.trees import stretches
-
-if TYPE_CHECKING:
-    from unlearning.models.forest import Forest
+from unlearning.models.trees import Plan, stretches
 
 __all__ = ["Blocks", "Grown", "patched", "spliced"]
 
@@ -32,6 +29,16 @@ _WIDTH = hashlib.sha256().digest_size
 
 # The hashes of the blocks of frozen arrays that are in use, by address; gone with the array.
 _hashes: dict[int, tuple[weakref.ref[Array], Hashes]] = {}
+
+
+class Forest(Protocol):
+    """What is needed here of the forest of :mod:`unlearning.models.forest`."""
+
+    num_classes: int
+    plan: Plan
+
+    def sizes(self, arrays: Mapping[str, Array]) -> Integers:
+        """Return how many candidates every inner node has."""
 
 
 class Blocks:
