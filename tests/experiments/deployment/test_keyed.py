@@ -29,6 +29,12 @@ from unlearning.records import receipt
 APP = make_client_app(of_node, mods=(carry,))
 
 
+def hurry(monkeypatch):
+    """Wait for nobody who answers in this process, as one would for a SuperLink and its sites."""
+    monkeypatch.setattr("experiments.deployment.keyed._PULL_S", 0.0)
+    monkeypatch.setattr("strategies.joining._PAUSE_S", 0.01)
+
+
 @dataclass
 class Node:
     node_id: int
@@ -43,8 +49,9 @@ class KeyGrid(LocalGrid):
 
 
 @pytest.fixture
-def deployed(tmp_path):
+def deployed(tmp_path, monkeypatch):
     """Return a federation of three sites in this process: server, kits, grid, config."""
+    hurry(monkeypatch)
     config = settings(strategy="retrain", requests=[])
     files = write_shares(config, tmp_path / "files")
     server = Server.init(tmp_path / "fed", "127.0.0.1:9092")

@@ -58,7 +58,8 @@ def test_the_shares_of_a_simulation_give_its_digest(tmp_path):
     assert digests(theirs) == digests(simulated)
 
 
-def test_a_site_needs_data_and_a_home_of_its_own(tmp_path):
+def test_a_site_needs_data_and_a_home_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("strategies.joining._PAUSE_S", 0.01)  # before it is asked again
     config = settings(requests=[], rounds=1)
     files = write_shares(config, tmp_path / "files")
     with pytest.raises(FedUnlearnError, match="names no 'data'"):
@@ -67,7 +68,8 @@ def test_a_site_needs_data_and_a_home_of_its_own(tmp_path):
         )
 
 
-def test_a_changed_file_is_refused_in_words(tmp_path):
+def test_a_changed_file_is_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("strategies.joining._PAUSE_S", 0.01)  # before it is asked again
     config = settings(requests=[], rounds=1, engine={"grid": "local", "min_replies": 1.0})
     files = write_shares(config, tmp_path / "files")
     theirs, homes = remote(config, tmp_path / "files"), tmp_path / "homes"
