@@ -34,7 +34,7 @@ class Named:
     positions : tuple of int
         Ascending, counted from 0 over all axes of an example.
     called : tuple of str
-        The words, () where positions alone were given.
+        The words, and the names of positions beside them; () where positions alone were given.
     """
 
     positions: tuple[int, ...]
@@ -61,7 +61,7 @@ class Columns:
     --------
     >>> table = Columns((4,), ("age", "sex=f", "sex=m", "3"))
     >>> table.find(["sex", 0])
-    Named(positions=(0, 1, 2), called=('sex',))
+    Named(positions=(0, 1, 2), called=('sex', 'age'))
     >>> table.find(["3"]).positions, table.find(["0,2"]).positions
     ((3,), (0, 2))
     >>> Columns((1, 4, 4)).find(["0:2x3:4"])  # rows 0 and 1 of column 3
@@ -118,15 +118,20 @@ class Columns:
             raise RequestError(f"feature {', '.join(map(str, words))}: {NO_VALUES}")
         found: set[int] = set()
         called: list[str] = []
+        has_words = False
         for word in words:
             positions = self._of(str(word))
             found.update(positions)
             if str(word) == MARKED and MARKED not in self.names:
                 named = [self.name(position) for position in positions]
                 called += named if self.names else ["planted for a trial"]
+                has_words = True
             elif not str(word).replace(",", "").replace(" ", "").isdecimal():
                 called.append(Path(str(word)).name if str(word).endswith(".npy") else str(word))
-        return Named(tuple(sorted(found)), tuple(called))
+                has_words = True
+            else:  # beside words, a position is told too: the receipt names all that is forgotten
+                called += [self.name(position) for position in positions]
+        return Named(tuple(sorted(found)), tuple(dict.fromkeys(called)) if has_words else ())
 
     def _of(self, word: str) -> Iterable[int]:
         if word in self.names:

@@ -28,6 +28,14 @@ def test_a_name_goes_before_a_position() -> None:
     assert TABLE.find([1, "0"]).called == ()
 
 
+def test_a_position_beside_a_word_is_told_too(tmp_path: Path) -> None:
+    """A receipt would name less than is forgotten."""
+    assert TABLE.find(["sex", 4, "0,3"]).called == ("sex", "income", "age", "7")
+    assert IMAGE.find(["1:3x2:3", "5", 0, 5]).called == ("1:3x2:3", "5", "0")
+    np.save(tmp_path / "mask.npy", np.ones((3, 4)))
+    assert IMAGE.find([23, str(tmp_path / "mask.npy")]).called == ("23", "mask.npy")
+
+
 def test_a_region_lies_in_every_channel() -> None:
     assert IMAGE.find(["1:3x2:3"]).positions == (6, 10, 18, 22)
 
