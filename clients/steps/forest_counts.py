@@ -7,11 +7,13 @@ Brophy, Lowd, "Machine Unlearning for Random Forests", ICML 2021 (arXiv 2009.055
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from clients.remembered import Attached, Remembered
-from clients.steps import Local, Outcome
-from unlearning.arrays import Arrays
+from clients.steps import Local, Outcome, Shard
+from unlearning.arrays import Array, Arrays
 from unlearning.models.forest_counts import (
     counts_along,
     counts_of_change,
@@ -25,8 +27,14 @@ from unlearning.protocol import Settings
 
 NEEDS_MODEL = False
 
-_tables: Attached[Table] = Attached()
+_tables: Attached[tuple[Table, Array]] = Attached()
 _standing: Remembered[Standing] = Remembered()  # a round walks examples one level further
+
+
+def _table(settings: Settings, shard: Shard) -> tuple[Table, Array]:
+    """Return the examples of a shard as bins, and their classes."""
+    x, labels = shard.table()
+    return Table(Plan.of(settings), x), labels
 
 
 def forest_counts(
@@ -46,9 +54,9 @@ def forest_counts(
         arrays = {"total": gone.total, "left": gone.left.astype(np.int32), "rows": gone.rows}
     elif settings.get("of") == "ways":
         shard = local.retain
-        x, labels = shard.table()
-        plan = Plan.of(settings)
-        table = _tables.of(shard.features, plan, lambda: Table(plan, x))
+        table, labels = _tables.of(
+            shard.features, Plan.of(settings), partial(_table, settings, shard)
+        )
         there = counts_along(settings, local.arrays, table, labels)
         arrays = {"total": there.total, "left": there.left.astype(np.int32)}
     elif settings.get("of") == "change":
