@@ -24,7 +24,8 @@ import csv
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,18 @@ from strategies.registry import strategies
 from strategies.shares import rounds_of
 from unlearning import arrays as named
 
-__all__ = ["DATA", "SHARING", "by_strategy", "config_of", "main", "meets", "summary"]
+__all__ = [
+    "DATA",
+    "SHARING",
+    "by_strategy",
+    "config_of",
+    "exceeded",
+    "main",
+    "meets",
+    "read",
+    "summary",
+    "tallied",
+]
 
 SHIPPED = ("fed-osd", "no-t", "fed-recover")
 EPOCHS = (1, 4)
@@ -120,18 +132,23 @@ def config_of(
     )
 
 
-def meets(line: Line, retrained: Line) -> bool:
-    """Return whether a strategy meets the goal that its defaults are held against.
+def exceeded(line: Line, retrained: Line) -> tuple[str, ...]:
+    """Return what keeps an answer from the goal that defaults are held against.
 
-    The backdoor at most .05 above retraining's, accuracy on the retained at most 3 points below, at
-    most half of the examples.
+    ``backdoor``: more than .05 above retraining's; ``accuracy`` on the retained: more than 3 points
+    below; ``examples``: more than half of retraining's.
     """
-    if line["failed"]:
-        return False
-    above = float(line["backdoor_success"]) - float(retrained["backdoor_success"])
-    below = float(retrained["retain_accuracy"]) - float(line["retain_accuracy"])
-    excess = above - _BACKDOOR, below - _RETAIN, float(line["cost"]) - _COST
-    return max(excess) < _LAST_DIGIT
+    limits = {
+        "backdoor": _difference(line, retrained, "backdoor_success") - _BACKDOOR,
+        "accuracy": _difference(retrained, line, "retain_accuracy") - _RETAIN,
+        "examples": float(line["cost"]) - _COST,
+    }
+    return tuple(name for name, excess in limits.items() if excess >= _LAST_DIGIT)
+
+
+def meets(line: Line, retrained: Line) -> bool:
+    """Return whether a strategy answers and meets the goal: see :func:`exceeded`."""
+    return not line["failed"] and not exceeded(line, retrained)
 
 
 def summary(lines: Iterable[Line]) -> str:
@@ -156,40 +173,51 @@ def summary(lines: Iterable[Line]) -> str:
 
 
 def by_strategy(lines: Iterable[Line]) -> str:
-    """Return a row per strategy in Markdown: how often the goal is met, and what is missed by much.
+    """Return a row per strategy in Markdown: how often the goal is met, and by what it is missed.
 
-    Strategies that answered nowhere are left out. ``above`` and ``below`` are means over the
-    settings that were answered: of the backdoor above retraining's, of accuracy on the retained
-    below it.
+    Strategies that answered nowhere are left out.
+    """
+    rows: list[tuple[int, list[str]]] = []
+    for name, facts in tallied(lines).items():
+        met, tried = facts["met"], facts["tried"]
+        missed = [str(facts[part] or "") for part in ("backdoor", "accuracy", "examples", "failed")]
+        rows.append((-met, [name, f"{met} of {tried}", *missed, f"{facts['mean_cost']:.2f}"]))
+    head = [
+        "strategy", "goal met", "missed by backdoor", "by accuracy", "by examples", "no answer",
+        "mean examples",
+    ]  # fmt: skip
+    body = [row for _, row in sorted(rows, key=lambda row: row[0])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def tallied(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
+    """Return by strategy in how many settings the goal was met, and by what it was missed.
+
+    One setting may miss it by several. Strategies that answered nowhere are left out.
     """
     settings: dict[tuple[str, str, str], dict[str, Line]] = {}
     for line in lines:
         place = line["data"], line["sharing"], line["local_epochs"]
         settings.setdefault(place, {})[line["strategy"]] = line
-    names = dict.fromkeys(name for found in settings.values() for name in found)
-    rows: list[tuple[int, list[str]]] = []
-    for name in (one for one in names if one != RETRAIN):
-        tried = [(found[name], found[RETRAIN]) for found in settings.values() if name in found]
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for there in settings.values() for name in there):
+        tried = [(there[name], there[RETRAIN]) for there in settings.values() if name in there]
         answered = [(own, base) for own, base in tried if not own["failed"]]
-        if not answered:
+        if name == RETRAIN or not answered:
             continue
-        met = sum(meets(own, base) for own, base in tried)
-        above = _mean(answered, lambda own, base: _difference(own, base, "backdoor_success"))
-        below = _mean(answered, lambda own, base: _difference(base, own, "retain_accuracy"))
-        cost = _mean(answered, lambda own, base: float(own["cost"]))
-        means = [f"{mean:.2f}" for mean in (above, below, cost)]
-        rows.append((-met, [name, f"{met} of {len(tried)}", *means]))
-    head = ["strategy", "goal met", "above", "below", "examples"]
-    body = [row for _, row in sorted(rows, key=lambda row: row[0])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+        over = Counter(part for own, base in answered for part in exceeded(own, base))
+        found[name] = {
+            "met": sum(meets(own, base) for own, base in tried),
+            "tried": len(tried),
+            **{part: over[part] for part in ("backdoor", "accuracy", "examples")},
+            "failed": len(tried) - len(answered),
+            "mean_cost": sum(float(own["cost"]) for own, _ in answered) / len(answered),
+        }
+    return found
 
 
 def _difference(one: Line, other: Line, measure: str) -> float:
     return float(one[measure]) - float(other[measure])
-
-
-def _mean(pairs: Sequence[tuple[Line, Line]], of: Callable[[Line, Line], float]) -> float:
-    return sum(of(own, base) for own, base in pairs) / len(pairs)
 
 
 def _cell(found: Mapping[str, Line], name: str) -> str:
@@ -251,7 +279,8 @@ def _lines(place: Sequence[str], found: Mapping[str, Measured], spent: float) ->
         yield dict.fromkeys(_FIELDS, "") | dict(zip(_FIELDS, place, strict=False)) | scores | facts
 
 
-def _read(path: Path) -> list[Line]:
+def read(path: Path) -> list[Line]:
+    """Return the rows of a file; none where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -271,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "defaults.csv")
     given = parser.parse_args(arguments)
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    known = {(line["data"], line["sharing"], line["local_epochs"]) for line in _read(given.out)}
+    known = {(line["data"], line["sharing"], line["local_epochs"]) for line in read(given.out)}
     for data in given.data.split(","):
         for sharing in SHARING:
             for epochs in EPOCHS:
@@ -295,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     writer.writerows(_lines(place, found, spent))
                 sys.stderr.write(f"{data}, {sharing}, {epochs} epochs: {spent:.0f} s\n")
     table = by_strategy if given.strategies == ALL else summary
-    sys.stdout.write(table(_read(given.out)) + "\n")
+    sys.stdout.write(table(read(given.out)) + "\n")
 
 
 if __name__ == "__main__":

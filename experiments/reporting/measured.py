@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.runs.results import FINE_TUNE, RETRAIN, Row, read_table
 from unlearning.evaluation.scorecard import average_gap, summarise
 
-__all__ = ["figure", "gap_of", "measured"]
+__all__ = ["PLAIN_RETRAINING", "figure", "gap_of", "measured"]
 
 _RESULTS = Path(__file__).parents[1] / "results"
 _FILES = {  # what was asked for: the file
@@ -32,7 +32,7 @@ _TITLES = (
     "work saved",
     "file",
 )
-_OWN_MODEL = {  # who is plain retraining on the model of the other files
+PLAIN_RETRAINING = {  # who is plain retraining on the model of the other files
     "sharded": ("recent_sharded.csv", "recent_sharded-tree.csv"),
     "sequences": ("recent_sequences.csv",),
     "fats": ("recent_fats.csv",),
@@ -43,7 +43,7 @@ def measured(name: str) -> list[str]:
     """Return the lines of a strategy's section; none where nothing is recorded of it."""
     rows = []
     for asked, file in _FILES.items():
-        if name in _OWN_MODEL and file not in _OWN_MODEL[name]:
+        if name in PLAIN_RETRAINING and file not in PLAIN_RETRAINING[name]:
             continue
         table = _read(file)
         if (gap := _gap(table, name)) is None or name == RETRAIN:

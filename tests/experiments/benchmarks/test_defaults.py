@@ -71,6 +71,11 @@ def test_what_is_committed_is_what_the_file_says(name) -> None:
         assert summary(csv.DictReader(file)) in text
 
 
+def test_the_row_of_every_strategy_is_what_the_file_says() -> None:
+    text = (RESULTS / "tuning.md").read_text(encoding="utf-8")
+    assert defaults.by_strategy(defaults.read(RESULTS / "defaults_all.csv")) in text
+
+
 def test_variants_are_tried_elsewhere(tmp_path, monkeypatch, capsys) -> None:
     asked = []
 
@@ -100,6 +105,6 @@ def test_a_row_for_each_strategy_leaves_out_those_that_never_answer() -> None:
         line("z", 0.0, 0.0, 0.0, "why"),
     ]
     assert defaults.by_strategy(lines).splitlines()[2:] == [
-        "| x | 1 of 1 | 0.00 | 0.00 | 0.40 |",
-        "| y | 0 of 1 | 0.30 | 0.10 | 0.20 |",
+        "| x | 1 of 1 |  |  |  |  | 0.40 |",
+        "| y | 0 of 1 | 1 | 1 |  |  | 0.20 |",
     ]
