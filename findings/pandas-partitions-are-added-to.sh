@@ -6,7 +6,7 @@
 # polars 2.1.0 names its files alike each time: others once, but the client who left stays, since its partition is
 # not written and so not touched; pyarrow's `delete_matching` does the same. DuckDB's OVERWRITE is what one means.
 #
-# Seen, 4 rows each of a, b and c, then written again without b: pandas a 8, b 4, c 8; polars and
+# Seen: 4 rows each of a, b and c, then written again without b: pandas a 8, b 4, c 8; polars and
 # `delete_matching` a 4, b 4, c 4; DuckDB a 4, c 4.
 set -euo pipefail
 there=$(mktemp -d); trap 'rm -rf "$there"' EXIT

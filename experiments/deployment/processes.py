@@ -144,7 +144,8 @@ def stop(pid_file: Path, *, at_once: bool = False) -> bool:
             time.sleep(_POLL_S)
         if pid in _started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                _started.pop(pid).wait(_POLL_S)
+                _started[pid].wait(_POLL_S)
+                del _started[pid]  # one that takes its time to end is kept, or nobody reaps it
     pid_file.unlink(missing_ok=True)
     return running
 

@@ -72,6 +72,7 @@ def hits(updates: list[bytes]) -> list[str]:
     return found
 
 
+@pytest.mark.slow  # so it comes early: the less others have left in memory, the less is searched
 @pytest.mark.parametrize("strategy", ["fed-eraser", "retrain"])
 def test_after_a_deletion_nothing_holds_the_leavers_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
