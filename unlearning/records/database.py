@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,16 +11,10 @@ from pathlib import Path
 from unlearning.errors import FedUnlearnError
 from unlearning.records.files import room
 
-__all__ = ["connect", "create", "transaction", "unread", "version_of"]
+__all__ = ["acquire", "connect", "create", "transaction", "unread", "version_of"]
 
-_PASSING = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-)
+_BROKEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
+_PASSING = (*_BROKEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY)
 _PATIENCE_S = 30.0  # how long to wait for another process's transaction
 
 
@@ -41,6 +36,28 @@ def connect(path: Path | None, *, readonly: bool = False) -> sqlite3.Connection:
         check_same_thread=False,
         uri=readonly and path is not None,
     )
+
+
+def acquire(path: Path, error: type[FedUnlearnError]) -> sqlite3.Connection | None:
+    """Return a connection that holds ``path`` alone until it is closed.
+
+    None if another does, or where the folder is read-only; ``error`` is raised where neither is so,
+    and the disk is full or broken.
+    """
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as fault:
+        if connection is not None:
+            connection.close()
+        kind = fault.sqlite_errorcode & 0xFF
+        if kind not in _BROKEN or not os.access(path.parent, os.W_OK):
+            return None
+        raise error(
+            f"cannot write {path}: {fault}{room(path)}; remove the cause and run it again"
+        ) from fault
+    return connection
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.compacting import STALE, compact, is_small, take_over
-from unlearning.records.database import connect, create, transaction, unread, version_of
+from unlearning.records.database import acquire, connect, create, transaction, unread, version_of
 from unlearning.records.files import room
 from unlearning.records.ring import Ring, key_id_of
 from unlearning.records.sealing import SCHEMA, Sealing
@@ -101,7 +101,7 @@ class Store:
             self.db = connect(root / INDEX, readonly=True)
         else:
             self.blobs = self._folder(root, durable=durable)
-            self._lock = _acquire(root / _LOCK)
+            self._lock = acquire(root / _LOCK, HistoryError)
             self.db = connect(root / INDEX)
         self._finalizer = weakref.finalize(self, _close, self.db, self._lock)
         name = "" if root is None else root.name
@@ -489,15 +489,3 @@ def _blank() -> bytes:
         with transaction(db, INDEX, HistoryError):
             create(db, _SCHEMA, _VERSION)
         return db.serialize()
-
-
-def _acquire(path: Path) -> sqlite3.Connection | None:
-    """Return a connection that holds ``path`` alone until it is closed; None if another does."""
-    connection = None
-    try:
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:  # held by another process, or a read-only folder
-        _close(connection)
-        return None
-    return connection

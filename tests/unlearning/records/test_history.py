@@ -426,6 +426,12 @@ def test_files_without_their_index_are_not_taken_for_leftovers(tmp_path: Path) -
     assert (tmp_path / "round-00001" / "global.safetensors").exists()
 
 
+def test_a_lock_that_cannot_be_made_is_not_taken_for_another_process(tmp_path: Path) -> None:
+    (tmp_path / "index.lock").mkdir()  # SQLite says of it what it says of a broken disk
+    with pytest.raises(HistoryError, match=r"cannot write .*index\.lock: .* bytes are free"):
+        History(tmp_path)
+
+
 def test_one_process_writes_and_others_read(tmp_path: Path) -> None:
     program = """
 import sys
