@@ -43,14 +43,17 @@ _ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _KINDS = "biuf"  # of NumPy: booleans, integers, unsigned ones, floats
 _WIDEST = 8  # bytes per value
-_HEADERS = 64  # more than a federation has; what is noted beside arrays must not pile up
+_Form = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+_HEADERS = 64  # more forms than a federation has
 
 
 class PackingError(FedUnlearnError, ValueError):
     """Arrays cannot be written, or bytes hold no arrays that can be read."""
 
 
-def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+def pack(
+    arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None, *, again: bool = False
+) -> bytes:
     """Return named arrays as the bytes of a safetensors file.
 
     Parameters
@@ -59,6 +62,9 @@ def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
         Booleans, integers and floats of up to 8 bytes; any shape, 0-d included, in any order.
     metadata : mapping of str to str, optional
         Text to write beside them.
+    again : bool
+        More files of the same names, types and shapes will follow: where their arrays lie is worked
+        out once and remembered.
 
     Raises
     ------
@@ -75,27 +81,33 @@ def pack(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
     lying = {name: _in_order(name, np.asarray(array)) for name, array in arrays.items()}
     form = tuple((name, array.dtype, array.shape) for name, array in lying.items())
     # Written here, as the library writes it: there a large model lies in memory once more.
-    told, names = _header(form, None if metadata is None else tuple(metadata.items()))
+    laid, names = _remembered(form) if again else _laid(form)
+    if metadata is not None:  # not remembered: it may be another one each time
+        beside = f'{{"__metadata__":{_text(dict(metadata))}'
+        laid = f"{beside},{laid[1:]}" if form else f"{beside}}}"
+    told = laid.encode()
+    told += b" " * (-len(told) % 8)
     values = (lying[name].reshape(-1).view(np.uint8).data for name in names if lying[name].size)
-    return b"".join([told, *values])
+    return b"".join([len(told).to_bytes(8, "little"), told, *values])
 
 
-@lru_cache(_HEADERS)
-def _header(
-    form: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
-    metadata: tuple[tuple[str, str], ...] | None,
-) -> tuple[bytes, tuple[str, ...]]:
-    """Return how a file begins, and the order of its arrays: the same for all of one form."""
+def _laid(form: _Form) -> tuple[str, tuple[str, ...]]:
+    """Return where arrays lie in a file, and in which order."""
     kinds = {name: _NAMES[dtype.newbyteorder("=")] for name, dtype, _ in form}
     laid = sorted(form, key=lambda one: (_ORDER.index(kinds[one[0]]), one[0]))
-    header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {}
     end = 0
     for name, dtype, shape in laid:
         begin, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": kinds[name], "shape": list(shape), "data_offsets": [begin, end]}
-    told = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    told += b" " * (-len(told) % 8)
-    return len(told).to_bytes(8, "little") + told, tuple(name for name, _, _ in laid)
+    return _text(header), tuple(name for name, _, _ in laid)
+
+
+_remembered = lru_cache(_HEADERS)(_laid)
+
+
+def _text(found: dict[str, Any]) -> str:
+    return json.dumps(found, separators=(",", ":"), ensure_ascii=False)
 
 
 def _in_order(name: str, array: Array) -> Array:

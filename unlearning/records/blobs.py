@@ -66,7 +66,7 @@ def encode(arrays: Arrays, *, half: bool = False, idle: Collection[str] = ()) ->
         shapes = {name: [array.dtype.str, array.shape] for name, array in zeros.items()}
         layout = {"names": list(arrays), "narrowed": narrowed, "zeros": shapes}
         return pack(stored, {_LAYOUT: json.dumps(layout)})
-    return pack(stored, {_LAYOUT: _layout(tuple(arrays), tuple(narrowed.items()))})
+    return pack(stored, {_LAYOUT: _layout(tuple(arrays), tuple(narrowed.items()))}, again=True)
 
 
 @lru_cache(maxsize=64)
