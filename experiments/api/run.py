@@ -435,8 +435,19 @@ def opened(path: Path) -> Run | Audit | Families:
     """
     if (path / "families.csv").is_file():
         return Families(path)
-    audited = (path / "audit.json").is_file() and not (path / "results.json").is_file()
-    return Audit(path) if audited else Run(path)
+    if (path / "results.json").is_file():
+        return Run(path)
+    return Audit(path) if (path / "audit.json").is_file() or _is_begun_audit(path) else Run(path)
+
+
+def _is_begun_audit(path: Path) -> bool:
+    """Return whether an audit was begun in a folder; one that was broken off has no results."""
+    from experiments.runs.intent import AUDIT, Intent
+
+    try:
+        return Intent.read(path).kind == AUDIT
+    except ConfigError:
+        return False
 
 
 def _line(row: Row | FailedRow) -> dict[str, object]:

@@ -248,6 +248,11 @@ def test_an_audit_is_a_table_of_its_own(tmp_path, monkeypatch):
     made.report().write_text("of an earlier one")
     assert made.resume()
     assert made.report().read_text() != "of an earlier one"
+    (made.path / "audit.json").unlink()  # broken off before there were results
+    begun = fedunlearn.open_run(made.path)
+    assert begun.kind == "audit"
+    assert begun.resume()
+    assert set(begun.to_frame().strategy) == set(table.strategy)
 
 
 def test_a_strategy_of_a_script_is_taken_as_it_is(tmp_path):
