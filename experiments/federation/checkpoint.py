@@ -133,20 +133,21 @@ class Checkpoints:
         if self._root is None:
             return
         self._root.mkdir(parents=True, exist_ok=True)
-        before = self._told_at.get(self._number, 0)
-        self._number += 1
+        number = self._number + 1
         if self._homes is not None and self._homes.exists():
             # Whoever was killed before its moment was written left a copy, whole or half made.
-            shutil.rmtree(self._copy(self._number), ignore_errors=True)
-            shutil.copytree(self._homes, self._copy(self._number), copy_function=_link)
+            shutil.rmtree(self._copy(number), ignore_errors=True)
+            shutil.copytree(self._homes, self._copy(number), copy_function=_link)
         self._append(saved.points, durable=durable)
         told = _Told(saved.originals, saved.read, saved.answers)
-        self._told_at[self._number] = before
+        told_at = self._told_at.get(self._number, 0)
         if told.counts != self._told.counts:
-            self._told, self._told_at[self._number] = told, self._number
-            self._write(self._told_path(self._number), told, _TOLD, durable=durable)
-        stop = _Stop(saved.moment, len(saved.points), saved.done, self._told_at[self._number])
-        self._write(self._path(self._number), stop, _MOMENT, durable=durable)
+            told_at = number
+            self._write(self._told_path(number), told, _TOLD, durable=durable)
+        stop = _Stop(saved.moment, len(saved.points), saved.done, told_at)
+        self._write(self._path(number), stop, _MOMENT, durable=durable)
+        # Only now: what could not be written is written with the next moment.
+        self._number, self._told, self._told_at[number] = number, told, told_at
         for number in self._numbers():
             if number <= self._number - _KEPT:
                 self._remove(number)
@@ -189,11 +190,13 @@ class Checkpoints:
     def _append(self, points: Sequence[Point], *, durable: bool) -> None:
         """Add those points to the file that are not in it; what was lost is written anew."""
         path = self._place / _POINTS
-        if not self._points:
-            path.unlink(missing_ok=True)
-        if new := points[self._points :]:
+        known, self._points = self._points, 0  # half of them written: all are, next time
+        lines = [f"{point.model_dump_json()}\n" for point in points[known:]]
+        if not known:
+            write_atomically(path, "".join(lines).encode(), durable=durable)
+        elif lines:
             with path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{point.model_dump_json()}\n" for point in new)
+                file.writelines(lines)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

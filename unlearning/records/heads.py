@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from unlearning.errors import LedgerError
+from unlearning.errors import LedgerError, StorageError
 from unlearning.records.anchor import Anchor
 from unlearning.records.files import room, write_atomically
 from unlearning.records.head import Head
@@ -109,10 +109,20 @@ class Heads:
         return replace(bare, signature=seal.sign(bare.facts()))
 
     def write(self, head: Head) -> None:
-        """Keep a head in the file and in the anchor; a newer one is not replaced."""
+        """Keep a head in the file and in the anchor; a newer one is not replaced.
+
+        Raises
+        ------
+        LedgerError
+            If the file cannot be written. The event stands, and the next head makes up for it; but
+            whoever takes that for a fault of one request would put off what can be served at once.
+        """
         text = json.dumps(head.to_json(), sort_keys=True)
         if self._size_on_disk() <= head.size:
-            write_atomically(self.file, text.encode())
+            try:
+                write_atomically(self.file, text.encode())
+            except StorageError as error:
+                raise LedgerError(str(error)) from error
             self._written = self._mark(), head.size
         if self.anchor is None:
             return

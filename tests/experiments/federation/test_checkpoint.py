@@ -10,6 +10,7 @@ import pytest
 from experiments.federation.checkpoint import Checkpoints, Saved
 from experiments.runs.details import Answer, Point
 from strategies.federation import Moment
+from unlearning.errors import StorageError
 
 
 def point(number: int) -> Point:
@@ -99,3 +100,42 @@ def test_a_copy_of_what_clients_keep_that_a_kill_left_is_in_nobodys_way(tmp_path
     found = {path.name for path in (tmp_path / "kept").glob("*.homes")}
     assert found == {"00000001.homes", "00000002.homes"}
     assert [path.name for path in (tmp_path / "kept" / "00000002.homes").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("broken", ["_told_path", "_path"])
+def test_what_a_passing_fault_kept_from_being_written_comes_with_the_next_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    kept = Checkpoints(tmp_path)
+    kept.save(saved(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, broken, lambda number: tmp_path / "not there" / "file")
+        with pytest.raises(StorageError):
+            kept.save(saved(2, 1))
+    kept.save(saved(3, 1))
+    found = Checkpoints(tmp_path).find((3, ("r0",)))
+    assert found is not None
+    assert found.answers == saved(3, 1).answers
+    assert found.points == saved(3).points
+
+
+def test_points_half_written_are_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Checkpoints(tmp_path)
+    kept.save(saved(1))
+
+    def half(path: Path, *_: object, **__: object) -> None:
+        with open(path, "a", encoding="utf-8") as file:  # Path's own is replaced
+            file.write('{"strategy": "or')
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", half)
+        with pytest.raises(OSError, match="No space left"):
+            kept.save(saved(2))
+    assert Checkpoints(tmp_path).find((1, ())) is not None
+    kept.save(saved(3))
+    found = Checkpoints(tmp_path).find((3, ()))
+    assert found is not None
+    assert found.points == saved(3).points

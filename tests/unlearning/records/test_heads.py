@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support.tampered import change
-from unlearning.errors import LedgerError
+from unlearning.errors import LedgerError, StorageError
+from unlearning.records import heads
 from unlearning.records.book import hash_of
 from unlearning.records.head import Head
 from unlearning.records.ledger import Ledger
@@ -270,3 +271,22 @@ def test_signatures_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
         canonical({"a": float("nan")})
     with pytest.raises(LedgerError, match="is no public key"):
         read_public(tmp_path / "a.key")
+
+
+def test_a_head_that_cannot_be_written_is_the_ledgers_fault_and_made_up_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request is to blame: whoever serves it ends the run, and does not put it off."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise StorageError(OSError(5, "Input/output error"), "ledger.head", 9, 99)
+
+    with Ledger(path) as ledger:
+        ledger.receive(asked("later"))
+        with monkeypatch.context() as patched:
+            patched.setattr(heads, "write_atomically", broken)
+            with pytest.raises(LedgerError, match=r"Input/output error .9 bytes were needed"):
+                ledger.add("later", "started")
+        assert ledger.state("later") == "serving"
+        ledger.note("seen")
+    verify(path)
