@@ -377,7 +377,8 @@ class Forgotten:
             client: gone | request.omission(client) for client, gone in known.items()
         }
         made.__dict__["_prior"] = self
-        self.__dict__.pop("_prior", None)  # no more than one step back
+        for known_before in ("_prior", "_without"):  # no more than one step back
+            self.__dict__.pop(known_before, None)
         return made
 
     def without(self, request_id: str) -> Forgotten:
