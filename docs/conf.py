@@ -16,6 +16,7 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+html_show_copyright = False  # LICENSE says it
 html_theme = "furo"
 html_title = f"fedunlearn {version}"
 html_static_path = ["_static"]
