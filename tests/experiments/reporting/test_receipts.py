@@ -194,3 +194,16 @@ def test_receipts_are_of_runs(tmp_path: Path) -> None:
     made.write_federation(FederationFacts({0: 4}, kind=COMPARE))
     with pytest.raises(RequestError, match="is a comparison"):
         write(made, "r", tmp_path / "out")
+
+
+def test_receipts_given_out_before_stay_good() -> None:
+    """A third party checks years later, with the program of then.
+
+    Where this fails, what a receipt says or how its page is drawn has changed: keep the older way
+    beside the new one, under a tag of its own, and add files to ``kept``; never replace these.
+    """
+    kept = Path(__file__).parent / "kept"
+    for name in ("receipt.json", "receipt.html"):
+        found = check_file(kept / name, kept / "ledger.pub")
+        assert found.is_good, (name, [one.what for one in found.checks if not one.holds])
+        assert (found.state, found.forget) == ("fulfilled", "client 1")
