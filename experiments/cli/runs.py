@@ -36,8 +36,11 @@ def run(
         bool, typer.Option("--keep-serving", help="Stay after the last round and serve requests.")
     ] = False,
     idle: Annotated[
-        str, typer.Option(metavar="1h", help="With --keep-serving: end when none came for so long.")
-    ] = "1h",
+        str | None,
+        typer.Option(
+            metavar="1h", help="With --keep-serving: end when none came for so long; default: 1h."
+        ),
+    ] = None,
     anyway: Anyway = False,
     as_json: Json = False,
 ) -> None:
@@ -46,13 +49,15 @@ def run(
     from experiments.config.loading import load
     from experiments.runs.folder import RunFolder, default_out
 
+    if idle is not None and not keep_serving:
+        raise ConfigError("--idle says how long --keep-serving waits; give both, or neither")
     settings = load(config, overrides or ())
     with watched() as observer:
         made = calls.run(
             settings,
             out=out or default_out(config),
             progress=observer,
-            idle_s=seconds(idle, "--idle") if keep_serving else 0.0,
+            idle_s=seconds(idle or "1h", "--idle") if keep_serving else 0.0,
             anyway=anyway,
         )
     _show_results(RunFolder.open(made.path), as_json=as_json)

@@ -141,6 +141,10 @@ def test_a_config_that_does_not_exist_is_named(config, launched):
     assert "'nowhere.toml' does not exist" in mistake("run", "nowhere.toml")
 
 
+def test_a_wait_without_serving_is_refused(config):
+    assert "--keep-serving waits; give both" in mistake("run", config, "--idle", "5m")
+
+
 def test_what_goes_wrong_in_the_federation_is_told_in_words(config, launched, monkeypatch):
     def fail(*arguments, **rest):
         raise FederationError("round 3: too few\nclients")
