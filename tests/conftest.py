@@ -12,6 +12,8 @@ import pytest
 # Before anything imports NumPy or PyTorch: workers with a thread for every core starve each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Ray's workers give way to all others (niceness 15): beside busy cores they stand still.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Hardly anything is let go while tests are collected: looking for it is a fifth of that time.
 gc.disable()

@@ -18,6 +18,13 @@ _PASSING = (*_BROKEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE
 _PATIENCE_S = 30.0  # how long to wait for another process's transaction
 
 
+class _InMemory(sqlite3.Connection):
+    """Closes itself with the last who holds it: nothing can be lost, and Python 3.13 would warn."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def connect(path: Path | None, *, readonly: bool = False) -> sqlite3.Connection:
     """Return a connection to a file, made if missing; None: to a database in memory.
 
@@ -35,6 +42,7 @@ def connect(path: Path | None, *, readonly: bool = False) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         uri=readonly and path is not None,
+        factory=_InMemory if path is None else sqlite3.Connection,
     )
 
 
