@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearning.records.database import unread
+from unlearning.records.database import connect, unread
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,12 @@ def test_only_a_damaged_file_is_to_be_restored(tmp_path: Path, code: int, words:
     assert "what SQLite says" in said
     assert said.endswith(words)
     assert ("bytes are free" in said) == ("backup" not in said)
+
+
+def test_a_database_in_memory_closes_itself_with_its_last_user(tmp_path: Path) -> None:
+    held, filed = connect(None), connect(tmp_path / "filed.sqlite")
+    held.__del__()  # type: ignore[attr-defined]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        held.execute("SELECT 1")
+    assert not hasattr(filed, "__del__")  # one to a file is closed by whoever opened it
+    filed.close()
