@@ -1,5 +1,7 @@
 """What stands in two files must agree."""
 
+import shutil
+import subprocess
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +17,23 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 APP = PROJECT["tool"]["flwr"]["app"]
 OPTIONAL = PROJECT["project"]["optional-dependencies"]
+
+
+TOP = {
+    *(
+        "clients",
+        "docs",
+        "experiments",
+        "findings",
+        "strategies",
+        "tests",
+        "unlearning",
+        "fedunlearn.py",
+    ),
+    *("ARCHITECTURE.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md"),
+    *("SECURITY.md", "Makefile", "constraints.txt", "pyproject.toml"),
+    *(".ci", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
+}
 
 
 def requirements():
@@ -107,3 +126,14 @@ def test_ci_and_hooks_call_what_the_makefile_offers():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     assert "entry: make lint" in hooks
     assert "entry: make test" in hooks
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".git").exists() or shutil.which("git") is None,
+    reason="needs git and a checkout: git clone",
+)
+def test_no_run_folder_is_kept_under_version_control():
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    tracked = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    assert {name.split("/")[0] for name in tracked if name} <= TOP
+    assert [name for name in tracked if name.endswith("ledger.key")] == []
