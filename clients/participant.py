@@ -17,7 +17,7 @@ from torch import nn
 
 from clients import steps
 from clients.local import Chosen, Local, Outcome, Shard
-from clients.multitask import MultiTask, accuracy_of, only_tasks, without_tasks
+from clients.multitask import NONE, MultiTask, accuracy_of, only_tasks, without_tasks
 from clients.state import arrays_of, load_arrays
 from clients.training import lone_examples, loss_of
 from unlearning.arrays import Array, Arrays
@@ -120,8 +120,16 @@ class Participant(NumPyClient):
         self._shown: tuple[Array, Shard] | None = None  # what of its data the last step saw
 
     def get_properties(self, config: Config) -> Config:
-        """Say who this is and how many training examples it holds, and commit to them if asked."""
+        """Say who this is and how many training examples it holds, and commit to them if asked.
+
+        Of several tasks it says too which it has labels for, so that it is sent their heads alone.
+        """
         found: Config = {Wire.CLIENT: self.client, Wire.NUM_EXAMPLES: len(self.holdings.train)}
+        if isinstance(model := self.holdings.workbench, MultiTask):
+            there = (self.holdings.train.labels != NONE).any(0).tolist()
+            found[Wire.TASKS] = json.dumps(
+                [t for t, has in zip(model.tasks, there, strict=True) if has]
+            )
         if config.get(Wire.COMMIT):
             found[Wire.COMMITMENT] = root(self.leaves())
         return found

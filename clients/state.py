@@ -17,7 +17,7 @@ from torch import nn
 
 from unlearning.arrays import Array, Arrays, is_buffer, marked, plain
 from unlearning.errors import FederationError
-from unlearning.models.portions import is_of_groups
+from unlearning.weighing import TRUNK, part_of
 
 __all__ = ["arrays_of", "load_arrays", "named_as", "parameters_of", "to_array"]
 
@@ -87,7 +87,7 @@ def load_arrays(
     """Overwrite the model's state, each tensor in its own number format and memory order.
 
     Names may come with or without the mark of what is not trained. ``in_parts``: arrays of parts
-    that clients train in groups may be missing, and are zeroed.
+    that are other clients' may be missing, and are zeroed.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def load_arrays(
     absent: set[str] = set()
     if differ := state.keys() ^ given.keys():
         others = {n for n in model.state_dict() if n not in state}  # second names, extra state
-        absent = {n for n in state.keys() - given.keys() if in_parts and is_of_groups(n)}
+        absent = {n for n in state.keys() - given.keys() if in_parts and part_of(n) != TRUNK}
         differ -= absent
         if odd := sorted(differ - (others & given.keys())):
             raise FederationError(f"{source} and model differ in array {odd[0]!r}")

@@ -20,7 +20,7 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import FederationError
-from unlearning.models.portions import parts_of
+from unlearning.models.portions import Whose, parts_of
 from unlearning.models.sequences import groups_in
 from unlearning.models.shards import shard_of
 from unlearning.protocol import Instruction, Reply, Scalar, Settings, Wire, part
@@ -140,8 +140,8 @@ class Exchange:
             keeps = federation.keepsakes if trains else self.keepsakes
             remember = federation.remember and not trains_again
             # Who keeps a model, or makes something of it, must see all of it.
-            cut = self._groups and trains and not remember and (trains_again or not keeps)
-            group = shard_of(client, self._groups) if cut else None
+            cut = trains and not remember and (trains_again or not keeps)
+            whose = self._whose(client) if cut else None
             facts = {
                 **federation.client_config,
                 Wire.CLIENT: client,
@@ -157,7 +157,7 @@ class Exchange:
                     else omissions(federation.forgotten, client, self.request, self.held)
                 ),
             }
-            model = outgoing.record(instruction, group)
+            model = outgoing.record(instruction, whose)
             content = to_content(model, instruction.extras, facts, like=record)
             record = part(content, Wire.CONFIG, ConfigRecord)
             node = self.roster.nodes[client]
@@ -226,11 +226,19 @@ class Exchange:
         """Into how many groups the model cuts its clients; 0: it is one for all."""
         return groups_in(list(self.arrays))
 
+    def _whose(self, client: int) -> Whose | None:
+        """Return whose parts of the model a client trains; None: all are its own."""
+        if self._groups:
+            return shard_of(client, self._groups)
+        if (tasks := self.roster.tasks.get(client)) is None:
+            return None
+        gone = self.federation.forgotten.omission(client).tasks
+        return tasks - gone - (self.request.omission(client).tasks if self.request else set())
+
     def _trains(self, client: int, instruction: Instruction) -> frozenset[str] | None:
         """Return the parts that a client may train; None: it is free to train all there are."""
-        if not self._groups or instruction.step != "train":
-            return None
-        return parts_of(list(self.arrays), shard_of(client, self._groups))
+        whose = self._whose(client) if instruction.step == "train" else None
+        return None if whose is None else parts_of(list(self.arrays), whose)
 
     def combine(self, hook: Hook, replies: Iterator[Reply], *, robust: bool = False) -> Arrays:
         """Let a hook combine replies, and see that enough of them are good.

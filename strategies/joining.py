@@ -8,6 +8,7 @@ others are there.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import statistics
@@ -48,6 +49,8 @@ class Joined:
         Client id to node id.
     declared : dict of int to int
         Client id to the number of training examples it said it holds.
+    tasks : dict of int to frozenset of str
+        Client id to the tasks it has labels for, where it said so.
     roots : dict of int to str
         Client id to the root it committed itself to, where it was asked for one.
     refused : dict of int to str
@@ -56,6 +59,7 @@ class Joined:
 
     nodes: dict[int, int] = field(default_factory=dict)
     declared: dict[int, int] = field(default_factory=dict)
+    tasks: dict[int, frozenset[str]] = field(default_factory=dict)
     roots: dict[int, str] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
 
@@ -204,6 +208,7 @@ def _introduced(
     try:
         client = int(str(properties[Wire.CLIENT]))
         count = int(str(properties[Wire.NUM_EXAMPLES]))
+        tasks = json.loads(str(properties.get(Wire.TASKS, "null")))
     except (KeyError, ValueError) as error:
         return f"node {node} does not say who it is ({error!r})"
     why = ""
@@ -227,6 +232,8 @@ def _introduced(
         joined.refused[node] = why
         return ""
     joined.nodes[client], joined.declared[client] = node, count
+    if isinstance(tasks, list):
+        joined.tasks[client] = frozenset(map(str, tasks))
     if root := str(properties.get(Wire.COMMITMENT, "")):
         joined.roots[client] = root
     return ""

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord
 
 from strategies.wire import to_record
 from unlearning.arrays import Arrays
-from unlearning.models.portions import needed
+from unlearning.models.portions import Whose, needed
 from unlearning.protocol import Instruction
 
 __all__ = ["Outgoing"]
@@ -26,33 +26,33 @@ class Outgoing:
 
     arrays: Arrays
     _whole: ArrayRecord | None = None
-    _cut: dict[int, ArrayRecord] = field(default_factory=dict)  # by group
+    _cut: dict[Whose, ArrayRecord] = field(default_factory=dict)  # by what clients share
     _last: tuple[Arrays, ArrayRecord] | None = None  # a model of its own that a client was sent
 
-    def record(self, instruction: Instruction, group: int | None = None) -> ArrayRecord:
+    def record(self, instruction: Instruction, whose: Whose | None = None) -> ArrayRecord:
         """Return the model that a client is sent.
 
         Parameters
         ----------
         instruction : Instruction
             What it is asked.
-        group : int or None
-            Of a model made for groups, the client's: it is sent what it needs in order to train.
-            None: the whole.
+        whose : int, frozenset of str, or None
+            Of a model made of parts, the client's group or its tasks: it is sent what it needs in
+            order to train. None: the whole.
         """
         own = instruction.arrays
-        if own is not None and group is not None:
-            return to_record({name: own[name] for name in needed(own, group)})
+        if own is not None and whose is not None:
+            return to_record({name: own[name] for name in needed(own, whose)})
         if own is not None:  # often that of the client before, too
             if self._last is None or self._last[0] is not own:
                 self._last = own, to_record(own)
             return self._last[1]
         if self._whole is None:
             self._whole = to_record(self.arrays)
-        if group is None:
+        if whose is None:
             return self._whole
-        if group not in self._cut:
-            self._cut[group] = found = ArrayRecord()
-            for name in needed(self.arrays, group):
+        if whose not in self._cut:
+            self._cut[whose] = found = ArrayRecord()
+            for name in needed(self.arrays, whose):
                 found[name] = self._whole[name]
-        return self._cut[group]
+        return self._cut[whose]

@@ -83,6 +83,8 @@ class Roster(PassingGrid):
         Messages in flight at most.
     capped : mapping of int to int
         Client id to the number of examples that it counts as at most, whatever it declared.
+    tasks : mapping of int to frozenset of str
+        Client id to the tasks that it said it has labels for, where there are several.
     stop : callable
         Asked while waiting; True cancels the run.
     restart_s : float
@@ -98,6 +100,7 @@ class Roster(PassingGrid):
         *,
         window: int = 16,
         capped: Mapping[int, int] | None = None,
+        tasks: Mapping[int, frozenset[str]] | None = None,
         stop: Callable[[], bool] = lambda: False,
         restart_s: float = 0.0,
     ) -> None:
@@ -109,6 +112,7 @@ class Roster(PassingGrid):
         self.helping: frozenset[int] = frozenset()  # leavers that help to be forgotten, right now
         self.lost: dict[int, str] = {}  # of the last exchange: client -> reason
         self.bytes_down = 0
+        self.tasks: Mapping[int, frozenset[str]] = {} if tasks is None else tasks
         self.commitments: dict[int, Commitment] = {}  # of the clients that were asked for one
         self._window = window
         self._stop = stop
@@ -166,6 +170,7 @@ class Roster(PassingGrid):
                 joined.declared[client],
                 most,
             )
+        made.tasks = joined.tasks
         made.commitments = {
             client: Commitment(root, joined.declared[client])
             for client, root in sorted(joined.roots.items())

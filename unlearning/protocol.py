@@ -43,6 +43,7 @@ class Wire:
     SETTINGS = "settings"  # the step's own settings, as JSON
     SCENARIO = "scenario"  # what the client is made of (data, model), as JSON; opaque here
     DEVICE = "device"  # where clients compute: auto, cpu, cuda, cuda:N
+    TASKS = "tasks"  # of a client that joins: those it has labels for, as JSON
     COMMIT = "commit"  # whether a client is to commit itself to its samples when it joins
     COMMITMENT = "commitment"  # the root of its samples, hex
     HOME = "home"  # folder for what clients remember across messages and restarts

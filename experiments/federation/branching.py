@@ -56,6 +56,7 @@ def fork(
             roster.nodes,
             roster.declared,
             capped=roster.capped,
+            tasks=roster.tasks,
             window=site.window,
             stop=site.stop,
             restart_s=roster.restart_s,

@@ -16,9 +16,11 @@ from clients.sequenced import Sequenced
 from clients.sharded import Sharded as Network
 from clients.sharded_tree import ShardedTree
 from strategies.base import UnlearningStrategy
+from strategies.global_model.retrain import Retrain
 from strategies.global_model.sequences import Sequences
 from strategies.global_model.sharded import Sharded
 from strategies.wire import num_bytes, to_record
+from tests.support.taskworld import PARITY, World, clients_without
 from tests.support.toy import CLASSES, FEATURES, ToyFederation, ToyModel, request
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -33,6 +35,7 @@ from unlearning.request import Scope
 from unlearning.weighing import TRUNK, part_of
 
 CLIENTS, ROUNDS = 8, 6
+PAIRS = "left", "right", "parity"
 
 
 def in_shards(seed: int) -> nn.Module:
@@ -181,6 +184,72 @@ def test_who_keeps_a_model_is_sent_the_whole(
     toy = ToyFederation(tmp_path, clients=CLIENTS, remember=True)
     arrays = toy.learn(1)
     assert all(down == list(arrays) and len(up) < len(down) for _, down, up in travelled)
+
+
+# Heads ----------------------------------------------------------------------------------------
+
+
+def own(client: int, gone: str = "") -> set[str]:
+    """Return the parts of a client of digit pairs: the trunk, two tasks of three."""
+    tasks = {PAIRS[client % 3], PAIRS[(client + 1) % 3]}
+    return {TRUNK} | tasks - {gone}
+
+
+def test_a_client_sees_the_heads_of_its_own_tasks_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    travelled: list[tuple[int, list[str], list[str]]],
+) -> None:
+    """Until a task is forgotten: then its head travels to nobody. No bit of a model changes."""
+    same = clients_without(0, ())
+    world = World(tmp_path / "a", app=same)
+    assert len(travelled) == 12
+    for client, down, up in travelled:
+        assert {part_of(name) for name in down} == own(client)
+        assert up == down
+    travelled.clear()
+    world.federation.ledger.receive(PARITY)
+    forgotten = world.run(Retrain(), world.learned, 0)
+    assert travelled
+    for client, down, _ in travelled:
+        assert {part_of(name) for name in down} == own(client, gone="parity")
+    whole(monkeypatch)
+    twin = World(tmp_path / "b", app=same)
+    twin.federation.ledger.receive(PARITY)
+    assert named.digest(twin.learned) == named.digest(world.learned)
+    assert named.digest(twin.run(Retrain(), twin.learned, 0)) == named.digest(forgotten)
+
+
+def test_nobody_moves_the_head_of_a_task_it_did_not_declare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit = Participant.fit
+
+    def greedy(self, parameters, config):  # type: ignore[no-untyped-def]
+        arrays, count, metrics = fit(self, parameters, config)
+        if self.client == 3:  # of left and right
+            metrics["examples-of/parity"] = 9.0
+        return arrays, count, metrics
+
+    monkeypatch.setattr(Participant, "fit", greedy)
+    world = World(tmp_path, app=clients_without(0, ()))
+    assert 3 not in world.federation.history.participants(1)
+    assert "it claims to train part 'parity', which is other clients'" in caplog.text
+
+
+def test_who_says_nothing_of_its_tasks_is_sent_all_heads(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    travelled: list[tuple[int, list[str], list[str]]],
+) -> None:
+    properties = Participant.get_properties
+
+    def silent(self, config):  # type: ignore[no-untyped-def]
+        return {k: v for k, v in properties(self, config).items() if k != Wire.TASKS}
+
+    monkeypatch.setattr(Participant, "get_properties", silent)
+    World(tmp_path, app=clients_without(0, ()))
+    assert all({part_of(name) for name in down} == {TRUNK, *PAIRS} for _, down, _ in travelled)
 
 
 # What a client may not do ---------------------------------------------------------------------

@@ -155,7 +155,7 @@ class World:
             history=there.federation.history.fork(None),
             ledger=Ledger(),
             client_config=self._settings(home),
-            roster=Roster(self.grid, roster.nodes, roster.declared),
+            roster=Roster(self.grid, roster.nodes, roster.declared, tasks=roster.tasks),
             costs=dict(there.federation.costs),
         )
 

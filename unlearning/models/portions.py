@@ -1,10 +1,10 @@
-"""What one client's message carries of a model that groups of clients learn: its parts alone.
+"""What one client's message carries of a model made of parts: those that are its own alone.
 
 Down come the arrays that every part rests on, and those of the parts that the client is about to
 train; up go the parts that it trained. What did not travel the server fills in from the model it
 sent, so that histories, replays and means see whole models. Which group a client belongs to follows
-from its public id. A model for several tasks goes down whole: which tasks a client has labels for
-are its data, and may change while a request is held.
+from its public id. Which tasks it has labels for it says when it joins, as with every answer to
+training; what is forgotten since is taken off, and comes back where a request is released.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from unlearning.models.sequences import groups_in, module_name, place_of, places
 from unlearning.models.shards import due_node, node_name, parts_above, shards_in
 from unlearning.weighing import NODES, SEQUENCES, SHARDS, TRUNK, Examples, part_of
 
-__all__ = ["completed", "is_of_groups", "needed", "parts_of", "travelling"]
+__all__ = ["Whose", "completed", "needed", "parts_of", "travelling"]
+
+Whose = int | frozenset[str]  # a client's parts: those of its group, or the tasks it has labels for
 
 
-def is_of_groups(name: str) -> bool:
-    """Return whether an array belongs to a part that some clients train and others do not."""
-    return name.partition(".")[0] in (SHARDS, NODES, SEQUENCES)
+def needed(arrays: Mapping[str, Array], whose: Whose) -> tuple[str, ...]:
+    """Return the names of the arrays that a client needs in order to train, in order.
 
-
-def needed(arrays: Mapping[str, Array], group: int) -> tuple[str, ...]:
-    """Return the names of the arrays that a client of a group needs in order to train, in order.
-
-    Of shards the group's own. Of a tree the node that is due, and its children where it begins
-    with their mean; of sequences the base, and the modules up to the one that is due in every order
-    that the group has a part in by then. Of trees and sequences all counters travel too, a number
-    each: they say what is due.
+    Of a model for several tasks the trunk and the heads of its own. Of shards the group's. Of a
+    tree the node that is due, and its children where it begins with their mean; of sequences the
+    base, and the modules up to the one that is due in every order that the group has a part in by
+    then. Of trees and sequences all counters travel too, a number each: they say what is due.
 
     >>> import numpy as np
     >>> needed({"shards.0.w": np.zeros(2), "shards.1.w": np.zeros(2)}, 1)
     ('shards.1.w',)
+    >>> needed({"trunk.w": 1, "heads.a.w": 2, "heads.b.w": 3}, frozenset({"b"}))
+    ('trunk.w', 'heads.b.w')
     """
+    if isinstance(whose, frozenset):
+        return tuple(name for name in arrays if part_of(name) in whose | {TRUNK})
     if not groups_in(list(arrays)):
         return tuple(arrays)
-    parts = _due(arrays, group) | {TRUNK}
+    parts = _due(arrays, whose) | {TRUNK}
     counts = not any(name.startswith(f"{SHARDS}.") for name in arrays)
     return tuple(
         name
@@ -76,16 +77,20 @@ def _trained(arrays: Mapping[str, Array], order: int, place: int) -> int:
     return int(arrays[f"{SEQUENCES}.{module_name(order, place)}.trained"])
 
 
-def parts_of(names: Collection[str], group: int) -> frozenset[str]:
-    """Return the parts that clients of a group may ever train; nobody else's update touches them.
+def parts_of(names: Collection[str], whose: Whose) -> frozenset[str]:
+    """Return the parts that a client may ever train.
+
+    What is a group's nobody else's update touches.
 
     >>> sorted(parts_of(["sequences.0-0.w", "sequences.0-1.w", "sequences.1-0.w", "base.w"], 1))
     ['', '0-1', '1-0']
     """
+    if isinstance(whose, frozenset):
+        return whose | {TRUNK}
     if shards_in(names):
-        return frozenset(parts_above(names, group))
+        return frozenset(parts_above(names, whose))
     groups = groups_in(names)
-    modules = {(j, i) for j, i in places_in(names) if place_of(group, j, groups) <= i}
+    modules = {(j, i) for j, i in places_in(names) if place_of(whose, j, groups) <= i}
     return frozenset({TRUNK} | {module_name(j, i) for j, i in modules})
 
 
@@ -102,7 +107,7 @@ def travelling(arrays: Arrays, sent: Collection[str], examples: Examples) -> Arr
     {'heads.a.w': 1, 'trunk.w': 3}
     """
     found = {name: array for name, array in arrays.items() if not _is_idle(name, examples)}
-    if odd := next((n for n in found if is_of_groups(n) and n not in sent), None):
+    if odd := next((n for n in found if part_of(n) != TRUNK and n not in sent), None):
         raise FederationError(f"array {odd!r} is to be trained, but was not sent")
     return found
 
