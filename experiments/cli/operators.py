@@ -117,7 +117,10 @@ def sign(
         Several, typer.Option("--task", metavar="NAME", help="A task; repeatable.")
     ] = None,
     features: Annotated[
-        Several, typer.Option("--feature", metavar="INDEX", help="A value, by place; repeatable.")
+        Several,
+        typer.Option(
+            "--feature", metavar="NAME|INDEX", help="A column, position or region; repeatable."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +142,7 @@ def sign(
         samples=[list(numbers(text, "--samples")) for text in samples or ()],
         classes=[number for text in classes or () for number in numbers(text, "--class")],
         tasks=list(tasks or ()),
-        features=[number for text in features or () for number in numbers(text, "--feature")],
+        features=[int(word) if word.isdecimal() else word for word in features or ()],
     )
     write_atomically(out, json.dumps(order, indent=1).encode())
     if as_json:

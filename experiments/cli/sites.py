@@ -104,6 +104,12 @@ def ask(
         str | None,
         typer.Option(metavar="ID,...", help="Rows by their own ids (column id), kept at the site."),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--feature", metavar="NAME|INDEX", help="A column of this site's data; repeatable."
+        ),
+    ] = None,
     leave: Annotated[bool, typer.Option("--leave", help="Forget this whole site.")] = False,
     out: Annotated[
         Path | None,
@@ -118,13 +124,14 @@ def ask(
     from experiments.deployment.kit import Kit
     from unlearning.errors import ConfigError
 
-    if sum([samples is not None, rows is not None, records is not None, leave]) != 1:
-        raise ConfigError("give one of --samples, --rows, --records and --leave")
+    if sum([*(one is not None for one in (samples, rows, records)), bool(features), leave]) != 1:
+        raise ConfigError("give one of --samples, --rows, --records, --feature and --leave")
     path, wish = Kit.open(folder).ask(
         None if samples is None else numbers(samples, "--samples"),
         None if rows is None else numbers(rows, "--rows"),
         out,
         None if records is None else words(records, "--records"),
+        features or None,
     )
     if as_json:
         print_json({"file": str(path), **wish["body"]})

@@ -13,6 +13,7 @@ from experiments.config.fields import (
     Ids,
     LearningRate,
     Momentum,
+    Names,
     OpenTable,
     Positive,
     Share,
@@ -66,6 +67,10 @@ class DataConfig(OpenTable):
     )
     shape: Ids = Field(default=(), description="remote data: the shape of one example")
     classes: Positive | None = Field(default=None, description="remote data: the number of labels")
+    columns: Names = Field(
+        default=(),
+        description="remote data: what the columns of the sites' tables are called, in their order",
+    )
     members: Ids = Field(
         default=(), description="remote data: the ids of the clients, 0 to clients - 1 if left out"
     )

@@ -23,7 +23,15 @@ from experiments.config.loading import import_object
 from experiments.data.dataset import Dataset, Integers, labels_of, scaled, split
 from unlearning.errors import ConfigError, unknown
 
-__all__ = ["examples", "from_file", "from_function", "labels", "plain_arrays", "record_ids"]
+__all__ = [
+    "column_names",
+    "examples",
+    "from_file",
+    "from_function",
+    "labels",
+    "plain_arrays",
+    "record_ids",
+]
 
 _ARRAYS = ("x", "y", "x_test", "y_test", "client", "id", "columns")
 _HOW = "write it with numpy.savez(path, x=..., y=...)"
@@ -72,7 +80,9 @@ def from_file(path: Path) -> Dataset:
     if any(found is not None and len(found) != len(y) for found in (x, owner, ids)):
         counts = {key: len(arrays[key]) for key in ("x", "y", "client", "id") if key in arrays}
         raise ConfigError(f"{where} has arrays of lengths {counts}; make them equal")
-    columns = _names(arrays["columns"], f"{where}, array 'columns'") if "columns" in arrays else ()
+    columns = (
+        column_names(arrays["columns"], f"{where}, array 'columns'") if "columns" in arrays else ()
+    )
     if not given:
         return replace(split(x, y, owner, ids), columns=columns)
     test_x = examples(arrays["x_test"], f"{where}, array 'x_test'")
@@ -168,7 +178,7 @@ def _converted(found: Dataset, where: str) -> Dataset:
     if found.ids is not None:
         changes["ids"] = record_ids(found.ids, f"{where}, ids")
     if found.columns:
-        changes["columns"] = _names(list(found.columns), f"{where}, columns")
+        changes["columns"] = column_names(list(found.columns), f"{where}, columns")
     if found.tasks:
         changes["tasks"] = _tasks(found.tasks, where)
         for name in ("train_tasks", "test_tasks"):
@@ -250,7 +260,7 @@ def record_ids(value: Any, what: str) -> NDArray[np.str_]:
     return texts
 
 
-def _names(value: Any, what: str) -> tuple[str, ...]:
+def column_names(value: Any, what: str) -> tuple[str, ...]:
     """Return names of columns; ConfigError if they are no words."""
     found = np.asarray(value)
     if found.ndim != 1 or found.dtype.kind not in "UST":

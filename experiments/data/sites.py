@@ -45,11 +45,14 @@ class SiteData:
         Labels.
     ids : array of str, shape (n,), or None
         The rows' own ids. They never leave the site.
+    columns : tuple of str
+        What the columns of a table are called; () where they have no names.
     """
 
     x: Floats
     y: Integers
     ids: NDArray[np.str_] | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -76,6 +79,8 @@ class Pin:
         Share of the rows that is held out.
     epoch : int
         Counts how often the site has replaced its data.
+    shape : tuple of int
+        Of one example, as the federation declares it; () in notes from before this was kept.
     """
 
     digest: str
@@ -83,6 +88,7 @@ class Pin:
     seed: int
     held_out: float
     epoch: int = 1
+    shape: tuple[int, ...] = ()
 
 
 def read_site(
@@ -90,23 +96,26 @@ def read_site(
     shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     label: str | None = None,
+    columns: tuple[str, ...] = (),
 ) -> SiteData:
     """Return a site's data, checked against what the server declares.
 
     Parameters
     ----------
     source : str
-        An ``.npz`` with ``x``, ``y`` and perhaps ``id``; a ``.csv`` with a header, whose column
-        ``id``, if there is one, holds the rows' own ids and is no input; a folder ``CLASS/*.png``
-        whose classes are numbered in the order of their names, and whose ids are the files' names
-        with their class, ``CLASS/NAME.png``; or ``module:function``, which returns ``(x, y)`` or
-        ``(x, y, ids)``.
+        An ``.npz`` with ``x``, ``y`` and perhaps ``id`` and ``columns``; a ``.csv`` with a header,
+        whose column ``id``, if there is one, holds the rows' own ids and is no input; a folder
+        ``CLASS/*.png`` whose classes are numbered in the order of their names, and whose ids are
+        the files' names with their class, ``CLASS/NAME.png``; or ``module:function``, which returns
+        ``(x, y)`` or ``(x, y, ids)``.
     shape : tuple of int, optional
         Of one example.
     classes : int, optional
         Number of labels.
     label : str, optional
         The column of a ``.csv`` that holds the labels.
+    columns : tuple of str
+        What the federation calls the columns; (): it does not say.
 
     Raises
     ------
@@ -123,6 +132,7 @@ def read_site(
     else:
         found = _function(source, where)
     _check(found, shape, classes, where)
+    _check_columns(found, columns, where)
     return found
 
 
@@ -152,8 +162,9 @@ def pinned(home: Path) -> Pin | None:
     if not path.exists():
         return None
     try:
-        return Pin(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Pin(**{**found, "shape": tuple(found.get("shape", ()))})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a backup") from error
 
 
@@ -168,7 +179,7 @@ def pin(home: Path, data: SiteData, seed: int, held_out: float) -> Pin:
     known = pinned(home)
     replaced = home / EPOCH
     epoch = int(replaced.read_text(encoding="utf-8")) if replaced.exists() else 1
-    now = Pin(data.digest, len(data.y), seed, held_out, epoch)
+    now = Pin(data.digest, len(data.y), seed, held_out, epoch, data.x.shape[1:])
     if known is None:
         home.mkdir(parents=True, exist_ok=True)
         write_atomically(home / _PIN, json.dumps(asdict(now), indent=1).encode())
@@ -194,14 +205,15 @@ def _arrays(path: Path, where: str) -> SiteData:
         raise ConfigError(
             f"{where} has no array {min(missing)!r}; write it with numpy.savez(path, x=..., y=...)"
         )
-    return _made(found["x"], found["y"], found.get("id"), where)
+    return _made(found["x"], found["y"], found.get("id"), where, found.get("columns"))
 
 
-def _made(x: Any, y: Any, ids: Any, where: str) -> SiteData:
+def _made(x: Any, y: Any, ids: Any, where: str, columns: Any = None) -> SiteData:
     return SiteData(
         scaled(own.examples(x, f"{where}, array 'x'")),
         own.labels(y, f"{where}, array 'y'"),
         None if ids is None else own.record_ids(ids, f"{where}, array 'id'"),
+        () if columns is None else own.column_names(columns, f"{where}, array 'columns'"),
     )
 
 
@@ -252,7 +264,9 @@ def _table(path: Path, label: str | None, where: str) -> SiteData:
         if by is not None:
             ids.append(line[by].strip())
     known = own.record_ids(np.array(ids, np.str_), f"{where}, column {_ID!r}") if ids else None
-    return SiteData(np.array(x, np.float32).reshape(len(x), -1), np.array(y, np.int64), known)
+    names = tuple(name for place, name in enumerate(head) if place not in (at, by))
+    rows = np.array(x, np.float32).reshape(len(x), -1)
+    return SiteData(rows, np.array(y, np.int64), known, names)
 
 
 def _folder(path: Path, shape: tuple[int, ...] | None, where: str) -> SiteData:
@@ -314,3 +328,21 @@ def _check(found: SiteData, shape: tuple[int, ...] | None, classes: int | None, 
             f"{where}, row {odd[0]}: label {found.y[odd[0]]} lies outside 0{top}; number the "
             "classes as the federation does"
         )
+
+
+def _check_columns(found: SiteData, declared: tuple[str, ...], where: str) -> None:
+    """Refuse names that a request could not go by, and those that are not the federation's."""
+    names = found.columns
+    if names and found.x.shape[1:] != (len(names),):
+        raise ConfigError(
+            f"{where}: {len(names)} names of columns for examples of shape {found.x.shape[1:]}; "
+            "give one per column of a table"
+        )
+    if not (names and declared):
+        return
+    for place, (own_name, name) in enumerate(zip(names, declared, strict=True)):
+        if own_name != name:
+            raise ConfigError(
+                f"{where}: column {place} is called {own_name!r}, the federation declares "
+                f"{name!r}; put the columns into its order"
+            )

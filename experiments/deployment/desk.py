@@ -95,7 +95,7 @@ def enter_signed(folder: RunFolder, path: Path) -> Request:
     if not orders.is_order(text):
         return enter(server, folder, parse(text))
     order, desk = orders.parse(text), server.orders
-    request = desk.take(order)
+    request = desk.take(order, columns=folder.read_federation().named)
     try:
         admit(folder, request, order=dict(order))
     except RequestError as error:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from experiments.data.sites import EPOCH, Pin, pinned, read_site, split_rows
+from experiments.data.sites import EPOCH, Pin, SiteData, pinned, read_site, split_rows
 from experiments.deployment import keys, processes, wishes
 from experiments.deployment.warm import check_flower
 from experiments.deployment.warm import command as warm_command
-from unlearning.errors import ConfigError
+from unlearning.columns import Columns, Named
+from unlearning.errors import ConfigError, RequestError
 from unlearning.records.files import write_atomically
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
@@ -144,8 +145,8 @@ class Kit:
         """
         is_place = Path(data).expanduser().exists() or ":" not in data
         source = str(Path(data).expanduser().absolute()) if is_place else data
-        found = read_site(source, label=label)
         known = self.pin
+        found = read_site(source, _shape(known, source), label=label)
         if known is not None and known.digest != found.digest:
             raise ConfigError(
                 f"{source} is not what this site joined with (digest {found.digest[:12]}, then "
@@ -177,7 +178,8 @@ class Kit:
                     "`fedunlearn site init` to join as a new client"
                 )
             epoch = known.epoch + 1
-            self._memory(epoch).bury(Omission(classes=buried.classes))  # these are known anew
+            again = Omission(classes=buried.classes, tasks=buried.tasks, features=buried.features)
+            self._memory(epoch).bury(again)  # these are known anew
             note = self.home / "joined.json"
             note.rename(self.home / f"joined-epoch-{known.epoch}.json")
             write_atomically(self.home / EPOCH, json.dumps(epoch).encode())
@@ -252,6 +254,7 @@ class Kit:
         rows: Sequence[int] | None,
         out: Path | None,
         records: Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """Sign a wish and leave it in the outbox, or write it to a file to be brought by hand.
 
@@ -265,11 +268,16 @@ class Kit:
             Default: the outbox, from which the next reply takes it.
         records : sequence of str or None
             Rows by their own ids; the server is told positions alone.
+        features : sequence of str or None
+            Values that all rows of this site have, by the names of its own columns, by positions,
+            regions or masks; the server is told positions, and the words.
 
         Raises
         ------
         ConfigError
             If a row or a record is held out, or unknown.
+        RequestError
+            If a feature is unknown.
         """
         chosen = samples
         if records is not None:
@@ -281,29 +289,46 @@ class Kit:
             self.client,
             self.folder / "site.key",
             chosen,
+            features=None if features is None else self._features(features),
         )
         path = out or self.home / "outbox" / f"{wish['body']['nonce']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(wish, indent=1).encode())
         return path, wish
 
-    def _rows(self, records: Sequence[str]) -> list[int]:
-        """Return the rows that bear these ids; one id may be that of several."""
+    def _held(self) -> SiteData:
+        """Return the site's data, those it joined with."""
         source = str(self.settings.get("data", ""))
         if not source:
             raise ConfigError("this site has no data yet; name them with `site start --data`")
-        found = read_site(source, label=self.settings.get("label"))
         known = self.pin
+        found = read_site(source, _shape(known, source), label=self.settings.get("label"))
         if known is not None and known.digest != found.digest:
             raise ConfigError(f"{source} is not what this site joined with; put it back")
+        return found
+
+    def _features(self, words: Sequence[str]) -> Named:
+        """Return the positions that words mean in this site's own examples."""
+        found = self._held()
+        named = Columns(found.x.shape[1:], found.columns).find(words)
+        if (last := max(named.positions)) >= (size := found.x[0].size):
+            raise RequestError(f"unknown feature {last} (known: 0 to {size - 1})")
+        return named
+
+    def _rows(self, records: Sequence[str]) -> list[int]:
+        """Return the rows that bear these ids; one id may be that of several."""
+        found = self._held()
         if found.ids is None:
             raise ConfigError(
-                f"{source} has no ids: give it an array or a column id, or ask with --rows"
+                f"{self.settings['data']} has no ids: give it an array or a column id, or ask with "
+                "--rows"
             )
         rows: list[int] = []
         for record in records:
             if not len(places := np.flatnonzero(found.ids == record)):
-                raise ConfigError(f"unknown record {record!r}: no row of {source} has this id")
+                raise ConfigError(
+                    f"unknown record {record!r}: no row of {self.settings['data']} has it"
+                )
             rows += places.tolist()
         return self._trained(rows, f"record {', '.join(records)}")
 
@@ -352,6 +377,11 @@ class Kit:
 
     def _write(self) -> None:
         write_atomically(self.folder / "site.toml", tomli_w.dumps(self.settings).encode())
+
+
+def _shape(known: Pin | None, source: str) -> tuple[int, ...] | None:
+    """Return how a folder of pictures is read: as the federation declared when the site joined."""
+    return known.shape if known is not None and known.shape and Path(source).is_dir() else None
 
 
 def _since(log: Path, size: int) -> str:

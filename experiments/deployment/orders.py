@@ -26,6 +26,7 @@ from experiments.deployment.wishes import (
     replayed,
 )
 from experiments.runs.admission import compose as request_of
+from unlearning.columns import Columns
 from unlearning.errors import ConfigError, RequestError
 from unlearning.records.files import write_atomically
 from unlearning.request import Request
@@ -133,7 +134,13 @@ def compose(
         If it names nothing that can be forgotten.
     """
     chosen = {name: list(what.get(name) or ()) for name in _WHAT}
-    request_of(**_tuples(chosen))
+    if mask := [word for word in chosen["features"] if str(word).endswith(".npy")]:
+        raise RequestError(
+            f"feature {mask[0]!r} is a file of this machine, and the server reads the order; give "
+            "names, positions or regions"
+        )
+    # What names mean the server knows.
+    request_of(**{**_tuples(chosen), "features": (0,) if chosen["features"] else ()})
     body = {
         "tag": TAG,
         "federation": federation,
@@ -170,7 +177,8 @@ def parse(text: str) -> Order:
             and isinstance(found["signature"], str)
             and all(isinstance(body[name], str) for name in _FIELDS - {"what"})
             and what.keys() == set(_WHAT)
-            and all(_whole(i) for name in ("clients", "classes", "features") for i in what[name])
+            and all(_whole(i) for name in ("clients", "classes") for i in what[name])
+            and all(_whole(i) or _is_word(i) for i in what["features"])
             and all(isinstance(name, str) for name in what["tasks"])
             and all(_whole(i) for chosen in what["samples"] for i in chosen)
         )
@@ -199,8 +207,19 @@ class Orders:
     def __init__(self, folder: Path, federation: str, operators: Operators) -> None:
         self._folder, self._federation, self._operators = folder, federation, operators
 
-    def take(self, order: Order, at: datetime | None = None) -> Request:
+    def take(
+        self, order: Order, at: datetime | None = None, *, columns: Columns | None = None
+    ) -> Request:
         """Return the request that an order means, if it is good; log it either way.
+
+        Parameters
+        ----------
+        order : Order
+            As :func:`parse` gives it.
+        at : datetime, optional
+            Now.
+        columns : Columns, optional
+            What the values of an example are called; without it features are positions.
 
         Raises
         ------
@@ -212,6 +231,7 @@ class Orders:
             self._judge(order, at or datetime.now(UTC))
             request = request_of(
                 **_tuples(body["what"]),
+                columns=columns,
                 asked_by=f"{body['operator']} (operator's key)",
                 id=f"order-{body['nonce'][:16]}",
             )
@@ -252,6 +272,11 @@ class Orders:
 
 def _whole(value: object) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_word(value: object) -> bool:
+    """Return whether a value names a feature, and no file: none of the server's is read for it."""
+    return isinstance(value, str) and ".npy" not in value
 
 
 def _tuples(what: Mapping[str, Any]) -> dict[str, Any]:

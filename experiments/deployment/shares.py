@@ -29,7 +29,10 @@ def write_shares(config: Config, folder: Path) -> list[Path]:
     for client, train in found.shares.train.items():
         rows = np.sort(np.concatenate([train, found.shares.held_out[client]]))
         files.append(folder / f"site-{client}.npz")
-        np.savez(files[-1], x=found.data.train_x[rows], y=found.data.train_y[rows])
+        arrays = {"x": found.data.train_x[rows], "y": found.data.train_y[rows]}
+        if found.data.columns:
+            arrays["columns"] = np.array(found.data.columns)
+        np.savez(files[-1], **arrays)
     np.savez(folder / "test.npz", x=found.data.test_x, y=found.data.test_y)
     return files
 
@@ -46,6 +49,7 @@ def remote(config: Config, folder: Path) -> Config:
                 "clients": config.data.clients,
                 "shape": list(data.input_shape),
                 "classes": data.num_classes,
+                "columns": list(data.columns),
                 "held_out": config.data.held_out,
                 "test": str(folder / "test.npz"),
                 **({} if config.data.seed is None else {"seed": config.data.seed}),

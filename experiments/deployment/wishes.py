@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.deployment import keys
 from experiments.deployment.members import MEMBER, Member, Members
+from unlearning.columns import Named
 from unlearning.errors import RequestError
 from unlearning.records.seal import canonical
 from unlearning.request import Request, Scope
@@ -36,6 +37,7 @@ __all__ = [
 
 _TAG = "fedunlearn-wish-1"
 _FIELDS = {"tag", "federation", "client", "scope", "samples", "nonce", "time"}
+_OF_FEATURES = {"features", "called"}  # fields of a wish that names features, and of no other
 MAX_AGE = timedelta(days=30)  # a wish brought by hand may take a while
 _AHEAD = timedelta(minutes=5)  # clocks differ
 _MOST_BYTES = 1 << 20
@@ -49,14 +51,34 @@ def compose(
     private: Path,
     samples: Sequence[int] | None,
     at: datetime | None = None,
+    *,
+    features: Named | None = None,
 ) -> dict[str, Any]:
-    """Return a signed wish: samples by their positions in the training set, or None to leave."""
+    """Return a signed wish.
+
+    Parameters
+    ----------
+    federation, client : str, int
+        Which, and of which site.
+    private : Path
+        The site's key.
+    samples : sequence of int or None
+        Positions in the training set; None, without ``features``: to leave.
+    at : datetime, optional
+        Now.
+    features : Named, optional
+        Values that the site withdraws, and what it calls them.
+    """
+    named: dict[str, Any] = {}
+    if features is not None:
+        named = {"features": list(features.positions), "called": list(features.called)}
     body: dict[str, Any] = {
         "tag": _TAG,
         "federation": federation,
         "client": client,
-        "scope": "client" if samples is None else "sample",
+        "scope": "feature" if named else "client" if samples is None else "sample",
         "samples": sorted(set(samples or ())),
+        **named,
         "nonce": secrets.token_hex(16),
         "time": (at or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
@@ -102,17 +124,23 @@ def parse(text: str) -> Wish:
         found = json.loads(text)
         body = found["body"]
         good = (
-            body.keys() == _FIELDS
+            body.keys() == _FIELDS | (_OF_FEATURES if body["scope"] == "feature" else set())
             and isinstance(found["signature"], str)
-            and all(type(i) is int and i >= 0 for i in [body["client"], *body["samples"]])
+            and all(
+                type(i) is int and i >= 0
+                for i in [body["client"], *body["samples"], *body.get("features", ())]
+            )
             and all(isinstance(body[k], str) for k in _FIELDS - {"client", "samples"})
+            and all(isinstance(word, str) for word in body.get("called", ()))
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RequestError(f"this is no wish of a site ({type(error).__name__})") from error
-    if not good or body["tag"] != _TAG or body["scope"] not in ("client", "sample"):
+    if not good or body["tag"] != _TAG or body["scope"] not in ("client", "sample", "feature"):
         raise RequestError("this is no wish of a site; ask with `fedunlearn site ask`")
     if (body["scope"] == "sample") != bool(body["samples"]):
         raise RequestError("a wish names samples, or none to leave; this one does neither")
+    if (body["scope"] == "feature") != bool(body.get("features")):
+        raise RequestError("a wish to withdraw features names them; this one does not")
     return {"body": body, "signature": found["signature"]}
 
 
@@ -158,9 +186,11 @@ class Inbox:
         keep_once(self._kept(body), wish)
         client = member.client
         return Request(
-            Scope.CLIENT if body["scope"] == "client" else Scope.SAMPLE,
-            clients=(client,) if body["scope"] == "client" else (),
+            Scope(body["scope"]),
+            clients=() if body["scope"] == "sample" else (client,),
             samples={client: tuple(body["samples"])} if body["samples"] else {},
+            features=tuple(sorted(set(body.get("features", ())))),
+            called=tuple(body.get("called", ())),
             asked_by=f"{member.name} (own key)",
             id=f"wish-{body['nonce'][:16]}",
         )

@@ -79,7 +79,7 @@ def _site_holdings(
     """Return what a site holds of its own: it reads its file and nothing else."""
     made = task(scenario)
     chosen = made.scenario.data
-    found = read_site(source, made.input_shape, made.num_classes, label)
+    found = read_site(source, made.input_shape, made.num_classes, label, chosen.columns)
     pin(Path(home), found, made.scenario.data_seed, chosen.held_out)
     train, kept_back = split_rows(len(found.y), made.scenario.data_seed, client, chosen.held_out)
     own = ClientData(found.x[train], found.y[train], found.x[kept_back], found.y[kept_back])

@@ -53,7 +53,7 @@ def shared_out(chosen: DataConfig, seed: int) -> Sources:
     ConfigError
         If it cannot be read, or not shared out as asked.
     """
-    for key in ("shape", "classes", "members", "rows", "test"):
+    for key in ("shape", "classes", "columns", "members", "rows", "test"):
         if getattr(chosen, key):
             raise ConfigError(f"data.{key} is for data.name = {REMOTE!r}; leave it out")
     found = datasets.of(chosen)
@@ -86,6 +86,13 @@ def declared(chosen: DataConfig, marker: MarkerConfig | None) -> Sources:
         )
     if chosen.classes < 2:
         raise ConfigError(f"data.classes = {chosen.classes}; declare two or more")
+    if chosen.columns and list(chosen.shape) != [len(chosen.columns)]:
+        raise ConfigError(
+            f"data.columns has {len(chosen.columns)} names, and data.shape is "
+            f"{list(chosen.shape)}; name every column of a table"
+        )
+    if len(set(chosen.columns)) < len(chosen.columns) or "" in chosen.columns:
+        raise ConfigError("data.columns: give every column a name of its own")
     if marker is not None or chosen.public or chosen.tasks_per_client:
         what = "[marker]" if marker else "data.public" if chosen.public else "data.tasks_per_client"
         raise ConfigError(f"{what} needs rows at the server, and the sites keep theirs; leave out")
@@ -101,9 +108,15 @@ def declared(chosen: DataConfig, marker: MarkerConfig | None) -> Sources:
     test = None
     if chosen.test is not None:
         path = str(Path(chosen.test).expanduser())
-        test = read_site(path, tuple(chosen.shape), chosen.classes)
+        test = read_site(path, tuple(chosen.shape), chosen.classes, columns=chosen.columns)
     data = Dataset(
-        x, y, x if test is None else test.x, y if test is None else test.y, chosen.classes, REMOTE
+        x,
+        y,
+        x if test is None else test.x,
+        y if test is None else test.y,
+        chosen.classes,
+        REMOTE,
+        columns=chosen.columns,
     )
     nothing = {member: np.empty(0, np.int64) for member in sorted(members)}
     return Sources(data, np.empty(0, np.int64), Partition(nothing, nothing))

@@ -22,6 +22,23 @@ def test_a_table_of_text_is_read_by_its_label_column(tmp_path):
     found = read_site(str(path), (2,), 2, "ill")
     assert found.x.tolist() == [[1, 2], [3, 4]]
     assert found.y.tolist() == [0, 1]
+    assert found.columns == ("a", "b")
+    assert read_site(str(path), (2,), 2, "ill", ("a", "b")).columns == ("a", "b")
+
+
+def test_columns_that_are_not_the_federations_are_refused(tmp_path):
+    """Positions go over the wire: under another order they would mean other columns."""
+    x, y = given()
+    np.savez(tmp_path / "a.npz", x=x, y=y, columns=["age", "dose", "weight"])
+    found = read_site(str(tmp_path / "a.npz"), (3,), 2)
+    assert found.columns == ("age", "dose", "weight")
+    with pytest.raises(ConfigError, match="column 1 is called 'dose', the federation declares"):
+        read_site(str(tmp_path / "a.npz"), (3,), 2, columns=("age", "weight", "dose"))
+    np.savez(tmp_path / "b.npz", x=x, y=y, columns=["age"])
+    with pytest.raises(ConfigError, match="1 names of columns for examples of shape"):
+        read_site(str(tmp_path / "b.npz"), (3,), 2)
+    np.savez(tmp_path / "c.npz", x=x, y=y)
+    assert read_site(str(tmp_path / "c.npz"), (3,), 2, columns=("p", "q", "r")).columns == ()
 
 
 @pytest.mark.parametrize(

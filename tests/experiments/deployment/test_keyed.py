@@ -23,7 +23,7 @@ from experiments.reporting.receipts import draw
 from experiments.runs.folder import RunFolder
 from experiments.runs.risks import residual_risks
 from tests.experiments.deployment.test_shares import settings
-from unlearning.errors import FedUnlearnError
+from unlearning.errors import FedUnlearnError, RequestError
 from unlearning.records import receipt
 
 APP = make_client_app(of_node, mods=(carry,))
@@ -51,8 +51,13 @@ class KeyGrid(LocalGrid):
 @pytest.fixture
 def deployed(tmp_path, monkeypatch):
     """Return a federation of three sites in this process: server, kits, grid, config."""
+    return deploy(tmp_path, monkeypatch)
+
+
+def deploy(tmp_path, monkeypatch, **changes):
+    """Return such a federation; ``changes`` of its config."""
     hurry(monkeypatch)
-    config = settings(strategy="retrain", requests=[])
+    config = settings(strategy="retrain", requests=[], **changes)
     files = write_shares(config, tmp_path / "files")
     server = Server.init(tmp_path / "fed", "127.0.0.1:9092")
     kits = []
@@ -89,6 +94,29 @@ def test_a_wish_rides_on_a_reply_and_its_verdict_comes_back(deployed, tmp_path):
     assert verdict["nonce"] == wish["body"]["nonce"]
     assert kits[1].letters("outbox") == []
     assert kits[1].tombstones["samples"] == [1, 2]
+
+
+def test_a_site_withdraws_a_column_by_the_name_it_has_in_its_own_table(tmp_path, monkeypatch):
+    server, kits, grid, config = deploy(
+        tmp_path, monkeypatch, data={"name": "breast-cancer", "clients": 3, "limit": 200}
+    )
+    columns = config.data.columns
+    assert columns[3] == "mean area"
+    with pytest.raises(
+        RequestError, match=r"unknown feature 'mean aria'.*did you mean 'mean area'"
+    ):
+        kits[1].ask(None, None, None, features=("mean aria",))
+    with pytest.raises(RequestError, match="unknown feature 30"):
+        kits[1].ask(None, None, None, features=("30",))
+    kits[1].ask(None, None, None, features=("mean area",))
+    states = conduct(server, grid, config, tmp_path / "run")
+    assert list(states.values()) == ["fulfilled"]
+    assert kits[1].tombstones["features"] == [3]
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.read_federation().columns == columns
+    with folder.open_ledger(readonly=True) as ledger:
+        (request,) = ledger.requests()
+    assert request.describe() == "feature mean area at client 1"
 
 
 def test_a_receipt_names_the_superlinks_log_as_a_place_where_bytes_can_lie(deployed, tmp_path):

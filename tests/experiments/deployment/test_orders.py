@@ -12,6 +12,7 @@ from experiments.deployment.server import Server
 from experiments.runs.admission import admit
 from experiments.runs.admission import compose as request_of
 from tests.experiments.deployment.test_keyed import conduct, deployed  # noqa: F401
+from unlearning.columns import Columns
 from unlearning.errors import ConfigError, RequestError
 from unlearning.request import Scope
 
@@ -51,6 +52,25 @@ def test_an_operator_asks_for_what_no_site_may(office, what, scope):
     assert request.scope == scope
     assert request.asked_by == "alice (operator's key)"
     assert logged(server) == ["taken"]
+
+
+def test_an_operator_names_features_as_the_federation_does(office):
+    server, private = office
+    order = compose(server.id, "alice", private["alice"], clients=[1], features=["sex", 0])
+    columns = Columns((3,), ("age", "sex=f", "sex=m"))
+    request = server.orders.take(parse(json.dumps(order)), columns=columns)
+    assert (request.clients, request.features, request.called) == ((1,), (0, 1, 2), ("sex", "age"))
+
+
+def test_no_file_of_the_server_is_read_for_an_order(office, tmp_path):
+    server, private = office
+    with pytest.raises(RequestError, match="is a file of this machine"):
+        compose(server.id, "alice", private["alice"], features=["mask.npy"])
+    order = compose(server.id, "alice", private["alice"], features=[1])
+    for word in ("mask.npy", "0,mask.npy"):
+        what = {**order["body"]["what"], "features": [word]}
+        with pytest.raises(RequestError, match="no operator's order"):
+            parse(json.dumps(changed(order, what=what)))
 
 
 def changed(order, **changes):

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.deployment import keys, wishes
 from experiments.deployment.members import LEFT, Members
+from unlearning.columns import Named
 from unlearning.errors import ConfigError, RequestError
 
 
@@ -46,6 +47,34 @@ def test_a_site_asks_for_samples_of_its_own(sites, tmp_path):
 def test_a_site_asks_to_leave(sites):
     private, _, inbox = sites
     assert inbox.take(wishes.compose("fed", 0, private[0], None)).clients == (0,)
+
+
+def test_a_site_withdraws_a_feature_of_its_own(sites, tmp_path):
+    private, _, inbox = sites
+    wish = wishes.compose("fed", 1, private[1], None, features=Named((7, 2), ("age",)))
+    request = inbox.take(wishes.parse(json.dumps(wish)), sender=1)
+    assert request.scope == "feature"
+    assert (request.clients, request.features, request.called) == ((1,), (2, 7), ("age",))
+    assert logged(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"features": []},
+        {"features": [-1]},
+        {"features": ["age"]},
+        {"called": [3]},
+        {"samples": [1]},
+        {"scope": "client"},
+        {"scope": []},
+    ],
+)
+def test_a_wish_for_features_has_their_form(sites, changes):
+    private, _, _ = sites
+    wish = wishes.compose("fed", 1, private[1], None, features=Named((2,)))
+    with pytest.raises(RequestError, match="wish"):
+        wishes.parse(json.dumps({**wish, "body": {**wish["body"], **changes}}))
 
 
 def changed(wish, **changes):

@@ -1,0 +1,47 @@
+"""What a site holds is what it joined with, and what it withdrew stays withdrawn."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data.sites import pin, read_site
+from experiments.deployment.kit import Kit
+from unlearning.errors import ConfigError
+from unlearning.request import Omission
+
+
+@pytest.fixture
+def kit(tmp_path):
+    made, _ = Kit.init(tmp_path / "kit", "clinic")
+    return made._changed(client=0)
+
+
+def test_grey_pictures_are_held_as_the_federation_declares_them(kit, tmp_path):
+    """One channel where the federation has one: the digest is that of what was joined with."""
+    for label in ("0", "1"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for place in range(3):
+            values = np.full((4, 4), 40 * place + 9, np.uint8)
+            Image.fromarray(values).save(tmp_path / "pictures" / label / f"{place}.png")
+    source = str(tmp_path / "pictures")
+    pin(kit.home, read_site(source, (1, 4, 4), 2), 0, 0.0)
+    again = Kit.open(kit.folder).hold(source)
+    _, wish = again.ask(None, None, None, records=("1/2.png",))
+    assert wish["body"]["samples"] == [5]
+    _, wish = again.ask(None, None, None, features=("0:1x2:4",))
+    assert wish["body"]["features"] == [2, 3]
+    assert wish["body"]["called"] == ["0:1x2:4"]
+
+
+def test_what_was_withdrawn_stays_withdrawn_in_new_data(kit, tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3) / 12
+    np.savez(tmp_path / "a.npz", x=rows, y=[0, 1, 0, 1], columns=["age", "dose", "sex"])
+    held = kit.hold(str(tmp_path / "a.npz"))
+    pin(kit.home, read_site(str(tmp_path / "a.npz")), 0, 0.0)
+    held._memory(1).bury(Omission(features=frozenset({1}), samples=frozenset({2})))
+    np.savez(tmp_path / "b.npz", x=rows + 1, y=[1, 0, 1, 0])
+    with pytest.raises(ConfigError, match="is not what this site joined with"):
+        held.hold(str(tmp_path / "b.npz"))
+    _, epoch = held.replace_data(str(tmp_path / "b.npz"))
+    assert epoch == 2
+    assert held._memory(2).tombstones == Omission(features=frozenset({1}))
