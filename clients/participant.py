@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -31,12 +31,20 @@ from unlearning.request import Omission
 from unlearning.told import LEAST, SPLITS
 from unlearning.weighing import Examples
 
-__all__ = ["Holdings", "Participant", "Work", "arrays_of", "load_arrays"]
+__all__ = [
+    "Holdings",
+    "Keepsake",
+    "Participant",
+    "Work",
+    "arrays_of",
+    "keepsake_address",
+    "keepsakes",
+    "load_arrays",
+]
 
 LAST_LOCAL = "last_local"
 _SMALL = 2**24  # bytes of examples that are rather kept than copied for every message
-# Last part of the address of a keepsake's randomness: whatever else is kept, it is made alike.
-_KEEPSAKE = 1
+_KEEPSAKE = 1  # last part of the address of a keepsake's randomness
 
 log = logging.getLogger("fedunlearn")
 
@@ -98,6 +106,14 @@ class Work:
     settings: Settings
     address: list[int]
     config: Config
+
+
+@dataclass(frozen=True)
+class Keepsake:
+    """What a client made beside its training, and the seconds it took."""
+
+    outcome: Outcome
+    seconds: float
 
 
 class Participant(NumPyClient):
@@ -188,8 +204,17 @@ class Participant(NumPyClient):
             return outcome
         return replace(outcome, arrays=arrays_of(self.holdings.workbench))
 
-    def ended(self, work: Work, outcome: Outcome) -> tuple[list[Array], int, Config]:
-        """Remember what is to be remembered of a step that was run; return the answer to it."""
+    def makes(self, work: Work, name: str, how: Settings) -> Outcome:
+        """Make a keepsake of training, with the model as it was sent."""
+        return self._run(name, work.given, work.local, how, keepsake_address(work.address))
+
+    def ended(
+        self, work: Work, outcome: Outcome, made: Mapping[str, Keepsake] | None = None
+    ) -> tuple[list[Array], int, Config]:
+        """Remember what is to be remembered of a step that was run; return the answer to it.
+
+        Keepsakes of training that are not among those ``made`` already are made now.
+        """
         config, arrays = work.config, outcome.arrays or {}
         processed = outcome.examples_processed
         for name, (left, noted) in outcome.kept.items():
@@ -199,23 +224,14 @@ class Participant(NumPyClient):
             facts = {"round": int(config.get(Wire.SERVER_ROUND, 0))}
             if config.get(Wire.REMEMBER):
                 self.memory.remember(LAST_LOCAL, arrays, facts)
-            for name, how in sorted(_keepsakes(config).items()):
-                begun = time.perf_counter()
-                try:
-                    address = [*work.address, 0, _KEEPSAKE]
-                    made = self._run(name, work.given, work.local, how, address)
-                except TimeoutError:
-                    raise
-                except Exception as error:  # the learning that all share must not fail with it
-                    log.warning(
-                        "client %d cannot make %s, which one strategy needs: %s: %s",
-                        self.client, name, type(error).__name__, error,
-                    )  # fmt: skip
+            for name, how in sorted(keepsakes(config).items()):
+                kept = (made or {}).get(name) or self._made(work, name, how)
+                if kept is None:
                     continue
-                beside[f"{Wire.KEEP_EXAMPLES}{name}"] = made.examples_processed
-                beside[f"{Wire.KEEP_SECONDS}{name}"] = time.perf_counter() - begun
-                self.memory.remember(name, made.arrays or {}, facts)
-                processed += made.examples_processed
+                beside[f"{Wire.KEEP_EXAMPLES}{name}"] = kept.outcome.examples_processed
+                beside[f"{Wire.KEEP_SECONDS}{name}"] = kept.seconds
+                self.memory.remember(name, kept.outcome.arrays or {}, facts)
+                processed += kept.outcome.examples_processed
             # Parts that it did not train stay here: the server has them as it sent them.
             rests = Examples.from_metrics(outcome.num_examples, outcome.metrics)
             arrays = travelling(arrays, work.given, rests)
@@ -226,6 +242,21 @@ class Participant(NumPyClient):
             Wire.NAMES: _told(tuple(arrays)),
         }
         return list(arrays.values()), outcome.num_examples, metrics
+
+    def _made(self, work: Work, name: str, how: Settings) -> Keepsake | None:
+        """Make a keepsake; None where that fails: the learning that all share must not."""
+        begun = time.perf_counter()
+        try:
+            made = self.makes(work, name, how)
+        except TimeoutError:
+            raise
+        except Exception as error:
+            log.warning(
+                "client %d cannot make %s, which one strategy needs: %s: %s",
+                self.client, name, type(error).__name__, error,
+            )  # fmt: skip
+            return None
+        return Keepsake(made, time.perf_counter() - begun)
 
     def _run(
         self, name: str, arrays: Arrays, local: Local, settings: Settings, address: list[int]
@@ -345,7 +376,7 @@ class Participant(NumPyClient):
             facts=remembered[1] if remembered else {},
             kept={
                 name: found[0]
-                for name in _keepsakes(config)
+                for name in keepsakes(config)
                 if (found := self.memory.recall(name)) is not None
             },
             recall=self.memory.recall,
@@ -382,9 +413,17 @@ class Participant(NumPyClient):
         return keep
 
 
-def _keepsakes(config: Config) -> dict[str, Settings]:
+def keepsakes(config: Config) -> dict[str, Settings]:
     """Return what to make while training, or to have at hand: steps and their settings."""
     return _loaded(config.get(Wire.KEEP))
+
+
+def keepsake_address(address: Sequence[int]) -> list[int]:
+    """Return where a keepsake's randomness begins, from the address of the training it goes with.
+
+    Whatever else is kept, it is made alike.
+    """
+    return [*address, 0, _KEEPSAKE]
 
 
 def _omission(config: Config, key: str) -> Omission:

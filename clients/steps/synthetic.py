@@ -84,9 +84,10 @@ def examples(
     examples drawn at random, which is what every set begins as.
     """
     kept = _from_arrays(local.kept.get("synthetic"), real)
+    own = {} if kept is None else {int(part.labels[0]): part for part in classes(kept)}
     found = []
     for part in classes(real):
-        mine = None if kept is None else kept.take(kept.labels == part.labels[0])
+        mine = own.get(int(part.labels[0]))
         count = int(np.ceil(share * len(part)))
         if mine is None or len(mine) != count:
             order = torch.from_numpy(generator.permutation(len(part))[:count])
@@ -97,8 +98,14 @@ def examples(
 
 def classes(shard: Shard) -> Iterator[Shard]:
     """Yield the examples of each class that is there, in the order of labels."""
-    for label in torch.unique(shard.labels):
-        yield shard.take(shard.labels == label)
+    if not len(shard):
+        return
+    order = torch.argsort(shard.labels, stable=True)
+    mixed = shard.take(order)
+    counts = torch.unique_consecutive(mixed.labels, return_counts=True)[1].tolist()
+    features, labels = (torch.split(tensor, counts) for tensor in (mixed.features, mixed.labels))
+    for x, y in zip(features, labels, strict=True):
+        yield Shard(x, y)
 
 
 def to_arrays(parts: Sequence[Shard]) -> Arrays:

@@ -18,7 +18,7 @@ from torch import nn
 
 from clients.app import make_client_app
 from clients.participant import Holdings, Participant
-from clients.stacked import layers_of
+from clients.stacked.layers import layers_of
 from clients.steps import Shard
 from clients.together import Together
 from experiments.config.schema import Config
