@@ -119,10 +119,10 @@ class Anchoring:
     def _odd(self) -> str:
         """Return what is to be noted of the anchor; nothing: it is as the ledger says."""
         heads, noted = self._book.heads, self._last()
-        if heads is None or self._book.head() is None:
-            return ""
-        anchor = heads.anchor
+        anchor = None if heads is None else heads.anchor
         path = "" if noted is None else str(noted.facts.get("anchor"))
+        if heads is None or (anchor is None and not path) or self._book.head() is None:
+            return ""
         if anchor is None:
             return _UNNAMED if path else ""
         is_own = path == str(anchor)

@@ -76,10 +76,8 @@ class Book:
     def _prepare(self) -> None:
         try:
             if not self.readonly:
-                self.db.execute("PRAGMA journal_mode=DELETE")
-                self.db.execute(
-                    "PRAGMA synchronous=EXTRA"
-                )  # FULL, and the folder after the journal
+                self.db.execute("PRAGMA journal_mode=TRUNCATE")  # emptied: cheaper than a new one
+                self.db.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder of a new journal
                 if version_of(self.db) < VERSION:
                     with self.transaction():  # another process may have been first
                         self._bring_up()

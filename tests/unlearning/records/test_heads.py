@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rfc8785
 
 from tests.support.tampered import change
 from unlearning.errors import LedgerError, StorageError
@@ -281,12 +283,122 @@ def test_a_head_that_cannot_be_written_is_the_ledgers_fault_and_made_up_for(
     def broken(*_: object, **__: object) -> None:
         raise StorageError(OSError(5, "Input/output error"), "ledger.head", 9, 99)
 
+    def failing(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
     with Ledger(path) as ledger:
         ledger.receive(asked("later"))
         with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", failing)
             patched.setattr(heads, "write_atomically", broken)
             with pytest.raises(LedgerError, match=r"Input/output error .9 bytes were needed"):
                 ledger.add("later", "started")
         assert ledger.state("later") == "serving"
         ledger.note("seen")
     verify(path)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return a list that grows with every file which takes the name of a head."""
+    made: list[Path] = []
+    write = heads.write_atomically
+
+    def noted(path: Path, data: bytes) -> None:
+        made.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(heads, "write_atomically", noted)
+    return made
+
+
+def test_a_head_is_overwritten_where_it_lies(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file for each event would cost five times as much; both are there after a kill."""
+    beside, made = path.with_suffix(".head"), counted(monkeypatch)
+    with Ledger(path) as ledger:
+        ledger.add("b", "started")  # who wrote the file before, it cannot know
+        first = beside.stat()
+        for event in ("unlearned", "deletion-pending", "fulfilled"):
+            ledger.add("b", event)
+            verify(path)
+    assert len(made) == 1
+    assert (beside.stat().st_ino, beside.stat().st_size) == (first.st_ino, 512)
+
+
+def test_a_head_of_an_older_version_is_read_and_replaced(path: Path) -> None:
+    beside = path.with_suffix(".head")
+    beside.write_bytes(beside.read_bytes().rstrip())
+    verify(path)
+    with Ledger(path) as ledger:
+        ledger.add("b", "started")
+    assert beside.stat().st_size == 512
+    verify(path)
+
+
+def test_no_other_spelling_of_a_head_is_taken_for_it(path: Path) -> None:
+    beside = path.with_suffix(".head")
+    text = beside.read_text()
+    for other in (text.replace(", ", ","), text[:-2] + "\n", text[:-2] + "\t\n", text + " "):
+        beside.write_text(other)
+        with pytest.raises(LedgerError, match="missing or damaged"):
+            verify(path)
+
+
+def test_a_newer_head_stays_whoever_puts_it_there(path: Path, tmp_path: Path) -> None:
+    """A ledger that was put back to an earlier day shows, even if it is then written to."""
+    beside, earlier = path.with_suffix(".head"), tmp_path / "earlier.sqlite"
+    with Ledger(path) as one, Ledger(path) as other:
+        one.add("b", "started")
+        shutil.copy(path, earlier)
+        other.add("b", "unlearned")
+        other.add("b", "fulfilled")
+        newest = beside.read_bytes()
+    shutil.copy(earlier, path)
+    with Ledger(path) as late:
+        late.add("c", "started")
+        assert beside.read_bytes() == newest
+    with pytest.raises(LedgerError, match="its end was cut off"):
+        verify(path)
+
+
+@pytest.mark.parametrize("written", [0, 100])
+def test_a_head_that_was_half_overwritten_is_written_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """As by a disk that fails within a sector; none at all is a disk that is full."""
+    made, whole = counted(monkeypatch), os.pwrite
+
+    def short(descriptor: int, data: bytes, at: int) -> int:
+        if not written:
+            raise OSError(28, "No space left on device")
+        return whole(descriptor, data[:written], at)
+
+    with Ledger(path) as ledger:
+        ledger.add("b", "started")
+        monkeypatch.setattr(os, "pwrite", short)
+        ledger.add("b", "fulfilled")
+        verify(path)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"b": "x", "a": 1, "Z": -7},
+        {"a": 2**53 - 1, "b": ""},
+        {"quoted": 'a "b" \\ / c'},
+        {"é": "x"},
+        {"a": "é\n\x7f"},
+        {"a": True, "b": None},
+        {"a": 1.5, "b": 2.0, "c": 1e21},
+        {"a": {"b": ["x", 1]}},
+        {},
+    ],
+)
+def test_what_is_signed_is_canonical_however_it_is_written(value: dict[str, object]) -> None:
+    assert canonical(value) == rfc8785.dumps(value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), float("inf")])
+def test_numbers_that_libraries_write_differently_are_not_signed(value: float) -> None:
+    with pytest.raises(LedgerError, match="cannot be signed"):
+        canonical({"a": value})
