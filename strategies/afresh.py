@@ -28,6 +28,7 @@ def record_afresh(
         Client id to number of examples that the model rests on.
     """
     clean = strategy.rewrite_afresh(history)
-    with clean.record(1, history.initial) as entry:
+    start = history.initial if "globals" in clean.keep else {}  # else nobody keeps it: it is large
+    with clean.record(1, start) as entry:
         for client, count in sorted(examples.items()):
             entry.note(client, count)

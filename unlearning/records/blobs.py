@@ -228,9 +228,9 @@ class _Folder(Blobs):
         (self._root / f"{batch}.tmp" / name).unlink()
 
     def publish(self, batch: str) -> None:
-        source, target = self._root / f"{batch}.tmp", self._root / batch
-        if not source.exists():
+        if not os.path.exists(f"{self._root}/{batch}.tmp"):
             return
+        source, target = self._root / f"{batch}.tmp", self._root / batch
         if self._durable:
             self._flush_all(source)
         if target.exists():  # never named by the index, or this batch would have another name
@@ -257,7 +257,9 @@ class _Folder(Blobs):
             raise _write_error(source, error, size) from error
 
     def discard(self, batch: str) -> None:
-        shutil.rmtree(self._root / f"{batch}.tmp", ignore_errors=True)
+        staged = f"{self._root}/{batch}.tmp"
+        if os.path.isdir(staged):
+            shutil.rmtree(staged, ignore_errors=True)
 
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
@@ -280,9 +282,10 @@ class _Folder(Blobs):
         )
 
     def paths(self, batch: str) -> list[str]:
+        begin = len(str(self._root)) + 1  # plain text: there is one for every update
         return sorted(
-            (Path(folder) / name).relative_to(self._root).as_posix()
-            for folder, _, names in os.walk(self._root / batch)
+            f"{folder[begin:]}/{name}".replace(os.sep, "/")
+            for folder, _, names in os.walk(f"{self._root}{os.sep}{batch}")
             for name in names
         )
 

@@ -374,7 +374,7 @@ def _unlock(store: Store, keys: Keys | None, *, check: bool = True) -> None:
     HistoryError
         If it was recorded with keys and there are none, or others, or the other way round.
     """
-    name = store.settings().get("ring")
+    name = store.setting("ring")
     if store.root is None or (name is None and keys is None):
         return
     if keys is None or name is None:

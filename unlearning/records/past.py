@@ -76,7 +76,7 @@ class Past:
     @property
     def served(self) -> tuple[str, ...]:
         """The requests whose data were deleted here, by id, in that order."""
-        found = self.store.settings().get("served", [])
+        found = self.store.setting("served", [])
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property
@@ -425,5 +425,5 @@ class Past:
     @property
     def incomplete(self) -> frozenset[int]:
         """The clients whose contribution cannot be told since rounds were dropped."""
-        found = self.store.settings().get("incomplete", [])
+        found = self.store.setting("incomplete", [])
         return frozenset(map(int, found)) if isinstance(found, list) else frozenset()

@@ -38,8 +38,8 @@ def purge(past: Past, request: Request) -> Purged:
     first = past.first_round(request)
     if first is None:
         with past.store.transaction():
-            _mark(past, request)
-        if STALE in past.store.settings():  # an earlier try has deleted the rows and no more
+            past.store.configure(_marked(past, request))
+        if past.store.setting(STALE):  # an earlier try has deleted the rows and no more
             past.store.vacuum()
         return Purged()
     owners = set(request.owners(past.known_clients()))
@@ -56,18 +56,18 @@ def purge(past: Past, request: Request) -> Purged:
             (request.id, first),
         )
         # Whoever comes back starts from nothing, which is complete.
-        past.store.configure({"incomplete": sorted(past.incomplete - owners), STALE: True})
-        _mark(past, request)
+        incomplete = sorted(past.incomplete - owners)
+        past.store.configure({"incomplete": incomplete, STALE: True, **_marked(past, request)})
     past.store.reap()
     past.store.sweep()
     past.store.vacuum()
     return Purged(len(gone), sum(blob.size for blob in gone))
 
 
-def _mark(past: Past, request: Request) -> None:
-    """Note (inside a transaction) that what a request names was deleted here."""
-    if request.id not in past.served:
-        past.store.configure({"served": [*past.served, request.id]})
+def _marked(past: Past, request: Request) -> dict[str, object]:
+    """Return the setting to change, which says that what a request names was deleted here."""
+    served = past.served
+    return {} if request.id in served else {"served": [*served, request.id]}
 
 
 def adopt(past: Past, other: Past, request: Request | None) -> None:
@@ -91,18 +91,17 @@ def adopt(past: Past, other: Past, request: Request | None) -> None:
             name = blob.moved_name
             past.store.blobs.take(batch, name, other.store.blobs, blob.path)
             rows.append(replace(blob, path=f"{batch}/{name}"))
-        with past.store.rebuilt(batch):
-            past.store.forget(gone.values())
-            past.store.insert(rows)
+        settings: dict[str, object] = {"incomplete": sorted(other.incomplete)}
+        if request is not None:
+            settings |= _marked(past, request)
+        with past.store.rebuilt(batch, rows, gone.values(), settings):
             copy_tables(past.store, other.store)
-            past.store.configure({"incomplete": sorted(other.incomplete)})
-            if request is not None:
-                _mark(past, request)
     finally:
         past.store.blobs.discard(batch)
     past.store.reap()
-    past.store.sweep()
-    if STALE in past.store.settings():
+    if gone:
+        past.store.sweep()
+    if past.store.setting(STALE):
         past.store.vacuum()
 
 

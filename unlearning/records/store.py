@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -142,9 +142,11 @@ class Store:
             self.version = _VERSION
             return
         try:
-            # A rollback journal leaves no deleted bytes behind, as a write-ahead log does.
+            # A rollback journal leaves no deleted bytes behind, as a write-ahead log does; it is
+            # emptied, which is cheaper than to make a new one each time.
             synchronous = "synchronous=EXTRA" if self.durable else "synchronous=OFF"
-            pragmas = ("temp_store=MEMORY", "secure_delete=ON", synchronous)
+            journal = "journal_mode=TRUNCATE"
+            pragmas = ("temp_store=MEMORY", "secure_delete=ON", journal, synchronous)
             for pragma in pragmas if self.writable else ():
                 self.db.execute(f"PRAGMA {pragma}")
             version = version_of(self.db)
@@ -164,7 +166,7 @@ class Store:
         if self.writable:
             self._check_unchanged()  # before anything that the index does not name is swept
             self.sweep()
-            if STALE in self.settings():
+            if self.setting(STALE):
                 self.vacuum()
 
     def locked_by(self, ring: Ring, *, owns_keys: bool) -> None:
@@ -285,37 +287,55 @@ class Store:
             self._count(batch)
 
     @contextmanager
-    def rebuilt(self, batch: str) -> Iterator[None]:
-        """Publish a staged batch, then run the statements that name it on an index built anew.
+    def rebuilt(
+        self, batch: str, rows: Sequence[Blob], gone: Iterable[Blob], settings: dict[str, object]
+    ) -> Iterator[None]:
+        """Publish a staged batch and name it in an index built anew; the block fills its tables.
 
-        Nothing that they delete is left in it, and after a crash it is the old one or the new one.
+        Nothing that was deleted is left in it, and after a crash it is the old one or the new one.
         A large one is changed as it is; ``STALE`` then says that :meth:`vacuum` has to follow.
+
+        Parameters
+        ----------
+        batch : str
+            As :meth:`next_batch` names it.
+        rows : sequence of Blob
+            What it holds.
+        gone : iterable of Blob
+            What is named no more.
+        settings : dict
+            Those that change.
         """
         if self.root is None or self.version < _VERSION or not is_small(self.db):
             with self.commit(batch, rewritten=True):
+                self.forget(gone)
+                self.insert(rows)
+                self.configure({**settings, STALE: True})
                 yield
-                self.configure({STALE: True})
             return
         with self._published(batch), closing(connect(None)) as made:
             self._check_unchanged()
-            self.db.backup(made)
+            lost = {blob.path for blob in gone}
+            stays = [blob for blob in self.select() if blob.path not in lost]
+            known = {**self.settings(), **settings, "rewrites": _number(batch)}
+            known.pop(STALE, None)
+            made.deserialize(_blank())
             disk, sealing = self.db, self.sealing
             self.db, self.sealing = made, sealing.of(made)
             try:
                 with transaction(made, self.place(INDEX), HistoryError):
+                    self.configure(known)
+                    self.insert([*stays, *rows])
                     yield
-                    self._count(batch)
-                    self.db.execute("DELETE FROM settings WHERE key = ?", (STALE,))
                     self.sealing.redo()
                     self.sealing.close()
-                made.execute("VACUUM")
             finally:
                 self.db, self.sealing = disk, sealing.of(disk)
             take_over(made, disk, self.place(INDEX))
 
     def _count(self, batch: str) -> None:
         if batch.startswith(_REWRITE):
-            self.configure({"rewrites": int(batch.removeprefix(_REWRITE))})
+            self.configure({"rewrites": _number(batch)})
 
     @contextmanager
     def _published(self, batch: str) -> Iterator[None]:
@@ -397,12 +417,19 @@ class Store:
 
         It is used up when the batch is committed: what lies there before is left over.
         """
-        number = int(str(self.settings().get("rewrites", 0))) + 1
+        number = int(str(self.setting("rewrites", 0))) + 1
         return f"{_REWRITE}{number:05d}"
 
     def settings(self) -> dict[str, object]:
         """Return the settings recorded with the store."""
-        rows = self.db.execute("SELECT key, value FROM settings")
+        return self._parsed(self.db.execute("SELECT key, value FROM settings"))
+
+    def setting(self, name: str, default: object = None) -> object:
+        """Return one of these settings."""
+        rows = self.db.execute("SELECT key, value FROM settings WHERE key = ?", (name,))
+        return self._parsed(rows).get(name, default)
+
+    def _parsed(self, rows: Iterable[tuple[str, str]]) -> dict[str, object]:
         try:
             return {key: json.loads(value) for key, value in rows}
         except (ValueError, TypeError) as error:
@@ -480,6 +507,10 @@ class Store:
     def close(self) -> None:
         """Close the index and let other processes write."""
         self._finalizer()
+
+
+def _number(batch: str) -> int:
+    return int(batch.removeprefix(_REWRITE))
 
 
 @lru_cache(maxsize=1)
