@@ -14,7 +14,7 @@ from clients.stacked.layers import Layers
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
-__all__ = ["Job", "Made", "Unfit", "Working", "in_step", "stacked"]
+__all__ = ["Job", "Made", "Order", "Unfit", "Working", "by_size", "in_step", "stacked"]
 
 
 class Unfit(Exception):  # noqa: N818 - a reason, not an error
@@ -62,6 +62,20 @@ def stacked(jobs: Sequence[Job], name: str) -> torch.Tensor:
     if all(job.start[name] is first for job in jobs):
         return torch.from_numpy(np.repeat(first[None], len(jobs), axis=0))
     return torch.from_numpy(np.stack([job.start[name] for job in jobs]))
+
+
+class Order(list[int]):
+    """Places of clients in another order than theirs."""
+
+    def undone(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Return outcomes that are in this order in that of the clients."""
+        found = dict(zip(self, outcomes, strict=True))
+        return [found[place] for place in range(len(self))]
+
+
+def by_size(jobs: Sequence[Job]) -> Order:
+    """Return the order in which clients with equally large batches lie side by side."""
+    return Order(sorted(range(len(jobs)), key=lambda i: len(jobs[i].local.retain)))
 
 
 def in_step(streams: Sequence[Iterator[Shard]]) -> Iterator[tuple[slice, list[Shard]]]:

@@ -11,12 +11,17 @@ from torch import nn
 from clients.local import Outcome
 from clients.stacked.jobs import Job, Unfit, Working
 from clients.stacked.layers import Layers, layers_of
+from clients.stacked.precondition import precondition
 from clients.stacked.synthetic import synthetic
 from clients.stacked.train import train
 
 __all__ = ["STEPS", "Stack", "stack_of"]
 
-STEPS: Mapping[str, Working] = {"synthetic": synthetic, "train": train}  # by the step's name
+STEPS: Mapping[str, Working] = {  # by the step's name
+    "precondition": precondition,
+    "synthetic": synthetic,
+    "train": train,
+}
 
 
 class Stack:

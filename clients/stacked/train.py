@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from clients.descent import descend
 from clients.local import Outcome, Shard
-from clients.stacked.jobs import Job, Made, Unfit, in_step, stacked
+from clients.stacked.jobs import Job, Made, Unfit, by_size, in_step, stacked
 from clients.stacked.layers import ALIGNED, Layers
 from clients.stacked.passes import gradients
 from clients.training import batches, number, stable_batches
@@ -31,10 +31,9 @@ def train(layers: Layers, jobs: Sequence[Job]) -> Made:
     width = jobs[0].local.retain.features[:1].numel()
     if int(number(jobs[0].settings, "batch_size")) * width % ALIGNED:
         raise Unfit("batches begin at odd addresses")
-    order = sorted(range(len(jobs)), key=lambda i: len(jobs[i].local.retain))
+    order = by_size(jobs)
     run = _Run(layers, [jobs[i] for i in order])
-    found = dict(zip(order, run.outcomes(), strict=True))
-    return Made([found[i] for i in range(len(jobs))], run.sizes)
+    return Made(order.undone(run.outcomes()), run.sizes)
 
 
 class _Run:

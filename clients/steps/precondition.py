@@ -20,7 +20,7 @@ from clients.training import batches, number, trained
 from unlearning.errors import ConfigError, unknown
 from unlearning.protocol import Settings
 
-_TINY = 1e-8  # a curvature below it is none
+TINY = 1e-8  # a curvature below it is none
 _ESTIMATORS = {"empirical-fisher": empirical_fisher, "adahessian": hutchinson}
 
 
@@ -63,8 +63,7 @@ def precondition(
                 [(s / (1 - beta2**count)).sqrt_() for s in square],
                 damping,
             )
-            length = rate * _length(step)
-            factor = rate * (min(1.0, limit / length) if limit and length else 1.0)
+            factor = shortened(rate, limit, rate * _length(step))
             for w, change in zip(weights, step, strict=True):
                 w.sub_(change, alpha=factor)
         processed += found.passes * len(batch)
@@ -82,7 +81,7 @@ def newton_step(slopes: Tensors, curvatures: Tensors, damping: float) -> Tensors
         Share of the mean curvature over all entries; at least 1e-8 is added in any case.
     """
     total = sum(float(c.sum(dtype=torch.float64)) for c in curvatures)
-    floor = max(_TINY, damping * total / max(1, sum(c.numel() for c in curvatures)))
+    floor = max(TINY, damping * total / max(1, sum(c.numel() for c in curvatures)))
     return [slope / (c + floor) for slope, c in zip(slopes, curvatures, strict=True)]
 
 
@@ -109,6 +108,11 @@ def block_mean(values: torch.Tensor, size: int) -> torch.Tensor:
     if whole < len(flat):
         parts.append(flat[whole:].mean().expand(len(flat) - whole))
     return torch.cat(parts).view_as(values)
+
+
+def shortened(rate: float, limit: float, length: float) -> float:
+    """Return the rate of a step that would be ``length`` long: no longer than ``limit``, if any."""
+    return rate * (min(1.0, limit / length) if limit and length else 1.0)
 
 
 def _length(step: Tensors) -> float:
