@@ -74,7 +74,8 @@ def check(
         Path | None, typer.Option(metavar="FILE", help=f"While you took part. {Answers}")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="Its [model] says how to build a model.")
+        Path | None,
+        typer.Option(metavar="CONFIG", help="Its table model says how to build a model."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Answer with JSON on standard output.")

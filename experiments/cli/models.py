@@ -18,7 +18,7 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The safetensors file to write.")],
 ) -> None:
-    """Write a model from elsewhere as one safetensors file, for `[start] model`.
+    """Write a model from elsewhere as one safetensors file, for the key start.model.
 
     A pickled file is never opened; the lines with which its owner converts it are printed.
     """
@@ -39,7 +39,7 @@ def import_history(
     ],
     target: Annotated[Path, typer.Argument(metavar="TO", help="The folder to make.")],
 ) -> None:
-    """Take over the rounds of a federation that another system trained, for `[start] history`.
+    """Take over the rounds of a federation that another system trained, for start.history.
 
     A file per round: the model at its start as global/NAME, and per client update/CLIENT/NAME and
     examples/CLIENT. final.npz may hold the model after the last round, as global/NAME.

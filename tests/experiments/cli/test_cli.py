@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
 import experiments.federation
@@ -372,6 +374,20 @@ def test_help_describes_arguments_and_options():
     text = call("status", "--help").stdout
     assert "The run folder." in text
     assert "--json" in text
+
+
+def test_no_word_of_the_help_is_taken_for_markup():
+    """A word in brackets would be left out without a trace."""
+    lost = []
+
+    def look(command, name):
+        texts = [command.help, *(getattr(one, "help", None) for one in command.params)]
+        lost.extend((name, t) for t in texts if t and Text.from_markup(t).plain != t)
+        for part, below in getattr(command, "commands", {}).items():
+            look(below, f"{name} {part}")
+
+    look(typer.main.get_command(app), "fedunlearn")
+    assert lost == []
 
 
 def seconds():
