@@ -87,14 +87,15 @@ def config_page() -> str:
         many = place == "requests"
         heading = f"`[[{place}]]`" if many else f"`[{place}]`" if place else "At the top"
         lines += [f"## {heading}", "", _markdown(inspect.getdoc(table) or ""), ""]
-        lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        # The meaning beside the key: a phone shows two columns.
+        lines += ["| key | meaning | type | default |", "| --- | --- | --- | --- |"]
         for name, field in table.model_fields.items():
             if _inner(field.annotation) is not None:
                 sub = f"{place}.{name}" if place else name
-                lines.append(f"| `{name}` | table | | see `{sub}` below |")
+                lines.append(f"| `{name}` | see `{sub}` below | table | |")
             else:
                 lines.append(
-                    f"| `{name}` | {_type(field)} | {_default(field)} | {field.description} |"
+                    f"| `{name}` | {field.description} | {_type(field)} | {_default(field)} |"
                 )
         lines.append("")
     return "\n".join(lines)
@@ -320,9 +321,10 @@ def command_page() -> str:
                 yield f"| {told} | {_markdown(text)} |".replace("\n", " ")
             yield ""
         for inner, sub in getattr(command, "commands", {}).items():
-            yield from page(sub, f"{name} {inner}", min(level + 1, 3))
+            yield from page(sub, f"{name} {inner}", min(level + 1, 4))
 
-    return "\n".join(page(get_command(app), "fedunlearn", 1))
+    lines = ["# Every command", "", *page(get_command(app), "fedunlearn", 2)]
+    return "\n".join(lines)
 
 
 # --- docstrings -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Names are escaped; numbers are set in mathematics, an interval below its mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from experiments.reporting.closeness import Differences
@@ -22,7 +23,7 @@ _SPECIAL = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {
     "~": r"\textasciitilde ",
     "^": r"\textasciicircum ",
 }
-_ACROSS = 4  # columns of numbers side by side; more are set below, as a table of their own
+_ACROSS = 4  # columns of numbers side by side at most; more are shared out evenly over tables
 # Never wider than the column it stands in, and never enlarged (needs graphicx, as pictures do).
 _FLOAT = r"""\begin{{table}}[tbp]
 \centering
@@ -85,10 +86,11 @@ def _table(
 ) -> str:
     """Return floating tables of a few columns each; ``caption`` is LaTeX already."""
     made = []
-    for start in range(0, len(titles), _ACROSS):
-        some = slice(start, start + _ACROSS)
+    across = math.ceil(len(titles) / math.ceil(len(titles) / _ACROSS)) if titles else 1
+    for start in range(0, len(titles), across):
+        some = slice(start, start + across)
         part = [(given, cells[some]) for given, cells in lines]
-        which = f"-{start // _ACROSS + 1}" if len(titles) > _ACROSS else ""
+        which = f"-{start // across + 1}" if len(titles) > across else ""
         words = f"{caption} (Continued.)" if start else caption
         tabular = _tabular(names, titles[some], part)
         made.append(_FLOAT.format(tabular=tabular, caption=words, label=f"tab:{label}{which}"))

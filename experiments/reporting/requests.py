@@ -24,6 +24,7 @@ _RISKS = {
     "approximate": "Traces that these measures do not see.",
     "suppressed": "Other weights still hold it: whoever undoes the hiding has it back.",
 }
+_REFERENCE = "it is what others are measured against"
 _NAMES = (("forget_accuracy", "Forget accuracy"), ("mia_auc", "MIA AUC"))
 
 
@@ -72,6 +73,7 @@ def asked_for(run: Run, ledger: Sequence[Entry]) -> list[Asked]:
     verdicts = run.fates
     answers = measured_answers(run.details, run.rows)
     shown = [name for name in run.strategies if name not in (ORIGINAL, RETRAIN)]
+    shown = shown or [name for name in run.strategies if name == RETRAIN]
     alone = len(shown) == 1
     branches = dict.fromkeys(entry.branch.rpartition("/")[0] for entry in ledger)
     left = [n for n in branches if n and n not in run.strategies and not n.startswith("seed-")]
@@ -93,7 +95,7 @@ def asked_for(run: Run, ledger: Sequence[Entry]) -> list[Asked]:
                     reason=_reason(now),
                     cells=tuple(_cell(answers, name, strategy, *one) for one in _NAMES),
                     verdict=str(said.fate) if said and _is_served(now) else "not measured",
-                    why=_why(said.why if said else "", now),
+                    why=_why(_REFERENCE if strategy == RETRAIN else said.why if said else "", now),
                     risk=_risk(run.guarantees.get(strategy, ""), now),
                 )
             )
@@ -162,6 +164,7 @@ def _cell(answers: Sequence[Answer], request: str, strategy: str, name: str, tit
         ]
         for who in (strategy, RETRAIN)
     )
-    beside = f"retrained {number(summarise(theirs).mean)}" if theirs else ""
+    is_other = theirs and strategy != RETRAIN
+    beside = f"retrained {number(summarise(theirs).mean)}" if is_other else ""
     spread = bounded(summarise(ours), *RANGES[name]) if ours else None
     return measured(spread, f"{title.lower()} of this request was not measured", below=beside)

@@ -105,7 +105,8 @@ class RequestState:
         """What must be said of it when the run ends: verdicts, what is not served, what is open."""
         open_ = [f"{b}: {e}" if b else e for b, e in self.states.items() if e != "fulfilled"]
         parts = [self.verdict, ", ".join(open_), *self.risks]
-        return f"request {self.id}: forget {self.text}: " + "; ".join(filter(None, parts))
+        said = "; ".join(filter(None, parts)) or "fulfilled"
+        return f"request {self.id}: forget {self.text}: {said}"
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ def test_latex_has_booktabs_rules_numbers_and_their_intervals(page, tmp_path):
     assert r"{\scriptsize $[0.245, 0.295]$}" in tex
     assert "$200{,}000$" in tex
     assert "% fedunlearn compare c.toml" in tex
+    # Nine columns are three times three, not four, four and one left over.
+    assert re.findall(r"\\begin\{tabular\}\{l(r+)\}", tex)[-3:] == ["rrr"] * 3
     # Every line of a table has as many cells as it has columns.
     for made in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", tex, re.DOTALL):
         lines = [line for line in made[1].splitlines() if line.endswith(r"\\")]

@@ -80,3 +80,16 @@ def test_pooled_numbers_of_an_earlier_version_say_nothing_of_each_request(make, 
     fates = [fate for request in asked(tmp_path) for fate in request["fates"]]
     assert {fate["verdict"] for fate in fates} == {"not measured"}
     assert "pooled" in fates[0]["why"]
+
+
+def test_a_run_that_retrains_answers_its_request(make, tmp_path):
+    make(strategies=("original", "retrain"), ledger=False)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.receive(ASKED)
+        ledger.add(ASKED.id, "started")
+        ledger.add(ASKED.id, "fulfilled")
+    page = Page(render(tmp_path).read_text(encoding="utf-8"))
+    (fate,) = asked(tmp_path)[0]["fates"]
+    assert (fate["strategy"], fate["state"]) == ("retrain", "fulfilled")
+    assert "it is what others are measured against" in page.text
+    assert "Not answered" not in page.text

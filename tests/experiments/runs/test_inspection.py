@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from experiments.cli import app
 from experiments.runs.details import write_details
 from experiments.runs.folder import FederationFacts, RunFolder
-from experiments.runs.inspection import overview, sweep, verify
+from experiments.runs.inspection import RequestState, overview, sweep, verify
 from experiments.runs.progress import Tick
 from experiments.runs.results import Row, write_results
 from tests.support.tampered import change
@@ -231,3 +231,8 @@ def test_a_ledger_that_grows_while_it_is_looked_at_is_sound(folder):
     finally:
         stop.set()
         writer.join()
+
+
+def test_what_is_served_and_measured_by_nothing_is_said_to_be_fulfilled():
+    served = RequestState("a", "class 7", None, {"": "fulfilled"})
+    assert served.remark == "request a: forget class 7: fulfilled"
