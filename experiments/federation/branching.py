@@ -18,10 +18,13 @@ from strategies.federation import LAST_LOCAL, Federation
 from strategies.roster import Roster
 from unlearning.errors import FederationError, UnsupportedRequestError
 from unlearning.protocol import Wire
+from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Forgotten, Request
 
 __all__ = ["close", "expect_served", "fork", "own_recovery"]
+
+_LARGE = 2**26  # bytes of a history; what a branch of a larger one records would fill the memory
 
 
 def fork(
@@ -43,12 +46,10 @@ def fork(
     roster = learned.roster
     if roster is None:
         raise RuntimeError("a branch needs a federation that has met its clients")
-    root = learned.history.root
-    place = None if root is None else root.with_name(f"seed-{site.seed}.{safe}")
     return replace(
         learned,
         **recovery_of(own_recovery(site.config, name, strategy)),
-        history=learned.history.fork(place, durable=False),  # it lives as long as the branch
+        history=_history(learned.history, f"seed-{site.seed}.{safe}"),
         ledger=ledger,
         client_config={**learned.client_config, Wire.HOME: str(home)},
         roster=Roster(
@@ -72,6 +73,14 @@ def fork(
         costs={},
         velocity={},
     )
+
+
+def _history(learned: History, name: str) -> History:
+    """Return a copy of a history for the time of a branch, where it is small in memory."""
+    if learned.root is None or learned.nbytes > _LARGE:
+        root = None if learned.root is None else learned.root.with_name(name)
+        return learned.fork(root, durable=False)
+    return learned.lent()
 
 
 def own_recovery(config: Config, name: str, strategy: UnlearningStrategy) -> Config:

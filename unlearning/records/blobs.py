@@ -163,6 +163,15 @@ class _Memory(Blobs):
 
     def write(self, batch: str, name: str, data: bytes) -> None:
         self._staged.setdefault(batch, {})[name] = data
+        self._borrowed.pop(f"{batch}/{name}", None)
+
+    def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
+        lender, there = source.origin(path)
+        if lender is source:
+            super().take(batch, name, source, path)
+            return
+        self._staged.setdefault(batch, {})[name] = b""
+        self._borrowed[f"{batch}/{name}"] = lender, there
 
     def staged(self, batch: str, name: str) -> bytes:
         return self._staged[batch][name]

@@ -12,7 +12,7 @@ from unlearning.records.files import room
 from unlearning.records.sealing import Sealing
 from unlearning.records.store import INDEX, Store
 
-__all__ = ["begun_anew", "copy_tables", "copy_to"]
+__all__ = ["begun_anew", "copy_tables", "copy_to", "lent"]
 
 
 def copy_tables(store: Store, other: Store) -> None:
@@ -40,6 +40,18 @@ def begun_anew(store: Store) -> Store:
     with twin.transaction():
         twin.configure({**store.settings(), "incomplete": []})
         twin.insert(kept)
+    return twin
+
+
+def lent(store: Store) -> Store:
+    """Return a copy in memory that borrows all bytes, and is of use while they lie where they are.
+
+    What it records, rewrites and forgets is its own.
+    """
+    twin = Store(None)
+    store.db.backup(twin.db)
+    twin.version, twin.ring = store.version, store.ring
+    twin.blobs = in_memory(store.blobs, (blob.path for blob in store.select()))
     return twin
 
 

@@ -18,7 +18,7 @@ from unlearning.closing import Closing
 from unlearning.errors import HistoryError
 from unlearning.records import rewriting
 from unlearning.records.blobs import decode, encode
-from unlearning.records.copying import begun_anew, copy_to
+from unlearning.records.copying import begun_anew, copy_to, lent
 from unlearning.records.kept import COLUMNS, DTYPES, Kept
 from unlearning.records.past import Past
 from unlearning.records.recording import RoundEntry
@@ -301,6 +301,14 @@ class History(Past, Closing):
         :meth:`keep_state` keeps from this history instead of copying them.
         """
         return History._around(begun_anew(self.store))
+
+    def lent(self) -> History:
+        """Return a copy in memory that reads what was recorded here from here.
+
+        For a short life beside this history, which must keep what it has for as long; what the copy
+        records and forgets is its own, and lies in memory.
+        """
+        return History._around(lent(self.store))
 
     def adopt(self, other: History, request: Request | None = None) -> None:
         """Replace all content by that of another history, such as a rewritten, clean trajectory.

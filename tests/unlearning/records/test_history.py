@@ -621,6 +621,34 @@ def test_fork_and_parent_do_not_see_each_other(
             assert parent.verify() == fork.verify() == []
 
 
+def test_a_lent_history_goes_its_own_way_and_writes_no_file(
+    root: Path | None, tmp_path: Path
+) -> None:
+    """What a branch of a comparison does: rewrite, adopt, learn on, forget; nothing is copied."""
+    with History(root, keep=ALL) as parent:
+        fill(parent)
+        before = contents(parent)
+        files = sorted(tmp_path.rglob("*"))
+        with parent.lent() as branch:
+            assert branch.root is None
+            assert contents(branch) == before
+            with branch.fork(None) as clean:  # borrows on
+                clean.truncate(2)
+                arrays = record(clean, 3, (0, 2), clean.arrays(2))
+                branch.adopt(clean, CLIENT_1)
+            branch.purge(CLIENT_1)
+            record(branch, 4, (5,), arrays)
+            assert branch.rounds == (1, 2, 3, 4)
+            assert branch.first_round(CLIENT_1) is None
+            assert branch.verify() == []
+            branch.truncate(2)
+            record(branch, 3, (0,), arrays)  # under the name of a batch that was there before
+            assert same(branch.update(3, 0), update_of(3, 0))
+        assert sorted(tmp_path.rglob("*")) == files
+        assert contents(parent) == before
+        assert parent.verify() == []
+
+
 def test_fork_shares_files_and_refuses_a_full_folder(tmp_path: Path) -> None:
     with History(tmp_path / "a", keep=ALL) as parent:
         fill(parent)
