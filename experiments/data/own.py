@@ -196,8 +196,16 @@ def _tasks(tasks: Any, where: str) -> tuple[tuple[str, int], ...]:
         ) from error
 
 
+def _unmasked(value: Any, what: str) -> Any:
+    """Return what hides nothing: NumPy reads the values beneath a mask as if they were meant."""
+    if np.ma.is_masked(value):
+        raise ConfigError(f"{what} hides values under a mask; leave those rows out, or fill them")
+    return value
+
+
 def _array(value: Any, what: str) -> NDArray[Any]:
     """Return anything that holds numbers as an array of numbers."""
+    value = _unmasked(value, what)
     if hasattr(value, "detach"):  # PyTorch's tensors: on a GPU, with gradients, in bfloat16
         value = value.detach().cpu()
         if value.is_floating_point():
@@ -243,6 +251,7 @@ def record_ids(value: Any, what: str) -> NDArray[np.str_]:
     ConfigError
         If they are neither texts nor whole numbers, not one per row, or one is empty.
     """
+    value = _unmasked(value, what)
     found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
@@ -277,6 +286,7 @@ def _owners(value: Any, what: str) -> Integers:
         If one is missing, no whole number, or below 0 or above 2**63 - 1.
     """
     remedy = "number the owners from 0, as numpy.unique(owner, return_inverse=True)[1] does"
+    value = _unmasked(value, what)
     found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
