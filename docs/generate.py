@@ -32,6 +32,11 @@ __all__ = [
 
 _HERE = Path(__file__).parent
 _PAPERS = _HERE.parent / "experiments" / "results" / "papers.md"
+_DOUBTFUL = ("could not be verified", "abstract", "notes of others")
+_NOTATION = (
+    "`w`: the model; `D_k`: what client `k` made of it, less `w`; `n_k`: its examples; `u`: what "
+    "is to be forgotten; `r`: the rest; `z`: logits."
+)
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
 _ITEMS = ("Parameters", "Returns", "Raises", "Yields", "Attributes")
@@ -185,9 +190,13 @@ def strategy_page(name: str) -> str:
     return "\n".join(lines)
 
 
+def _methods() -> dict[str, dict[str, str]]:
+    return tomllib.loads((_HERE / "methods.toml").read_text(encoding="utf-8"))
+
+
 def _beside(name: str) -> list[str]:
     """Return when to use a strategy, its cost, the paper's figures beside ours, what was read."""
-    told = tomllib.loads((_HERE / "methods.toml").read_text(encoding="utf-8")).get(name)
+    told = _methods().get(name)
     figures = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in _PAPERS.read_text(encoding="utf-8").splitlines()
@@ -195,11 +204,13 @@ def _beside(name: str) -> list[str]:
     ]
     lines: list[str] = []
     if told is not None:
+        lines += ["", "## In a formula", "", "```text", told["equation"], "```", "", _NOTATION]
         lines += ["", "## When to use it", "", told["use"], ""]
         lines += [f"Its cost beside retraining: {told['cost']}"]
         if "oracle" in told:
             lines += ["", f"What its tests hold it to: {told['oracle']}"]
-        lines += ["", f"Read of its source: {told['read']}."]
+        if "read" in told:
+            lines += ["", f"Read of its source: {told['read']}."]
     if figures:
         lines += ["", "## Beside the paper", ""]
         lines += ["| the paper's figure | read in | ours | the same setting? |"]
@@ -252,9 +263,19 @@ def _strategy_list(names: list[str]) -> str:
             f"| [{entry.alias}](strategies/{entry.alias}.md) | {entry.family} | "
             f"{', '.join(entry.scopes)} | {entry.guarantee} | {_markdown(entry.summary)} |"
         )
-    lines += ["", "```{toctree}", ":hidden:", ""]
+    lines += ["", *_unread(), "", "```{toctree}", ":hidden:", ""]
     lines += [f"strategies/{name}" for name in names]
     return "\n".join([*lines, "```", ""])
+
+
+def _unread() -> list[str]:
+    """Return the section on methods whose source could not be read whole."""
+    lines = ["## Sources that could not be verified", ""]
+    lines += ["What was read of them, and what stands in the place of the rest:", ""]
+    for name, told in _methods().items():
+        if any(word in told.get("read", "") for word in _DOUBTFUL):
+            lines.append(f"- [{name}](strategies/{name}.md): {told['read']}.")
+    return lines
 
 
 # --- Python and commands --------------------------------------------------------------------------
