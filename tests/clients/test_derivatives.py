@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from clients import derivatives
 from clients.derivatives import mean_gradient, mean_squared_gradient
 from clients.steps import Shard
 
@@ -43,6 +44,56 @@ def test_squared_gradients_of_a_model_that_shares_modules_leave_it_usable() -> N
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values)
     assert found.keys() == expected.keys()  # a tensor under several names is one parameter
+
+
+def _row(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+@pytest.mark.parametrize("size", [1, 30])
+@pytest.mark.parametrize(
+    "model",
+    [
+        _row(nn.Linear(60, 4)),
+        _row(nn.Linear(60, 33), nn.ReLU(), nn.Linear(33, 4)),
+        _row(
+            nn.Linear(60, 16), nn.ReLU(), nn.Linear(16, 9, bias=False), nn.ReLU(), nn.Linear(9, 4)
+        ),
+    ],
+)
+def test_a_row_of_layers_has_the_bits_of_vmap_without_it(
+    model: nn.Module, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first gradient through ``vmap`` imports PyTorch's compiler in every process."""
+    draw = torch.Generator().manual_seed(size)
+    x = torch.randn((size, 3, 20), generator=draw)
+    data = Shard(x, torch.randint(4, (size,), generator=draw))
+    counts = torch.rand(size, generator=draw)
+    with monkeypatch.context() as patch:
+        patch.setattr(derivatives, "_rows_of", lambda model: None)
+        expected = [mean_squared_gradient(model, data, share) for share in (None, counts)]
+    monkeypatch.setattr(derivatives, "vmap", lambda *given, **named: None)  # cannot be called
+    for share, wanted in zip((None, counts), expected, strict=True):
+        found = mean_squared_gradient(model, data, share)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(4, 3)),
+        _row(nn.Linear(4, 3), nn.Tanh()),
+        _row(nn.ReLU()),
+        _row(nn.Linear(4, 3).requires_grad_(False)),
+        _row(*[nn.Linear(4, 4)] * 2),
+        nn.Sequential(nn.Flatten(0), nn.Linear(4, 3)),
+        nn.Sequential(),
+    ],
+    ids=["not-flat", "tanh", "no-layer", "frozen", "twice", "flat-whole", "empty"],
+)
+def test_other_networks_are_no_such_row(model: nn.Module) -> None:
+    assert derivatives._rows_of(model) is None
 
 
 class Recurrent(nn.Module):
