@@ -134,6 +134,7 @@ class Participant(NumPyClient):
         self.holdings = holdings
         self.memory = memory
         self._shown: tuple[Array, Shard] | None = None  # what of its data the last step saw
+        self._parted: tuple[tuple[Omission, Omission], tuple[Array, ...]] | None = None
 
     def get_properties(self, config: Config) -> Config:
         """Say who this is and how many training examples it holds, and commit to them if asked.
@@ -327,14 +328,12 @@ class Participant(NumPyClient):
 
     def delete(self, omission: Omission) -> Config:
         """Delete for good: write the tombstone, drop what was derived, and acknowledge."""
-        self._shown = None
+        self._shown = self._parted = None
         buried = self.memory.tombstones
-        before = len(self._kept(buried))
+        before = self._count(buried)
         self.memory.bury(omission)
-        kept = len(self._kept(self.memory.tombstones | omission))
-        named = (
-            before if omission.features else len(self.holdings.train) - len(self._kept(omission))
-        )
+        kept = self._count(self.memory.tombstones | omission)
+        named = before if omission.features else len(self.holdings.train) - self._count(omission)
         return {
             Wire.CLIENT: self.client,
             Wire.NAMED_EXAMPLES: named,
@@ -346,9 +345,7 @@ class Participant(NumPyClient):
         gone = self.memory.tombstones | _omission(config, Wire.OMIT)
         asked = _omission(config, Wire.FORGET)
         train = self.holdings.train
-        left = self._left(gone)
-        stays = left if asked == Omission() else left & self._left(asked)
-        there, kept, wanted = (np.flatnonzero(one) for one in (left, stays, left & ~stays))
+        there, kept, wanted = self._parts(gone, asked)
         wants = bool(config.get(Wire.REMEMBER)) and config.get(Wire.STEP) != "train"
         remembered = self.memory.recall(LAST_LOCAL) if wants else None
         given = train if self.holdings.forgetting is None else self.holdings.forgetting
@@ -382,21 +379,33 @@ class Participant(NumPyClient):
             recall=self.memory.recall,
         )
 
+    def _parts(self, gone: Omission, asked: Omission) -> tuple[Array, ...]:
+        """Return the positions that are there, that stay, and that go; kept for the next message.
+
+        All messages of one request ask for the same ones.
+        """
+        if self._parted is None or self._parted[0] != (gone, asked):
+            left = self._left(gone)
+            stays = left if asked == Omission() else left & self._left(asked)
+            found = tuple(np.flatnonzero(one) for one in (left, stays, left & ~stays))
+            self._parted = (gone, asked), found
+        return self._parted[1]
+
     def _retained(self, kept: Array) -> Shard:
         """Return what is left of the training set; small ones are kept for the next message."""
         train = self.holdings.train
         if len(kept) == len(train):
             return train
-        if self._shown is None or not np.array_equal(self._shown[0], kept):
+        if self._shown is None or not _is_same(self._shown[0], kept):
             self._shown = kept, _take(train, kept)
         found = self._shown[1]
         if train.features.nbytes > _SMALL:
             self._shown = None
         return found
 
-    def _kept(self, omission: Omission) -> Array:
-        """Return the positions in the training set that an omission leaves."""
-        return np.flatnonzero(self._left(omission))
+    def _count(self, omission: Omission) -> int:
+        """Return how many examples of the training set an omission leaves."""
+        return int(self._left(omission).sum())
 
     def _left(self, omission: Omission) -> Array:
         """Return which examples of the training set an omission leaves, as a mask."""
@@ -450,6 +459,10 @@ def _loaded(text: object) -> dict[str, Any]:
 def _parsed(text: str) -> dict[str, Any]:
     """Return the JSON object of a text; all clients of a round are sent the same few."""
     return dict(json.loads(text))
+
+
+def _is_same(one: Array, other: Array) -> bool:
+    return one is other or np.array_equal(one, other)
 
 
 def _take(shard: Shard, positions: Array) -> Shard:

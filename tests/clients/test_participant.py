@@ -316,6 +316,33 @@ def test_the_server_cannot_talk_a_client_out_of_its_tombstones(
     assert (len(spied[0].retain), len(spied[0].forget)) == (0, 0)
 
 
+def test_what_is_there_is_worked_out_once_a_request_and_again_when_more_is_buried(
+    spied: list[Local], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A level of a forest is a message; all of a request's ask for the same examples."""
+    looks: list[Omission] = []
+    look = Participant._left
+
+    def left(self: Participant, omission: Omission) -> np.ndarray:
+        looks.append(omission)
+        return look(self, omission)
+
+    monkeypatch.setattr(Participant, "_left", left)
+    member, asked = participant(tmp_path), {Wire.FORGET: omit(samples=[3])}
+    for _ in range(5):
+        fit(member, **asked)
+    assert len(looks) == 2  # what is there, and what of it goes
+    participant(tmp_path).delete(Omission(samples=frozenset({5})))  # as in another process
+    fit(member, **asked)
+    fit(member, **{Wire.FORGET: omit(samples=[4])})
+    fit(member)
+    seen = [(positions(one.retain), positions(one.forget)) for one in spied[4:]]
+    whole = set(range(SIZE))
+    gone = [{3}, {3, 5}, {4, 5}, {5}]
+    assert [set(retain) for retain, _ in seen] == [whole - one for one in gone]
+    assert [forget for _, forget in seen] == [[3], [3], [4], []]
+
+
 def test_each_client_remembers_for_itself(spied: list[Local], tmp_path: Path) -> None:
     participant(tmp_path, 1).delete(Omission(everything=True))
     fit(participant(tmp_path, 2))

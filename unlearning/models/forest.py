@@ -133,10 +133,7 @@ class Forest:
         state = hashlib.sha256()
         for name in sorted(arrays):
             array = arrays[name]
-            if name == "left":
-                own = hashlib.sha256(Blocks(self, arrays).hashed().tobytes()).hexdigest()
-            else:
-                own = content_of(array)
+            own = content_of(Blocks(self, arrays).hashed() if name == "left" else array)
             state.update(f"{name}|{array.dtype.str}|{array.shape}|{own}|".encode())
         return state.hexdigest()
 

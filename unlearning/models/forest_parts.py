@@ -247,11 +247,12 @@ def _hashed(flat: Array, begins: Integers, sizes: Integers) -> Hashes:
     """Return the SHA-256 of some blocks, shape (m', 32)."""
     row = flat.shape[1] * flat.itemsize
     data = np.ascontiguousarray(flat).reshape(-1).view(np.uint8).data if flat.size else b""
-    found = b"".join(
-        hashlib.sha256(data[begin : begin + size]).digest()
-        for begin, size in zip((begins * row).tolist(), (sizes * row).tolist(), strict=True)
-    )
-    return np.frombuffer(found, np.uint8).reshape(-1, _WIDTH)
+    ends, sha256 = begins + sizes, hashlib.sha256
+    found = np.empty((len(begins), _WIDTH), np.uint8)
+    places = zip((begins * row).tolist(), (ends * row).tolist(), strict=True)
+    whole = b"".join([sha256(data[begin:end]).digest() for begin, end in places])
+    found.reshape(-1)[:] = np.frombuffer(whole, np.uint8)
+    return found
 
 
 def _note(array: Array, hashes: Hashes) -> None:

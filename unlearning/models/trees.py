@@ -289,17 +289,24 @@ def _tried(plan: Plan, trees: bytes, paths: bytes) -> Tried:
 
 
 def _features(plan: Plan, here: NDArray[np.uint64]) -> Integers:
-    """Return the features tried at nodes: those with the smallest draws, in order of the draws."""
+    """Return the features tried at nodes: those with the smallest draws, in order of the draws.
+
+    The last bits of a draw give way to the feature's number: numbers alone are sorted, in half the
+    time that their positions take.
+    """
     size, inputs = plan.num_features, plan.inputs
     if size == inputs:
         return np.tile(np.arange(size), (len(here), 1))
     found = np.empty((len(here), size), dtype=np.int64)
+    number = np.arange(inputs, dtype=np.uint64)
+    last = np.uint64((1 << (inputs - 1).bit_length()) - 1)
     step = max(1, _CHUNK // inputs)
     for begin in range(0, len(here), step):
         draw = _hashed(here[begin : begin + step, None], np.arange(1, inputs + 1)[None])
-        some = np.argpartition(draw, size - 1, axis=1)[:, :size]
-        order = np.argsort(np.take_along_axis(draw, some, axis=1), axis=1)
-        found[begin : begin + step] = np.take_along_axis(some, order, axis=1)
+        draw &= ~last
+        draw |= number
+        draw.partition(size - 1, axis=1)
+        found[begin : begin + step] = np.sort(draw[:, :size], axis=1) & last
     return found
 
 

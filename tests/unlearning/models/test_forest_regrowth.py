@@ -101,6 +101,26 @@ def test_what_grows_apart_is_the_forest_grown_without_the_row(plan: Plan) -> Non
     assert fewer > 0  # of those whose examples reach no open node, some were not asked
 
 
+def test_the_same_forest_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request names the forest before it and after it; the first is that of the last request."""
+    model = Forest(PLANS[0], CLASSES, 3)
+    arrays = learned(model, shares())
+    model.fingerprint(arrays)
+    row = next(r for r in range(SIZE) if not len(Regrowth(model, without(model, arrays, r))))
+    after = without(model, arrays, row)
+    known = model.fingerprint(after)
+    hashed: list[int] = []
+    sha256 = hashlib.sha256
+
+    def counted(data: bytes = b"") -> object:
+        hashed.append(memoryview(data).nbytes)
+        return sha256(data)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    assert model.fingerprint(after) == known
+    assert sum(hashed) == after["clients"].nbytes + after["examples"].nbytes
+
+
 def test_the_forest_is_there_before_all_of_it_has_grown() -> None:
     model = Forest(PLANS[0], CLASSES, 3)
     row = deep(model)

@@ -199,6 +199,14 @@ def test_a_binary_column_is_tried_once() -> None:
     assert Plan.of(MIXED.to_settings()) == MIXED
 
 
+def test_the_features_with_the_smallest_draws_are_tried_in_their_order() -> None:
+    for inputs in (3, 64, 65, 700):
+        plan, here = Plan(seed=1, inputs=inputs), np.arange(200, dtype=np.uint64)
+        draw = trees._hashed(here[:, None], np.arange(1, inputs + 1)[None])
+        wanted = np.argsort(draw, axis=1)[:, : plan.num_features]
+        assert np.array_equal(trees._features(plan, here), wanted)
+
+
 def test_counts_of_classes_follow_the_pairs() -> None:
     what = Classes(np.array([0, 1, 1]), 2, num_trees=2)
     at = np.array([[0, 1], [0, 0], [1, 1]])
