@@ -87,17 +87,25 @@ class Book:
             what = "cannot be read as a ledger"
             raise LedgerError(unread(self.place, error, otherwise, what)) from error
         readable = range(1, VERSION + 1) if self.readonly else (VERSION,)
+        if self.version == 0 and self._has_no_table():  # a reader; who writes makes them
+            raise LedgerError(
+                f"{self.place} is empty: a run is about to begin it, or was ended before it could; "
+                "look again in a moment"
+            )
         if self.version not in readable:
             raise LedgerError(
                 f"{self.place} has format {self.version}, this version reads {VERSION}; use the "
                 "version that wrote it"
             )
 
+    def _has_no_table(self) -> bool:
+        return not self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+
     def _bring_up(self) -> None:
         """Make the tables, or those that the first format had not."""
         version = version_of(self.db)
         if version == 0:
-            if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+            if not self._has_no_table():
                 raise LedgerError(
                     f"{self.place} is another program's database; choose another path"
                 )

@@ -179,6 +179,20 @@ def test_files_that_are_no_ledger(tmp_path: Path) -> None:
         Ledger(tmp_path / "old")
 
 
+def test_a_ledger_that_is_about_to_be_made_is_not_called_one_of_another_version(
+    tmp_path: Path,
+) -> None:
+    """A run begins with an empty file; who asks for its status in that moment is to ask again."""
+    (tmp_path / "new").touch()
+    with pytest.raises(LedgerError, match="new is empty: a run is about to begin it"):
+        Ledger(tmp_path / "new", readonly=True)
+    with sqlite3.connect(tmp_path / "other") as other:
+        other.execute("CREATE TABLE things (name TEXT)")
+    other.close()
+    with pytest.raises(LedgerError, match="other has format 0"):
+        Ledger(tmp_path / "other", readonly=True)
+
+
 def test_a_locked_ledger_is_said_in_words(tmp_path: Path, ledger: Ledger) -> None:
     ledger.receive(request("a"))
     ledger._book.db.execute("PRAGMA busy_timeout=1")
