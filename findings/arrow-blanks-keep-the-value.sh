@@ -7,7 +7,8 @@
 # file's compression. Whoever reads the file with pyarrow has it in the column's buffer. `replace_with_mask`
 # leaves no value, and a parquet file has none to keep.
 #
-# Seen: 1007 beneath the null of the file read back for all four; polars' text likewise; 0 by `replace_with_mask`.
+# Seen: 1007 beneath the null of the file read back for all four; polars' text likewise; 0 by
+# `replace_with_mask`.
 set -euo pipefail
 there=$(mktemp -d); trap 'rm -rf "$there"' EXIT
 python3 -m venv "$there/v"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # blosc2 4.14.1: an array deleted from an embed store goes along with whatever is sent or written from it.
 #
-# Expected: `del store["/b"]` takes the array out, as the listing then says. Found: the name goes, the bytes stay:
-# in the file, for good, since nothing packs it anew; in `to_cframe()`, so whoever is sent the store has the
-# array; and in the frame that the receiver writes. A `DictStore` or `TreeStore` that embeds small arrays
+# Expected: `del store["/b"]` takes the array out, as the listing then says. Found: the name goes, the bytes
+# stay: in the file, for good, since nothing packs it anew; in `to_cframe()`, so whoever is sent the store has
+# the array; and in the frame that the receiver writes. A `DictStore` or `TreeStore` that embeds small arrays
 # (`threshold`) keeps them likewise, one that writes each to its own file does not. A store filled anew by key
 # is clean.
 #

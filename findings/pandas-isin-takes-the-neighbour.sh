@@ -7,7 +7,8 @@
 # are rounded: the neighbour is deleted, whoever asked stays, and the count of deleted rows is right. `merge`
 # and `==` compare the same columns exactly.
 #
-# Seen: asked for ...993 with a blank after it: ...992 is gone and ...993 stays; without the blank ...993 is gone.
+# Seen: asked for ...993 with a blank after it: ...992 is gone and ...993 stays; without the blank ...993 is
+# gone.
 set -euo pipefail
 there=$(mktemp -d); trap 'rm -rf "$there"' EXIT
 python3 -m venv "$there/v"

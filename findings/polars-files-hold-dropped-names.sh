@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # polars 2.1.0: the names of rows that were filtered out are in the IPC file written next, and in every later one.
 #
-# Expected: `frame.filter(...)` makes a frame of the rows that stay, and `write_ipc` writes that. Found: texts of
-# more than 12 letters lie in a buffer that the filtered frame shares, and unless enough of it went unused the
-# buffer is written whole: file, stream, pickle and `serialize`. Filter, anti-join, sort, `unique`, `rechunk`
-# and `shrink_to_fit` alike; also straight from a csv file with `sink_ipc`. Reading such a file and writing it again keeps
-# the name. Nothing shows it: no reader returns the row. A parquet file holds the rows that stay alone; with
-# more than half of the rows gone so does the IPC file, which is why a test of a few rows looks clean.
+# Expected: `frame.filter(...)` makes a frame of the rows that stay, and `write_ipc` writes that. Found: texts
+# of more than 12 letters lie in a buffer that the filtered frame shares, and unless enough of it went unused
+# the buffer is written whole: file, stream, pickle and `serialize`. Filter, anti-join, sort, `unique`,
+# `rechunk` and `shrink_to_fit` alike; also straight from a csv file with `sink_ipc`. Reading such a file and
+# writing it again keeps the name. Nothing shows it: no reader returns the row. A parquet file holds the rows
+# that stay alone; with more than half of the rows gone so does the IPC file, which is why a test of a few rows
+# looks clean.
 #
-# Seen: one of 1,000 rows dropped: its name is in the file by each way, and in the file's copy; not in parquet, and not
-# in the IPC file once 600 rows are dropped.
+# Seen: one of 1,000 rows dropped: its name is in the file by each way, and in the file's copy; not in parquet,
+# and not in the IPC file once 600 rows are dropped.
 set -euo pipefail
 there=$(mktemp -d); trap 'rm -rf "$there"' EXIT
 python3 -m venv "$there/v"

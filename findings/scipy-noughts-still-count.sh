@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# scipy 1.17.1 with scikit-learn 1.9.1 and implicit 0.7.3: an entry that was set to 0 still counts as one that is there.
+# scipy 1.17.1 with scikit-learn 1.9.1 and implicit 0.7.3: an entry that was set to 0 still counts.
 #
 # Expected: `table[person, item] = 0` takes the entry out, since the matrix then equals one without it. Found: a
 # CSR matrix keeps a place for the 0, and these read places, not values: `TfidfTransformer` counts the document
 # that no longer has the word, `MultiLabelBinarizer.inverse_transform` gives the label back, and implicit's
-# BayesianPersonalizedRanking learns the erased likes bit for bit as before. `eliminate_zeros()` is what removes.
+# BayesianPersonalizedRanking learns the erased likes bit for bit as before. `eliminate_zeros()` is what
+# removes.
 #
 # Seen: idf 1.22 against 1.51 without the entry; labels (a, b) where b alone is left; factors equal to those of
 # the untouched table in every bit, and other ones after `eliminate_zeros`.
