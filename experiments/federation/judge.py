@@ -6,6 +6,7 @@ A strategy never sees it. Along the way it looks at a subset of each set, at the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +108,12 @@ class Judge:
         return self._task.predict(arrays, x, self._device)
 
 
-def _subset(size: int) -> NDArray[np.int64]:
-    """Return at most ``_GLANCE`` positions, spread evenly and the same at every look."""
-    if not size:
-        return np.empty(0, dtype=np.int64)
+@lru_cache(maxsize=16)
+def _subset(size: int) -> NDArray[np.int64] | slice:
+    """Return at most ``_GLANCE`` positions, spread evenly and the same at every look.
+
+    All of a small set, as a slice: nothing is copied.
+    """
+    if size <= _GLANCE:
+        return slice(None)
     return np.unique(np.linspace(0, size - 1, min(size, _GLANCE)).astype(np.int64))

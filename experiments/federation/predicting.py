@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ class Predictor:
         self._model, self._columns, self._seen = model, columns, seen
         self._chunk, self._order = _CHUNK, torch.contiguous_format
         self._said: dict[str, dict[str, Floats]] = {}  # by models, the last one used at the end
-        self._loaded = ""  # the model that the network holds
+        self._loaded = ""  # the model that the network holds, by its digest
+        self._looked: Callable[[], Looked | None] = _nothing  # the same, while somebody looks at it
         self._remembers = isinstance(model, nn.Module) and _convolves(model)
         if isinstance(model, nn.Module) and self._remembers:
             self._chunk = _IMAGES
@@ -110,10 +112,12 @@ class Predictor:
             return none if flat is None else self._model.predict(arrays, flat).astype(np.float32)
         place = networks.device(device)
         network = self._model
-        if not model or model != self._loaded:
-            self._loaded = ""
+        if self._looked() is not arrays and (not model or model != self._loaded):
+            self._loaded, self._looked = "", _nothing
             networks.load(network, arrays)
             self._loaded = model
+            if isinstance(arrays, Looked):
+                self._looked = ref(arrays)
         network.to(place).eval()
         parts = [none]
         with torch.inference_mode():
@@ -125,6 +129,10 @@ class Predictor:
                 parts.append(look(network, chunk).cpu().numpy())
         network.cpu()
         return np.concatenate(parts)
+
+
+def _nothing() -> None:
+    """Return None, as a reference to what is gone."""
 
 
 def _convolves(model: nn.Module) -> bool:

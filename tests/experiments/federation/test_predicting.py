@@ -90,6 +90,27 @@ def test_a_model_that_is_judged_twice_looks_at_the_same_images_once() -> None:
     assert asked(after)[0].tobytes() == fresh.tobytes()
 
 
+def test_a_model_is_loaded_once_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every set of a round is put to one model; one of the same values may be another's."""
+    loaded: list[object] = []
+    load = networks.load
+    monkeypatch.setattr(networks, "load", lambda n, a: (loaded.append(a), load(n, a)))
+    network = networks.build("linear", (1, 4, 4), 3)
+    predictor = Predictor(network, 3, lambda x: x)
+    x = np.random.default_rng(0).random((5, 1, 4, 4), np.float32)
+    arrays = Looked(networks.to_arrays(network))
+    first = predictor.probabilities(arrays, x, "cpu")
+    assert (predictor.probabilities(arrays, x[:2], "cpu") == first[:2]).all()
+    assert len(loaded) == 1
+    other = Looked({name: array + 1 for name, array in arrays.items()})
+    predictor.logits(other, x, "cpu")
+    assert (predictor.probabilities(arrays, x, "cpu") == first).all()
+    plain = dict(arrays)
+    predictor.probabilities(plain, x, "cpu")
+    predictor.probabilities(plain, x, "cpu")  # it may have changed in between
+    assert [one is arrays for one in loaded] == [True, False, True, False, False]
+
+
 def test_a_model_that_was_changed_in_place_is_looked_at_anew() -> None:
     network = _Counting()
     predictor, arrays = Predictor(network, 10, lambda x: x), networks.to_arrays(network)
