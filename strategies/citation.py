@@ -9,8 +9,10 @@ from strategies.discovery import alias
 
 __all__ = ["bibtex"]
 
-# One reference: surnames, a title in quotes, and where it appeared, up to the next one's surnames.
-_REFERENCE = re.compile(r"(?P<authors>[^\"]+?), \"(?P<title>[^\"]+?),?\"(?P<rest>[^\"]*)")
+_TITLE = re.compile(r", \"(?P<title>[^\"]+?),?\"")  # surnames stand before it
+# Where surnames begin: behind the end of a sentence (not behind an initial) or such a word.
+_BEGIN = re.compile(r"(?<! [A-Z])[.;)] |\b(?:in|see|example|of|and later) ")
+_SHORT = re.compile(r"^ \((?!arXiv)[^)]*\),")  # what a method is called, behind the title
 _YEAR = re.compile(r"\b(19|20)\d\d\b")
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _DOI = re.compile(r"doi (10\.\S+?)[),;.]*(\s|$)")
@@ -49,19 +51,37 @@ def bibtex(cls: type, name: str = "") -> str:
     key = name or alias(cls)
     text = sys.modules[cls.__module__].__doc__ or ""
     paragraphs = text.partition("References\n----------\n")[2].split("\n\n")
-    found = [match for part in paragraphs for match in _REFERENCE.finditer(" ".join(part.split()))]
+    found = [one for part in paragraphs for one in _references(" ".join(part.split()))]
     if not found:
         return f"% {key}: no paper is cited"
     keys = [key, *(f"{key}-{chr(ord('b') + i)}" for i in range(len(found) - 1))]
-    return "\n\n".join(_entry(key, match) for key, match in zip(keys, found, strict=True))
+    return "\n\n".join(_entry(key, *one) for key, one in zip(keys, found, strict=True))
 
 
-def _entry(key: str, match: re.Match[str]) -> str:
-    rest = match["rest"].strip(" ,")
-    where = re.split(r"[(;:.]", rest, maxsplit=1)[0].strip(" ,")
+def _references(text: str) -> list[tuple[str, str, str]]:
+    """Return surnames, title and the rest of every reference in a text.
+
+    The rest ends where the next one's surnames begin.
+    """
+    titles = list(_TITLE.finditer(text))
+    if not titles:
+        return []
+    ends = [0, *(title.end() for title in titles)]
+    between = [text[end : t.start()] for end, t in zip(ends, titles, strict=False)]
+    authors = [_BEGIN.split(part)[-1] for part in between]
+    rests = [part[: len(part) - len(a)] for part, a in zip(between, authors, strict=True)]
+    rests = [*rests[1:], text[ends[-1] :]]
+    return [
+        (who, title["title"], rest) for who, title, rest in zip(authors, titles, rests, strict=True)
+    ]
+
+
+def _entry(key: str, authors: str, title: str, rest: str) -> str:
+    rest = _SHORT.sub("", rest).strip(" ,")
+    where = re.split(r"[(;:.]|, for ", rest, maxsplit=1)[0].strip(" ,")
     fields = {
-        "author": " and ".join(_authors(match["authors"])),
-        "title": f"{{{match['title']}}}",
+        "author": " and ".join(_authors(authors)),
+        "title": f"{{{title}}}",
         "howpublished": where if not _YEAR.fullmatch(where) else "",
         "year": year[0] if (year := _YEAR.search(rest)) else "",
         "eprint": number[1] if (number := _ARXIV.search(rest)) else "",
@@ -78,9 +98,8 @@ def _entry(key: str, match: re.Match[str]) -> str:
 
 
 def _authors(text: str) -> list[str]:
-    """Return surnames; words before the first of them (``see``, ``for example``) are no names."""
-    last = re.split(r"[.;)] |\b(?:in|see|example|of|and later) ", text)[-1]
-    names = [name.strip() for name in last.replace(" and ", ", ").split(",")]
+    """Return surnames, each as BibTeX takes it."""
+    names = [name.strip() for name in text.replace(" and ", ", ").split(",")]
     found: list[str] = []
     for name in filter(None, names):
         surname, more, _ = name.partition(" et al")
