@@ -47,6 +47,7 @@ from unlearning.arrays import Arrays
 from unlearning.cost import Cost
 from unlearning.errors import ConfigError
 from unlearning.evaluation.scorecard import score
+from unlearning.freed import overwrite_from_now_on, overwrite_small
 from unlearning.protocol import Wire
 from unlearning.records.ledger import Ledger
 from unlearning.request import Request
@@ -131,6 +132,7 @@ class Conductor:
         folder, config = self._site.folder, self._config
         if folder is None:
             raise ConfigError("a run keeps its model; give it a run folder")
+        overwrite_from_now_on()  # before anything of anybody is there
         self._receive()
         name = alias_of(config.strategy)
         federation = found_federation(self._site, grid, [strategy], self._site.homes, self._ledger)
@@ -158,7 +160,7 @@ class Conductor:
             seen.take_up(saved)
             arrays, rounds = take_up(saved, federation, lookout, self._pace)
         federation.save = seen.saving(kept.save, lookout, self._pace)
-        federation.settle = kept.settle
+        federation.settle = _settling(kept.settle)
         arrays = start(strategy, grid, federation, arrays, rounds)
         arrays = self._keep_serving(strategy, grid, federation, arrays)
         yield from seen.told
@@ -412,3 +414,13 @@ class Conductor:
 
     def _served(self) -> list[Request]:
         return self._ledger.answered()
+
+
+def _settling(settle: Callable[[], None]) -> Callable[[], None]:
+    """Return what follows a deletion: moments that rest on it go, and what is free in memory."""
+
+    def settled() -> None:
+        settle()
+        overwrite_small()
+
+    return settled
