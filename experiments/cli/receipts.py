@@ -94,7 +94,10 @@ def extend(
     to: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="The new due date, UTC.")],
     reason: Reason,
 ) -> None:
-    """Give an open request a later due date, for a reason (Art. 12(3) GDPR: two months more)."""
+    """Give an open request a later due date, for a reason: by two months in all, Art. 12(3) GDPR.
+
+    A config may say otherwise: `promise.extension_days`.
+    """
     from experiments.runs.folder import RunFolder
     from experiments.runs.steering import extend as put_off
 

@@ -173,6 +173,12 @@ class PromiseConfig(Table):
         gt=0,
         description="the days until a request is due; a month, Art. 12(3) GDPR",
     )
+    extension_days: float = Field(
+        default=60.0,
+        ge=0,
+        description="the days by which `fedunlearn extend` may put a due date off in all; two "
+        "further months, Art. 12(3) GDPR",
+    )
 
 
 class LedgerConfig(Table):

@@ -17,7 +17,7 @@ from experiments.runs.status import Status
 from unlearning.columns import Columns
 from unlearning.errors import ConfigError
 from unlearning.records.files import room, write_atomically
-from unlearning.records.ledger import DUE_DAYS, Ledger
+from unlearning.records.ledger import DUE_DAYS, EXTENSION_DAYS, Ledger
 
 __all__ = ["FederationFacts", "RunFolder", "default_out", "differences"]
 
@@ -270,6 +270,7 @@ class RunFolder:
             self.ledger,
             anchor=None if anchor is None else Path(str(anchor)).expanduser(),
             due_days=float(str(days.get("due_days", DUE_DAYS))),
+            extension_days=float(str(days.get("extension_days", EXTENSION_DAYS))),
             readonly=readonly,
         )
 

@@ -59,7 +59,8 @@ def extend(folder: RunFolder, request_id: str, to: str, reason: str) -> datetime
     Raises
     ------
     LedgerError
-        If the ledger does not know it or it is over, the date is not later, or no reason is given.
+        If the ledger does not know it or it is over, the date is not later or later than
+        ``promise.extension_days`` allows, or no reason is given.
     RequestError
         In a comparison; if ``to`` is no date.
     """

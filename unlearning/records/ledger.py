@@ -28,9 +28,18 @@ from unlearning.records.seal import Seal
 from unlearning.records.states import EVENTS
 from unlearning.request import Forgotten, Request
 
-__all__ = ["ANSWER", "BATCH", "DUE_DAYS", "EVENTS", "GENESIS", "Event", "Ledger"]
+__all__ = [
+    "ANSWER",
+    "BATCH",
+    "DUE_DAYS",
+    "EVENTS",
+    "EXTENSION_DAYS",
+    "GENESIS",
+    "Event",
+    "Ledger",
+]
 
-DUE_DAYS = 30  # one month, Art. 12(3) GDPR
+DUE_DAYS, EXTENSION_DAYS = 30, 60  # one month, and two more, Art. 12(3) GDPR
 
 ANSWER, BATCH = "answer", "batch"  # what a hold keeps back: an answer, or a request, from serving
 
@@ -51,6 +60,8 @@ class Ledger(Closing):
         A file elsewhere that gets a line with every signed head.
     due_days : float, default 30
         Days from its reception until a request must be fulfilled.
+    extension_days : float, default 60
+        Days by which that may be put off in all.
     readonly : bool, default False
         Only read: the file must exist and is not changed, not even brought up to this format.
 
@@ -67,10 +78,12 @@ class Ledger(Closing):
         branch: str = "",
         anchor: Path | None = None,
         due_days: float = DUE_DAYS,
+        extension_days: float = EXTENSION_DAYS,
         readonly: bool = False,
     ) -> None:
         self._path = None if path is None else Path(path)
-        self._branch, self._due_days = branch, due_days
+        self._branch = branch
+        self._due_days, self._extension_days = due_days, extension_days
         self._drawn: Mapping[str, Request] = {}
         self._book = Book(self._path, anchor, readonly)
         self._docket = Docket(self._book, branch)
@@ -81,6 +94,7 @@ class Ledger(Closing):
         view = Ledger.__new__(Ledger)
         view._path, view._branch, view._book = self._path, branch, self._book
         view._due_days, view._drawn = self._due_days, self._drawn
+        view._extension_days = self._extension_days
         view._anchoring = self._anchoring
         view._docket = Docket(self._book, branch)
         return view
@@ -158,14 +172,21 @@ class Ledger(Closing):
         Raises
         ------
         LedgerError
-            If it is unknown or closed, the date is not later, or no reason is given.
+            If it is unknown or closed, the date is not later, or later than may be, or no reason is
+            given.
         """
         if not reason.strip():
             raise LedgerError("a due date is extended for a reason; say it")
-        known = self.due_date(request_id)
+        first, known = self._due_dates(request_id)
         if due <= known:
             raise LedgerError(
                 f"request {request_id} is due {known:%Y-%m-%d} already; name a later day"
+            )
+        if due > (latest := first + timedelta(days=self._extension_days)):
+            raise LedgerError(
+                f"request {request_id} was due {first:%Y-%m-%d} and may be put off to "
+                f"{latest:%Y-%m-%d} at the latest: by {self._extension_days:g} days in all, "
+                "promise.extension_days (two months, Art. 12(3) GDPR); name a day until then"
             )
         text = due.astimezone(UTC).isoformat(timespec="milliseconds")
         return self.add(request_id, "extended", due=text, reason=reason)
@@ -358,13 +379,19 @@ class Ledger(Closing):
         LedgerError
             If the request is unknown.
         """
+        return self._due_dates(request_id)[1]
+
+    def _due_dates(self, request_id: str) -> tuple[datetime, datetime]:
+        """Return by when a request had to be fulfilled as it came in, and by when it must be."""
         events = self.events(request_id)
         if not events:
             raise LedgerError(unknown("request", request_id, self._docket.states()))
         said = [str(event.facts["due"]) for event in events if "due" in event.facts]
-        if said:
-            return datetime.fromisoformat(said[-1])
-        return datetime.fromisoformat(events[0].utc) + timedelta(days=DUE_DAYS)  # an older format
+        if said and "due" in events[0].facts:
+            return datetime.fromisoformat(said[0]), datetime.fromisoformat(said[-1])
+        # An older format
+        first = datetime.fromisoformat(events[0].utc) + timedelta(days=DUE_DAYS)
+        return first, datetime.fromisoformat(said[-1]) if said else first
 
     def overdue(self, at: datetime | None = None) -> list[Request]:
         """Return the requests that are open after their due date, in order received."""

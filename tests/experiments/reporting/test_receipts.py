@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -178,14 +179,16 @@ def test_of_a_ledger_that_was_cut_no_receipt_is_made(folder: RunFolder, tmp_path
 
 
 def test_withdrawing_extending_and_a_new_key(folder: RunFolder) -> None:
-    later = ("--to", "2099-01-02", "--reason", "many")
+    with Ledger(folder.ledger, readonly=True) as ledger:
+        due = f"{ledger.due_date('other') + timedelta(days=60):%Y-%m-%d}"
+    later = ("--to", due, "--reason", "many")
     assert invoke("extend", folder.path, "other", *later).exit_code == 0
     assert invoke("rekey", folder.path, "--reason", "lost").exit_code == 0
     assert invoke("withdraw", folder.path, "other", "--reason", "changed my mind").exit_code == 0
     with Ledger(folder.ledger, readonly=True) as ledger:
         ledger.verify()
         assert ledger.state("other") == "withdrawn"
-        assert f"{ledger.due_date('other'):%Y-%m-%d}" == "2099-01-02"
+        assert f"{ledger.due_date('other'):%Y-%m-%d}" == due
         assert [request.id for request in ledger.waiting()] == []
 
 

@@ -167,6 +167,7 @@ class Promise(RuleBasedStateMachine):
         self.known: dict[str, Request] = {}
         self.state: dict[str, str] = {}
         self.due: dict[str, datetime] = {}
+        self.first: dict[str, datetime] = {}
         self.models: Counter[str] = Counter()  # models that were made and kept, by request
         self.seen = 0  # events
 
@@ -192,7 +193,7 @@ class Promise(RuleBasedStateMachine):
             return
         assert admit(self.folder, request)
         self.known[request.id], self.state[request.id] = request, "received"
-        self.due[request.id] = self._now() + timedelta(days=30)
+        self.due[request.id] = self.first[request.id] = self._now() + timedelta(days=30)
 
     @precondition(lambda self: self.known)
     @rule(which=pick, times=st.integers(1, 3))
@@ -308,7 +309,7 @@ class Promise(RuleBasedStateMachine):
     def is_extended(self, which: int, days: int) -> None:
         request = self._one(which)
         later = self.due[request.id] + timedelta(days=days)
-        if self.state[request.id] in FINAL:
+        if self.state[request.id] in FINAL or later > self.first[request.id] + timedelta(days=60):
             with pytest.raises(LedgerError):
                 self.views[0].extend(request.id, later, "many files")
             return

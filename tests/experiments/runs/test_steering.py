@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,16 @@ def said(*words: str) -> tuple[int, str]:
     return found.exit_code, found.output
 
 
+def two_months_more(folder: RunFolder) -> str:
+    with folder.open_ledger(readonly=True) as ledger:
+        return f"{ledger.due_date('r') + timedelta(days=60):%Y-%m-%d}"
+
+
 def commands(folder: RunFolder) -> list[list[str]]:
     run = str(folder.path)
     return [
         ["withdraw", run, "r", "--reason", "x"],
-        ["extend", run, "r", "--to", "2099-01-01", "--reason", "x"],
+        ["extend", run, "r", "--to", two_months_more(folder), "--reason", "x"],
         ["release", run, "r"],
     ]
 
@@ -53,6 +59,7 @@ def test_in_a_comparison_nobody_waits(tmp_path: Path) -> None:
         ("0001-01-01T00:00+14:00", "x", "give a day as 2026-12-31"),
         ("2020-01-01", "x", "name a later day"),
         ("2099-01-01", " ", "for a reason"),
+        ("2099-01-01", "x", "may be put off to"),
     ],
 )
 def test_a_bad_date_is_one_line_and_changes_nothing(
@@ -67,12 +74,24 @@ def test_a_bad_date_is_one_line_and_changes_nothing(
 
 def test_more_time_does_not_hide_that_a_request_is_held(tmp_path: Path) -> None:
     folder = made(tmp_path)
+    later = two_months_more(folder)
     with folder.tracked(lambda tick: None), folder.open_ledger() as ledger:
         ledger.add("r", "held", stage="batch", reason="it waits for others")
     assert said(*commands(folder)[1])[0] == 0
     output = said("status", str(folder.path))[1]
-    assert "client 1: held; due 2099-01-01" in output
+    assert f"client 1: held; due {later}" in output
     assert "it waits for others" in output
+
+
+def test_two_months_are_all_the_time_there_is_however_often_it_is_put_off(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    run, later = str(folder.path), two_months_more(folder)
+    assert said("extend", run, "r", "--to", later, "--reason", "x")[0] == 0
+    code, output = said("extend", run, "r", "--to", two_months_more(folder), "--reason", "x")
+    assert (code, f"to {later} at the latest" in output) == (2, True), output
+    text = folder.config.read_text(encoding="utf-8")
+    folder.config.write_text(f"{text}\n[promise]\nextension_days = 120\n", encoding="utf-8")
+    assert said("extend", run, "r", "--to", two_months_more(folder), "--reason", "x")[0] == 0
 
 
 def test_status_says_why_a_request_was_refused(tmp_path: Path) -> None:
