@@ -238,6 +238,10 @@ def asked(details: Details) -> str:
     return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
+def _rounds(count: int) -> str:
+    return f"{count} round" if count == 1 else f"{count} rounds"
+
+
 def summary(run: Run, unserved: Mapping[str, str] | None = None) -> str:
     """Return in one sentence what this run did; who left a request unserved did not answer it."""
     details = run.details
@@ -245,13 +249,13 @@ def summary(run: Run, unserved: Mapping[str, str] | None = None) -> str:
     who = f"{data['clients']} clients" if "clients" in data else "A federation"
     what = f" learned {data['name']}" if "name" in data else " learned"
     learned = details.rounds.get("learned")
-    rounds = f" for {learned} rounds" if learned else ""
+    rounds = f" for {_rounds(learned)}" if learned else ""
     wanted = asked(details)
     wish = f" The federation was then asked to forget {wanted}." if wanted else ""
     left = unserved or {}
     names = ", ".join(name for name in run.answers if name not in left)
     recovery = details.rounds.get("recovery")
-    after = f", each followed by {recovery} rounds of recovery" if recovery else ""
+    after = f", each followed by {_rounds(recovery)} of recovery" if recovery else ""
     answered = f" Answered by {names}{after}." if names else ""
     missing = "; ".join(f"{name} ({words})" for name, words in left.items())
     not_served = f" Not answered by {missing}." if missing else ""

@@ -93,3 +93,8 @@ def test_a_run_that_retrains_answers_its_request(make, tmp_path):
     assert (fate["strategy"], fate["state"]) == ("retrain", "fulfilled")
     assert "it is what others are measured against" in page.text
     assert "Not answered" not in page.text
+
+
+def test_one_round_is_told_as_one(make):
+    page = make(details={"rounds": {"learned": 2, "recovery": 1}})
+    assert "followed by 1 round of recovery" in page.text
