@@ -23,7 +23,9 @@ def estimate(
 ) -> None:
     """Say before the start what a run will take: history, messages, memory, and about how long.
 
-    Sizes follow from the config; the time from three rounds of learning in this process.
+    Sizes follow from the config; the time from three rounds of learning in this process, and from
+    the first request as each strategy answers it after three and after six of them. Not in it:
+    judging and the report, requests that come in by themselves, waiting for slow clients.
     Example: fedunlearn estimate experiments/configs/digits_client.toml
     """
     from experiments.config.loading import load
@@ -36,4 +38,5 @@ def estimate(
         return
     width = max(map(len, found))
     for name, value in found.items():
-        typer.echo(f"{name.replace('_', ' '):<{width}}  {value:,}")
+        told = value if isinstance(value, str) else f"{value:,}"
+        typer.echo(f"{name.replace('_', ' '):<{width}}  {told}")
