@@ -21,7 +21,18 @@ from safetensors import SafetensorError, deserialize
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FedUnlearnError
 
-__all__ = ["PackingError", "metadata", "pack", "unpack", "unpack_file"]
+__all__ = [
+    "PackingError",
+    "Piece",
+    "metadata",
+    "pack",
+    "pieces",
+    "unpack",
+    "unpack_file",
+    "unpacked_in_place",
+]
+
+Piece = bytes | bytearray | memoryview
 
 # The names of the format. Other formats (BF16, F8_E4M3, ...) have no type in NumPy.
 _TYPES: dict[str, type[np.generic]] = {
@@ -78,6 +89,16 @@ def pack(
     >>> unpack(pack({"table": table, "count": np.array(7)}))["table"].tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
+    return b"".join(pieces(arrays, metadata, again=again))
+
+
+def pieces(
+    arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None, *, again: bool = False
+) -> list[Piece]:
+    """Return what :func:`pack` would join: the header, then the memory of the arrays as it lies.
+
+    A large model is so written without a copy of it; the arrays must not change before.
+    """
     lying = {name: _in_order(name, np.asarray(array)) for name, array in arrays.items()}
     form = tuple((name, array.dtype, array.shape) for name, array in lying.items())
     # Written here, as the library writes it: there a large model lies in memory once more.
@@ -87,8 +108,8 @@ def pack(
         laid = f"{beside},{laid[1:]}" if form else f"{beside}}}"
     told = laid.encode()
     told += b" " * (-len(told) % 8)
-    values = (lying[name].reshape(-1).view(np.uint8).data for name in names if lying[name].size)
-    return b"".join([len(told).to_bytes(8, "little"), told, *values])
+    values = [lying[name].reshape(-1).view(np.uint8).data for name in names if lying[name].size]
+    return [len(told).to_bytes(8, "little") + told, *values]
 
 
 def _laid(form: _Form) -> tuple[str, tuple[str, ...]]:
@@ -144,6 +165,32 @@ def unpack(data: bytes) -> Arrays:
         values = np.frombuffer(entry["data"], kind) if len(entry["data"]) else np.empty(0, kind)
         out[name] = values.reshape(entry["shape"])
     return out
+
+
+def unpacked_in_place(data: bytes | bytearray) -> tuple[Arrays, dict[str, str]]:
+    """Return the arrays that :func:`pack` has written, in the memory of its bytes, and the text.
+
+    No copy is made: while one array is there, all the bytes are. For bytes that are known to be
+    what was written, as by their digest; a stranger's go through :func:`unpack`.
+
+    Raises
+    ------
+    PackingError
+        If they are not.
+    """
+    try:
+        begin = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:begin])
+        told = {str(key): str(text) for key, text in header.pop("__metadata__", {}).items()}
+        out: Arrays = {}
+        for name, entry in sorted(header.items()):
+            kind = np.dtype(_TYPES[entry["dtype"]]).newbyteorder("<")
+            count, offset = math.prod(entry["shape"]), begin + entry["data_offsets"][0]
+            values = np.frombuffer(data, kind, count, offset) if count else np.empty(0, kind)
+            out[name] = values.reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PackingError(f"these are no safetensors: {error}") from error
+    return out, told
 
 
 def unpack_file(path: Path) -> Arrays:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -22,13 +22,14 @@ import numpy as np
 
 from unlearning.arrays import Array, Arrays, is_parameter
 from unlearning.errors import HistoryError
-from unlearning.packing import metadata, pack, unpack
-from unlearning.records.files import room
+from unlearning.packing import Piece, pieces, unpacked_in_place
+from unlearning.records.files import room, write_pieces
 
-__all__ = ["Blobs", "decode", "encode", "in_folder", "in_memory"]
+__all__ = ["Blobs", "decode", "encode", "encoded", "in_folder", "in_memory"]
 
 _LAYOUT = "layout"
 _FLUSHES = 8  # files flushed at a time
+_JOINED = 2**20  # bytes of a file that are rather copied once more than written in many pieces
 _BATCH = re.compile(r"(start|round-\d{5,}|rewrite-\d{5,})(\.tmp)?")
 
 
@@ -54,6 +55,16 @@ def encode(arrays: Arrays, *, half: bool = False, idle: Collection[str] = ()) ->
         Arrays that may hold nothing but zeros, as of a part that was not trained: where they do,
         shape and dtype alone are stored.
     """
+    return b"".join(encoded(arrays, half=half, idle=idle))
+
+
+def encoded(arrays: Arrays, *, half: bool = False, idle: Collection[str] = ()) -> list[Piece]:
+    """Return what :func:`encode` would join; of large arrays the memory itself, not a copy."""
+    found = _pieces(arrays, half=half, idle=idle)
+    return found if sum(map(len, found)) > _JOINED else [b"".join(found)]
+
+
+def _pieces(arrays: Arrays, *, half: bool, idle: Collection[str]) -> list[Piece]:
     zeros = {n: a for n in idle if not _bits(a := arrays[n]).any()}
     stored = {name: array for name, array in arrays.items() if name not in zeros}
     narrowed: dict[str, str] = {}
@@ -65,8 +76,9 @@ def encode(arrays: Arrays, *, half: bool = False, idle: Collection[str] = ()) ->
     if zeros:
         shapes = {name: [array.dtype.str, array.shape] for name, array in zeros.items()}
         layout = {"names": list(arrays), "narrowed": narrowed, "zeros": shapes}
-        return pack(stored, {_LAYOUT: json.dumps(layout)})
-    return pack(stored, {_LAYOUT: _layout(tuple(arrays), tuple(narrowed.items()))}, again=True)
+        return pieces(stored, {_LAYOUT: json.dumps(layout)})
+    told = {_LAYOUT: _layout(tuple(arrays), tuple(narrowed.items()))}
+    return pieces(stored, told, again=True)
 
 
 @lru_cache(maxsize=64)
@@ -84,10 +96,14 @@ def _narrow(array: Array) -> Array | None:
     return small if np.isfinite(small).all() else None
 
 
-def decode(data: bytes) -> Arrays:
-    """Return the arrays that :func:`encode` wrote, in their order and dtypes, free to change."""
-    layout = json.loads(metadata(data)[_LAYOUT])
-    stored = unpack(data)
+def decode(data: bytes | bytearray) -> Arrays:
+    """Return the arrays that :func:`encode` wrote, in their order and dtypes, free to change.
+
+    Those of a ``bytearray`` lie in it; bytes, which nobody may change, are copied.
+    """
+    own = data if isinstance(data, bytearray) else bytearray(data)
+    stored, told = unpacked_in_place(own)
+    layout = json.loads(told[_LAYOUT])
     for name, (dtype, shape) in layout.get("zeros", {}).items():
         stored[name] = np.zeros(shape, np.dtype(dtype).newbyteorder("<"))
     return {
@@ -100,11 +116,11 @@ class Blobs(ABC):
     """Immutable named bytes; a batch of them appears whole or not at all."""
 
     @abstractmethod
-    def write(self, batch: str, name: str, data: bytes) -> None:
-        """Stage bytes in a batch that is not published yet."""
+    def write(self, batch: str, name: str, data: Sequence[Piece]) -> None:
+        """Stage bytes, given in pieces, in a batch that is not published yet."""
 
     @abstractmethod
-    def staged(self, batch: str, name: str) -> bytes:
+    def staged(self, batch: str, name: str) -> bytes | bytearray:
         """Return bytes staged before."""
 
     @abstractmethod
@@ -120,8 +136,11 @@ class Blobs(ABC):
         """Forget a staged batch; nothing happens if there is none."""
 
     @abstractmethod
-    def read(self, path: str) -> bytes:
-        """Return published bytes; FileNotFoundError if there are none."""
+    def read(self, path: str) -> bytes | bytearray:
+        """Return published bytes, the caller's own if they can be changed.
+
+        FileNotFoundError if there are none.
+        """
 
     @abstractmethod
     def remove(self, paths: Iterable[str]) -> None:
@@ -137,7 +156,7 @@ class Blobs(ABC):
 
     def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
         """Stage the bytes of another store: a hard link where possible, else a copy."""
-        self.write(batch, name, source.read(path))
+        self.write(batch, name, [source.read(path)])
 
     def origin(self, path: str) -> tuple[Blobs, str]:
         """Return where published bytes really lie: here, or where they are borrowed from."""
@@ -161,8 +180,8 @@ class _Memory(Blobs):
     def origin(self, path: str) -> tuple[Blobs, str]:
         return self._borrowed.get(path, (self, path))
 
-    def write(self, batch: str, name: str, data: bytes) -> None:
-        self._staged.setdefault(batch, {})[name] = data
+    def write(self, batch: str, name: str, data: Sequence[Piece]) -> None:
+        self._staged.setdefault(batch, {})[name] = b"".join(data)
         self._borrowed.pop(f"{batch}/{name}", None)
 
     def take(self, batch: str, name: str, source: Blobs, path: str) -> None:
@@ -186,7 +205,7 @@ class _Memory(Blobs):
     def discard(self, batch: str) -> None:
         self._staged.pop(batch, None)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str) -> bytes | bytearray:
         if path in self._borrowed:
             source, there = self._borrowed[path]
             return source.read(there)
@@ -217,7 +236,7 @@ class _Folder(Blobs):
     def __init__(self, root: Path, *, durable: bool) -> None:
         self._root, self._durable = root, durable
 
-    def write(self, batch: str, name: str, data: bytes) -> None:
+    def write(self, batch: str, name: str, data: Sequence[Piece]) -> None:
         path = f"{self._root}/{batch}.tmp/{name}"  # plain text: there is one for every update
         try:
             try:
@@ -226,12 +245,12 @@ class _Folder(Blobs):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 file = open(path, "wb")  # noqa: SIM115
             with file:
-                file.write(data)
+                write_pieces(file, data)
         except OSError as error:
-            raise _write_error(Path(path), error, len(data)) from error
+            raise _write_error(Path(path), error, sum(map(len, data))) from error
 
-    def staged(self, batch: str, name: str) -> bytes:
-        return (self._root / f"{batch}.tmp" / name).read_bytes()
+    def staged(self, batch: str, name: str) -> bytearray:
+        return _content(self._root / f"{batch}.tmp" / name)
 
     def drop(self, batch: str, name: str) -> None:
         (self._root / f"{batch}.tmp" / name).unlink()
@@ -270,8 +289,8 @@ class _Folder(Blobs):
         if os.path.isdir(staged):
             shutil.rmtree(staged, ignore_errors=True)
 
-    def read(self, path: str) -> bytes:
-        return (self._root / path).read_bytes()
+    def read(self, path: str) -> bytearray:
+        return _content(self._root / path)
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -327,6 +346,19 @@ def in_folder(root: Path, *, durable: bool = True) -> Blobs:
     ``durable``: a published batch survives a loss of power.
     """
     return _Folder(root, durable=durable)
+
+
+def _content(path: Path) -> bytearray:
+    """Return the bytes of a file, free to change."""
+    with path.open("rb", buffering=0) as file:
+        found = bytearray(os.fstat(file.fileno()).st_size)
+        rest = memoryview(found)
+        while rest and (size := file.readinto(rest)):
+            rest = rest[size:]
+        left = len(rest)
+    rest.release()
+    del found[len(found) - left :]
+    return found
 
 
 def _flush(paths: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from unlearning.arrays import Arrays, digest
 from unlearning.closing import Closing
 from unlearning.errors import HistoryError
 from unlearning.records import rewriting
-from unlearning.records.blobs import decode, encode
+from unlearning.records.blobs import decode, encoded
 from unlearning.records.copying import begun_anew, copy_to, lent
 from unlearning.records.kept import COLUMNS, DTYPES, Kept
 from unlearning.records.past import Past
@@ -181,7 +181,7 @@ class History(Past, Closing):
                 )
             return
         self.store.check_writable()
-        blob = self.store.stage("start", "initial", 0, None, encode(initial))
+        blob = self.store.stage("start", "initial", 0, None, encoded(initial))
         with self.store.commit("start"):
             self.store.insert([blob])
 
@@ -205,7 +205,7 @@ class History(Past, Closing):
         before = self.store.select("kind = 'state'")
         old = [blob.key for blob in before] if self.store.owns_keys else []
         try:
-            staged = [self.store.stage(batch, "state", 0, None, encode(arrays))] if arrays else []
+            staged = [self.store.stage(batch, "state", 0, None, encoded(arrays))] if arrays else []
             with self.store.commit(batch) if staged else self.store.transaction():
                 self.store.forget(self.store.select("kind = 'state'"))
                 self.store.insert(staged)
@@ -255,7 +255,7 @@ class History(Past, Closing):
         try:
             first = None
             if "globals" in self.kept.keep and self.kept.holds(server_round):
-                first = self.store.stage(entry.batch, "global", server_round, None, encode(arrays))
+                first = self.store.stage(entry.batch, "global", server_round, None, encoded(arrays))
             yield entry
             entry.finish(first, self._contribution_so_far)
         finally:

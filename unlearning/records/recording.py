@@ -14,7 +14,7 @@ from unlearning.arrays import Arrays, norm, parameters, subtract
 from unlearning.arrays import norms as norms_of
 from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob
-from unlearning.records.blobs import decode, encode
+from unlearning.records.blobs import decode, encoded
 from unlearning.records.store import Store
 from unlearning.weighing import Examples, Mean, part_of
 
@@ -82,14 +82,14 @@ class RoundEntry:
         if self._updates:
             norms = json.dumps(norms_of(update))
             idle = [name for name in update if not rests.of(part_of(name))]
-            data = encode(update, half=self._half, idle=idle)
+            data = encoded(update, half=self._half, idle=idle)
             blob = self._store.stage(self.batch, "update", self._round, client, data)
         self._rows[client] = _Row(client, rests, norms, blob)
         self._parts = self._parts or tuple(dict.fromkeys(map(part_of, update)))
         if self._sensitivities:
             self._accumulate(client, rests, update)
         if self._spools:
-            spool = self._store.lock(encode(update), "spool", self._round, client)
+            spool = self._store.lock(encoded(update), "spool", self._round, client)
             self._store.blobs.write(self.batch, _spool(client), spool)
 
     def note(self, client: int, num_examples: int) -> None:
@@ -216,7 +216,7 @@ class RoundEntry:
         self, client: int, shares: Mapping[str, float], update: Arrays, before: Arrays | None
     ) -> Blob:
         total = accumulated(before, shares, update)
-        data = encode(total, idle=[name for name in total if not shares[part_of(name)]])
+        data = encoded(total, idle=[name for name in total if not shares[part_of(name)]])
         return self._store.stage(self.batch, "contribution", self._round, client, data)
 
     def _superseded(self) -> list[Blob]:

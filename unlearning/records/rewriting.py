@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
 from unlearning.records.blob import Blob
-from unlearning.records.blobs import decode, encode
+from unlearning.records.blobs import decode, encoded
 from unlearning.records.compacting import STALE
 from unlearning.records.copying import copy_tables
 from unlearning.records.past import Past
@@ -122,7 +122,7 @@ def truncate(past: Past, after_round: int) -> None:
                 incomplete.add(blob.client)
             elif rows:
                 total = _recount(past, blob.client, rows)
-                data, last = encode(total), rows[-1]
+                data, last = encoded(total), rows[-1]
                 fresh.append(past.store.stage(batch, "contribution", last, blob.client, data))
         with past.store.commit(batch, rewritten=True):
             past.store.forget(gone)

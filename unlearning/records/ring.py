@@ -58,7 +58,7 @@ class Keys:
         return Ring(self.folder / name, self.master)
 
 
-def key_id_of(data: bytes) -> str | None:
+def key_id_of(data: bytes | bytearray) -> str | None:
     """Return which key locked some bytes; None: they are not locked."""
     if not data.startswith(_MAGIC) or len(data) < _HEAD:
         return None

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from unlearning.errors import HistoryError
+from unlearning.packing import Piece
 from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.compacting import STALE, compact, is_small, take_over
@@ -189,26 +190,30 @@ class Store:
         named = {row[0] for row in self.db.execute("SELECT DISTINCT key FROM blobs")}
         self.ring.destroy(self.ring.names() - named)
 
-    def lock(self, data: bytes, kind: str, server_round: int, client: int | None) -> bytes:
-        """Return bytes as they are stored: locked by the client's key, or one of their own."""
+    def lock(
+        self, data: Sequence[Piece], kind: str, server_round: int, client: int | None
+    ) -> Sequence[Piece]:
+        """Return a file's pieces as they are stored: locked by the client's key, or its own."""
         if self.ring is None:
             return data
         owner = None if client is None else f"client-{client:05d}"
-        return self.ring.lock(data, owner, about(kind, server_round, client))
+        return [self.ring.lock(b"".join(data), owner, about(kind, server_round, client))]
 
-    def unlock(self, data: bytes, kind: str, server_round: int, client: int | None) -> bytes:
+    def unlock(
+        self, data: bytes | bytearray, kind: str, server_round: int, client: int | None
+    ) -> bytes | bytearray:
         """Return what :meth:`lock` locked."""
         return self._unlocked(
             data, f"{kind} of round {server_round}", about(kind, server_round, client)
         )
 
-    def _unlocked(self, data: bytes, place: str, what: str) -> bytes:
+    def _unlocked(self, data: bytes | bytearray, place: str, what: str) -> bytes | bytearray:
         if key_id_of(data) is None:
             return data
         if self.ring is None:
             raise HistoryError(f"{place} is encrypted; open the history with its keys")
         try:
-            return self.ring.unlock(data, what)
+            return self.ring.unlock(bytes(data), what)
         except HistoryError as error:
             raise HistoryError(f"{place} cannot be read: {error}") from error
 
@@ -356,13 +361,16 @@ class Store:
             raise
 
     def stage(
-        self, batch: str, kind: str, server_round: int, client: int | None, data: bytes,
+        self, batch: str, kind: str, server_round: int, client: int | None, data: Sequence[Piece],
         *, name: str | None = None,
     ) -> Blob:  # fmt: skip
-        """Stage bytes and return the row that will name them."""
+        """Stage bytes, given in pieces, and return the row that will name them."""
         data = self.lock(data, kind, server_round, client)
-        sha256, key = hashlib.sha256(data).hexdigest(), key_id_of(data)
-        row = Blob("", kind, server_round, client, sha256, len(data), key)
+        state = hashlib.sha256()
+        for piece in data:
+            state.update(piece)
+        key = None if self.ring is None else key_id_of(bytes(data[0]))
+        row = Blob("", kind, server_round, client, state.hexdigest(), sum(map(len, data)), key)
         name = name or row.name
         self.blobs.write(batch, name, data)
         return replace(row, path=f"{batch}/{name}")
@@ -383,7 +391,7 @@ class Store:
         found = self.db.execute(f"SELECT * FROM blobs WHERE {where} ORDER BY path", values)
         return [Blob(*row) for row in found]
 
-    def read(self, blob: Blob) -> bytes:
+    def read(self, blob: Blob) -> bytes | bytearray:
         """Return what a blob holds, checked and decrypted.
 
         Raises
@@ -393,7 +401,7 @@ class Store:
         """
         return self._unlocked(self._checked(blob), self.place(blob.path), blob.about)
 
-    def _checked(self, blob: Blob) -> bytes:
+    def _checked(self, blob: Blob) -> bytes | bytearray:
         """Return the bytes of a blob as they are stored, checked."""
         problem = None
         try:

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+import errno
+import importlib
 import os
+import sys
+import tracemalloc
+from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 
-from unlearning.records.files import write_atomically
+from unlearning.arrays import digest
+from unlearning.packing import PackingError
+from unlearning.records import files
+from unlearning.records.blobs import decode, encode, encoded
+from unlearning.records.files import write_atomically, write_pieces
+from unlearning.records.store import Store
 
 
 def test_a_file_is_old_or_new_at_every_step(
@@ -42,3 +54,84 @@ def test_a_failed_write_leaves_the_old_content(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
+
+
+def _pieces(*sizes: int) -> list[bytes]:
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, size, np.uint8).tobytes() for size in sizes]
+
+
+def _written(path: Path, pieces: list[bytes]) -> bytes:
+    with path.open("wb") as file:
+        write_pieces(file, pieces)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "sizes", [(), (5,), (2**22, 0, 3), (3, 2**21, 5000, 2**21 + 1), (2**23,)], ids=str
+)
+def test_pieces_are_written_one_after_the_other(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    pieces = _pieces(*sizes)
+    assert _written(tmp_path / "file", pieces) == b"".join(pieces)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes Linux to go past the page cache")
+@pytest.mark.parametrize("at", [("fcntl", "fcntl"), ("os", "write")], ids=".".join)
+def test_a_disk_that_wants_the_page_cache_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[str, str]
+) -> None:
+    module = importlib.import_module(at[0])
+    real = getattr(module, at[1])
+
+    def refusing(descriptor: int, what: object, *rest: object) -> object:
+        if at[1] == "write" or (rest and rest[0] & os.O_DIRECT):  # type: ignore[operator]
+            asked.append(1)
+            raise OSError(errno.EINVAL, "not here")
+        return real(descriptor, what, *rest)
+
+    asked: list[int] = []
+    monkeypatch.setattr(module, at[1], refusing)
+    pieces = _pieces(2**22, 7)
+    assert _written(tmp_path / "file", pieces) == b"".join(pieces)
+    assert asked == [1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes Linux to go past the page cache")
+def test_a_disk_that_is_full_in_the_middle_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        files, "_put", mock.Mock(side_effect=[2**20, OSError(errno.ENOSPC, "full")])
+    )
+    with pytest.raises(OSError, match="full"), (tmp_path / "file").open("wb") as file:
+        write_pieces(file, _pieces(2**22))
+
+
+def test_a_large_file_is_staged_without_a_copy_of_it(tmp_path: Path) -> None:
+    model = {"w": np.ones(2**21, np.float32), "b": np.ones(3, np.float32)}
+    with closing(Store(tmp_path)) as store:
+        tracemalloc.start()
+        try:
+            store.stage("round-00001", "update", 1, 0, encoded(model))
+            assert tracemalloc.get_traced_memory()[1] < 2**20
+        finally:
+            tracemalloc.stop()
+        assert digest(decode(store.blobs.staged("round-00001", "client-00000.safetensors"))) == (
+            digest(model)
+        )
+
+
+def test_what_is_read_lies_in_the_bytes_of_the_file_and_may_be_changed() -> None:
+    data = bytearray(encode({"w": np.arange(4.0), "n": np.array(3)}))
+    read = decode(data)
+    read["w"][:] = 7
+    assert decode(bytes(data))["w"].tolist() == [7, 7, 7, 7]
+    copied = bytes(data)
+    decode(copied)["w"][:] = 8
+    assert decode(copied)["w"].tolist() == [7, 7, 7, 7]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", encode({"w": np.zeros(9)})[:-5]])
+def test_cut_bytes_are_no_arrays(data: bytes) -> None:
+    with pytest.raises(PackingError):
+        decode(data)
