@@ -7,11 +7,13 @@ ten from the median; where all of them are tiny, a longer one is harmless.
 
 from __future__ import annotations
 
+import math
+import mmap
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -29,10 +31,20 @@ _TOWERING = 1e6  # no honest statistic is so many times the median of the others
 # Below this the others may have sent what rounding left of zero, which is no measure of anything;
 # an honest answer beside it is not taken for an attack before it is as large as the second number.
 _NOISE, _ANYHOW = 1e-6, 1e3
-_IN_MEMORY = 128 * 2**20  # bytes of replies held in memory before the rest goes to disk
+_IN_MEMORY = 32 * 2**20  # bytes of replies held in memory before the rest goes to disk
 
 _GONE = Reply(-1, 0, {})
 _LARGE = 2**20  # bytes of an update that is rather worked out again than kept
+_PAGE = mmap.ALLOCATIONGRANULARITY  # where a map may begin
+_ALIGNED = 64  # bytes: where arrays begin in memory
+
+
+class _Place(NamedTuple):
+    """Where an array lies in the scratch file, from the beginning of its reply."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
 
 
 class Spool(Closing):
@@ -52,7 +64,7 @@ class Spool(Closing):
     ) -> None:
         self._left, self._sent = budget, sent
         self._replies: list[Reply] = []
-        self._spilled: dict[int, tuple[int, list[str], list[str]]] = {}
+        self._spilled: dict[int, tuple[int, dict[str, _Place], dict[str, _Place]]] = {}
         self._scratch: IO[bytes] | None = None
 
     def close(self) -> None:
@@ -65,7 +77,7 @@ class Spool(Closing):
     def _file(self) -> IO[bytes]:
         """The scratch file, made when it is needed."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryFile()  # noqa: SIM115
+            self._scratch = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         return self._scratch
 
     def append(self, reply: Reply) -> None:
@@ -77,33 +89,74 @@ class Spool(Closing):
         if size <= self._left:
             self._left -= size
         else:
-            place = self._file.seek(0, 2)
-            for array in (*reply.arrays.values(), *update.values()):
-                np.save(self._file, array, allow_pickle=False)
-            self._spilled[len(self._replies)] = place, list(reply.arrays), list(update)
+            end = self._file.seek(0, 2)
+            begin = self._file.seek(-(-end // _PAGE) * _PAGE)
+            places = [self._spill(arrays, begin) for arrays in (reply.arrays, update)]
+            self._spilled[len(self._replies)] = begin, places[0], places[1]
             reply = replace(reply, arrays={}, update=None if reply.update is None else {})
         self._replies.append(reply)
 
-    def __iter__(self) -> Iterator[Reply]:
-        """Yield the replies in the order they were kept in; each is let go when it is yielded."""
-        for number in range(len(self._replies)):
-            reply = self._replies[number]
-            self._replies[number] = _GONE
-            if number in self._spilled:
-                place, names, changed = self._spilled[number]
-                self._file.seek(place)
-                arrays, update = self._loaded(names), self._loaded(changed)
-                reply = replace(
-                    reply, arrays=arrays, update=None if reply.update is None else update
-                )
-            if self._sent is not None and reply.update == {}:
-                with np.errstate(over="ignore"):
-                    update = named.delta(self._sent(reply.client), reply.arrays)
-                reply = replace(reply, update=update)
-            yield reply
+    def _spill(self, arrays: Arrays, begin: int) -> dict[str, _Place]:
+        """Write arrays behind what there is of a reply; return where they lie."""
+        places: dict[str, _Place] = {}
+        for name, array in arrays.items():
+            end = self._file.tell()
+            at = self._file.seek(-(-end // _ALIGNED) * _ALIGNED)
+            places[name] = _Place(at - begin, array.dtype, array.shape)
+            rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        return places
 
-    def _loaded(self, names: list[str]) -> Arrays:
-        return {name: np.load(self._file, allow_pickle=False) for name in names}
+    def __iter__(self) -> Iterator[Reply]:
+        """Yield the replies in the order they were kept in; each is let go when it is yielded.
+
+        What the scratch file holds is mapped, not read: a page comes to memory when it is looked
+        at, and goes with the reply.
+        """
+        for number in range(len(self._replies)):
+            yield self._taken(number)
+
+    def _taken(self, number: int) -> Reply:
+        reply = self._replies[number]
+        self._replies[number] = _GONE
+        if number in self._spilled:
+            begin, *places = self._spilled[number]
+            arrays, update = self._mapped(begin, places)
+            reply = replace(reply, arrays=arrays, update=None if reply.update is None else update)
+        if self._sent is not None and reply.update == {}:
+            with np.errstate(over="ignore"):
+                update = named.delta(self._sent(reply.client), reply.arrays)
+            reply = replace(reply, update=update)
+            _let_go(reply.arrays)
+        return reply
+
+    def _mapped(self, begin: int, places: list[dict[str, _Place]]) -> list[Arrays]:
+        size = max([_end(place) for group in places for place in group.values()], default=0)
+        # Of nothing there is no map. What is written to one of these stays with whoever writes.
+        mapped = (
+            mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_COPY, offset=begin)
+            if size
+            else b""
+        )
+        return [
+            {
+                name: np.ndarray(place.shape, place.dtype, mapped, place.offset)
+                for name, place in group.items()
+            }
+            for group in places
+        ]
+
+
+def _let_go(arrays: Arrays) -> None:
+    """Have what was mapped leave the memory until somebody looks at it again."""
+    mapped: object = next(iter(arrays.values()), np.empty(0)).base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _end(place: _Place) -> int:
+    return place.offset + math.prod(place.shape) * place.dtype.itemsize
 
 
 def without_outliers(
@@ -156,8 +209,9 @@ def without_outliers(
                     f"quarantined: it moved the model by {moved:.3g} (L2), more than {factor:g} "
                     "times the median of the round",
                 )
-                continue
-            yield reply
+            else:
+                yield reply
+            del reply  # large, and it would lie there while the next one is read
 
 
 def of_one_kind(

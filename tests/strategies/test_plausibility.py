@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,24 @@ def test_a_spool_gives_back_what_it_was_given(budget: int) -> None:
             assert named.digest(one.arrays) == named.digest(back.arrays)
             assert (one.update is None) == (back.update is None)
             assert named.digest(one.update or {}) == named.digest(back.update or {})
+
+
+def test_what_is_in_the_file_is_mapped_and_may_be_changed() -> None:
+    large = np.ones(2**20, np.float32)
+    with Spool(0, lambda client: {"w": large}) as spool:
+        for client in range(2):
+            spool.append(Reply(client, 1, {"w": large + client}, update={"w": 0 * large}))
+        tracemalloc.start()
+        try:
+            for back in spool:
+                client = back.client
+                back.arrays["w"][0] = 9
+                assert back.arrays["w"][:2].tolist() == [9, 1 + client]
+                assert (back.update or {})["w"][:2].tolist() == [client, client]
+                del back
+            assert tracemalloc.get_traced_memory()[1] < 1.5 * large.nbytes  # one update at a time
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("budget", [0, 10**9])
