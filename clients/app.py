@@ -140,9 +140,14 @@ def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
 
 
 def arrays_in(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a record by name, in its order."""
+    """Return the arrays of a record by name, in its order.
+
+    What came beside the model is a step's own; the model lies in the record, and is not written to.
+    """
     return {
-        name: decoded(array.data) if array.stype == _NPY else array.numpy()
+        name: decoded(array.data, copy=name.startswith(Wire.EXTRA))
+        if array.stype == _NPY
+        else array.numpy()
         for name, array in record.items()
     }
 

@@ -271,8 +271,11 @@ class Participant(NumPyClient):
         with torch.random.fork_rng(devices=devices):
             _seed_torch(int(np.random.SeedSequence(address).generate_state(1)[0]), devices)
             generator = np.random.default_rng(address)
-            with lone_examples(model):
-                return step(model, local, settings, generator)
+            try:
+                with lone_examples(model):
+                    return step(model, local, settings, generator)
+            finally:
+                model.zero_grad(set_to_none=True)  # as large as the model, and of no use any more
 
     def evaluate(self, parameters: list[Array], config: Config) -> tuple[float, int, Config]:
         """Return the mean loss, number of examples and accuracy on the split ``split``.

@@ -148,7 +148,7 @@ class UnlearningStrategy(FedAvg):
             return model.learn(arrays, replies)
         if heads.tasks_of(arrays):
             return heads.average(arrays, replies)
-        terms = ((reply.num_examples, _update(reply)) for reply in replies)
+        terms = map(_term, replies)
         return named.apply_update(arrays, named.weighted_mean(terms))
 
     # What an algorithm may call ------------------------------------------------------------
@@ -397,7 +397,9 @@ class UnlearningStrategy(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Serve what is open, then return the messages of the next learning round."""
-        self._under_way.arrays = self._serve_due(to_arrays(arrays))
+        given = to_arrays(arrays, copy=False)
+        now = self._under_way.arrays = self._serve_due(given)
+        self._under_way.record = arrays if now is given else None
         return self._under_way.learn(self.federation, self._roster, self.teach, self.keepsakes())
 
     def aggregate_train(
@@ -440,7 +442,8 @@ class UnlearningStrategy(FedAvg):
         return serving.serve_due(self, self.federation, self._roster, arrays)
 
 
-def _update(reply: Reply) -> Arrays:
+def _term(reply: Reply) -> tuple[int, Arrays]:
+    """Return what a reply weighs in the mean, and its update."""
     if reply.update is None:
         raise FederationError(f"client {reply.client} sent no model; this round needs one")
-    return reply.update
+    return reply.num_examples, reply.update

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -80,6 +81,8 @@ class Exchange:
         Requests whose answer is held back: the model still rests on their data.
     reuses : bool
         Whether the hook rests on recorded updates too, and can do without any reply.
+    record : ArrayRecord or None
+        The model as Flower's record, if there is one.
     losses : mapping of int to (float, int)
         Filled while replies are read: mean training loss in nats and examples, by client.
     """
@@ -95,12 +98,13 @@ class Exchange:
     request: Request | None = None
     held: frozenset[str] = frozenset()
     reuses: bool = False
+    record: ArrayRecord | None = None
     losses: dict[int, tuple[float, int]] = field(default_factory=dict)
 
     def messages(self) -> Iterator[Message]:
         """Yield one message per client, in order; the model is serialised once."""
         federation, unlearning = self.federation, self.phase == UNLEARN
-        outgoing = Outgoing(self.arrays)
+        outgoing = Outgoing(self.arrays, self.record)
         absolute = federation.completed if unlearning else self.number
         defaults = dict(federation.train)
         if self.phase == RECOVER:
@@ -257,8 +261,8 @@ class Exchange:
         stream = self._counted(self._plausible(replies))
         if robust and self.federation.robust is not None:
             stream = self.federation.robust.cleaned(self.arrays, stream)
-        first = next(stream, None)
-        if first is not None:
+        first = list(islice(stream, 1))
+        if first:
             stream = _again(first, stream)
         elif not self._is_idle:
             raise FederationError(self._too_few(0))
@@ -319,6 +323,7 @@ class Exchange:
         for reply in replies:
             valid += 1
             yield reply
+            del reply  # large, and it would lie there while the next one is read
         lost = missing(self.roster.lost)
         for client, why in sorted(lost.items()):
             log.warning("round %d: client %d is left out: %s", self.number, client, why)
@@ -452,8 +457,10 @@ def _is_numeric(found: object) -> bool:
     return isinstance(found, np.ndarray) and found.dtype.kind in "biuf"
 
 
-def _again(first: Reply, rest: Iterator[Reply]) -> Iterator[Reply]:
-    yield first
+def _again(first: list[Reply], rest: Iterator[Reply]) -> Iterator[Reply]:
+    """Yield what was taken before, which nobody else holds on to any more, and the rest."""
+    while first:
+        yield first.pop(0)
     yield from rest
 
 

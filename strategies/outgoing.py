@@ -22,10 +22,12 @@ class Outgoing:
     ----------
     arrays : Arrays
         The model.
+    whole : ArrayRecord or None
+        The same as Flower's record; None: it is made when it is asked for.
     """
 
     arrays: Arrays
-    _whole: ArrayRecord | None = None
+    whole: ArrayRecord | None = None
     _cut: dict[Whose, ArrayRecord] = field(default_factory=dict)  # by what clients share
     _last: tuple[Arrays, ArrayRecord] | None = None  # a model of its own that a client was sent
 
@@ -47,12 +49,12 @@ class Outgoing:
             if self._last is None or self._last[0] is not own:
                 self._last = own, to_record(own)
             return self._last[1]
-        if self._whole is None:
-            self._whole = to_record(self.arrays)
+        if self.whole is None:
+            self.whole = to_record(self.arrays)
         if whose is None:
-            return self._whole
+            return self.whole
         if whose not in self._cut:
             self._cut[whose] = found = ArrayRecord()
             for name in needed(self.arrays, whose):
-                found[name] = self._whole[name]
+                found[name] = self.whole[name]
         return self._cut[whose]

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 
 from strategies import serving
 from strategies.exchange import LEARN, RECOVER, UNLEARN, Exchange, Hook, check_model
@@ -44,11 +44,14 @@ class Rounds:
         The model that the round begins with.
     losses : mapping of int to (float, int)
         What clients of the last exchange reported: mean training loss in nats, examples.
+    record : ArrayRecord or None
+        The model as Flower's record, where a round of learning begins with one.
     """
 
     who: str
     arrays: Arrays = field(default_factory=dict)
     losses: Mapping[int, tuple[float, int]] = field(default_factory=dict)
+    record: ArrayRecord | None = None
     _exchange: Exchange | None = None
     _begun: float = 0.0
 
@@ -90,8 +93,9 @@ class Rounds:
         if not asked:
             raise FederationError("no client is left to learn from; add clients or end the run")
         exchange = Exchange(
-            federation, roster, asked, self.arrays, number, phase, self.who, keepsakes
-        )
+            federation, roster, asked, self.arrays, number, phase, self.who, keepsakes,
+            record=self.record,
+        )  # fmt: skip
         return self._opened(exchange).messages()
 
     def learned(self, federation: Federation, replies: Iterable[Message], record: Record) -> Arrays:
@@ -201,6 +205,7 @@ def recorded(
                 else:
                     entry.note(reply.client, reply.num_examples)
                 yield reply
+                del reply  # large, and it would lie there while the next one is read
 
         current = learn(server_round, arrays, noted())
         current = check_model(current, like, f"the model of round {server_round}", who)

@@ -49,21 +49,23 @@ def to_record(arrays: Mapping[str, named.Array]) -> ArrayRecord:
     return record
 
 
-def to_arrays(record: ArrayRecord) -> Arrays:
+def to_arrays(record: ArrayRecord, *, copy: bool = True) -> Arrays:
     """Return a Flower record as named arrays, in the record's order.
+
+    Without ``copy`` they lie in the record's own memory and cannot be written to.
 
     Raises
     ------
     ValueError
         If the bytes are not exactly one numeric array, as :func:`numpy.save` writes it.
     """
-    return {name: _decoded(array) for name, array in record.items()}
+    return {name: _decoded(array, copy=copy) for name, array in record.items()}
 
 
-def _decoded(array: Array) -> named.Array:
+def _decoded(array: Array, *, copy: bool) -> named.Array:
     if array.stype != _NPY:
         raise ValueError(f"serialisation {array.stype!r} is unknown")
-    return decoded(array.data)
+    return decoded(array.data, copy=copy)
 
 
 def _encoded(array: named.Array) -> Array:

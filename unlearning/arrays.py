@@ -339,19 +339,25 @@ def weighted_sum(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
     """
     total: Arrays | None = None
     for weight, arrays in terms:
-        if total is None:
-            total = {
-                name: _times(array, weight) if array.dtype.kind == "f" else array
-                for name, array in arrays.items()
-            }
-            continue
-        for name, array in arrays.items():
-            if array.dtype.kind == "f":
-                total[name] = plus(total[name], array, weight)
-            else:
-                total[name] = array
+        total = _summed(total, arrays, weight)
+        del arrays  # large, and it would lie there while the next one is made
     if total is None:
         raise ValueError("no arrays to sum")
+    return total
+
+
+def _summed(total: Arrays | None, arrays: Mapping[str, Array], weight: float) -> Arrays:
+    """Return a sum with one more term, which is added in place; None: the first one."""
+    if total is None:
+        return {
+            name: _times(array, weight) if array.dtype.kind == "f" else array
+            for name, array in arrays.items()
+        }
+    for name, array in arrays.items():
+        if array.dtype.kind == "f":
+            total[name] = plus(total[name], array, weight)
+        else:
+            total[name] = array
     return total
 
 
@@ -396,14 +402,22 @@ def weighted_mean(terms: Iterable[tuple[float, Mapping[str, Array]]]) -> Arrays:
         for weight, arrays in terms:
             weights.append(weight)
             yield weight, arrays
+            del arrays  # large, and it would lie there while the next one is made
 
     total = weighted_sum(watched())
     mass = float(np.sum(weights))
     if not mass > 0:
         raise ValueError(f"weights sum to {mass}, expected a positive number")
     return {
-        name: array / mass if array.dtype.kind == "f" else array for name, array in total.items()
+        name: _divided(array, mass) if array.dtype.kind == "f" else array
+        for name, array in total.items()
     }
+
+
+def _divided(array: Array, number: float) -> Array:
+    """Divide a float64 array of one's own, in place; return it."""
+    array /= number
+    return array
 
 
 def dot(left: Mapping[str, Array], right: Mapping[str, Array]) -> float:

@@ -51,8 +51,8 @@ def _header(kind: str, is_fortran: bool, shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def decoded(data: bytes) -> Array:
-    """Return the array that bytes hold, a copy that can be written to.
+def decoded(data: bytes, *, copy: bool = True) -> Array:
+    """Return the array that bytes hold: a copy that can be written to, or the bytes' own memory.
 
     Raises
     ------
@@ -72,7 +72,8 @@ def decoded(data: bytes) -> Array:
         raise ValueError(f"dtype {dtype} is not numeric")
     # A header may promise any size: only the bytes that are there are looked at.
     values = np.frombuffer(data, dtype, offset=end)
-    return values.reshape(shape, order="F" if is_fortran else "C").copy(order="K")
+    found = values.reshape(shape, order="F" if is_fortran else "C")
+    return found.copy(order="K") if copy else found
 
 
 @lru_cache(_HEADERS)

@@ -128,6 +128,8 @@ class Mean:
     def result(self) -> Arrays:
         """Return the mean, floats in float64; zero for a part that nobody trained.
 
+        To be asked for once: the sums become the mean, so that no second model is held.
+
         Raises
         ------
         ValueError
@@ -136,7 +138,7 @@ class Mean:
         if not self._sums:
             raise ValueError("weights sum to 0, expected a positive number")
         found = {
-            name: np.asarray(total / self._masses[part_of(name)])
+            name: np.divide(total, self._masses[part_of(name)], out=total)
             if np.issubdtype(total.dtype, np.floating)
             else self._counter(name, total)
             for name, total in self._sums.items()
@@ -161,4 +163,5 @@ def mean(terms: Iterable[tuple[Examples, Mapping[str, Array]]]) -> Arrays:
     total = Mean()
     for examples, update in terms:
         total.add(examples, update)
+        del update  # large, and it would lie there while the next one is made
     return total.result()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from unlearning.errors import HistoryError
 from unlearning.protocol import Instruction, Reply, Scalar
 from unlearning.records.history import History
 from unlearning.request import Request, Scope
-from unlearning.weighing import Examples
+from unlearning.weighing import Examples, Mean
 from unlearning.weighing import mean as weighted_mean
 
 __all__ = ["FedEraser", "calibrate"]
@@ -159,17 +158,15 @@ class FedEraser(UnlearningStrategy):
         with self._rewriting.record(t, arrays) as entry:
             if not self._present(t):
                 return arrays
-
-            def steps() -> Iterator[tuple[Examples, Arrays]]:
-                for client, examples, step in self._steps(server_round, t, replies):
-                    scaled = named.scale(step, self.interval_scale)
-                    entry.add(client, examples, scaled)
-                    yield examples, scaled
-
-            there = steps()
-            if (first := next(there, None)) is None:  # whoever took part has no data left
+            total, factor = Mean(), self.interval_scale
+            for client, examples, step in self._steps(server_round, t, replies):
+                scaled = step if factor == 1 else named.scale(step, factor)
+                entry.add(client, examples, scaled)
+                total.add(examples, scaled)
+                del step, scaled  # large, and they would lie there while the next one is made
+            if not entry.clients:  # whoever took part has no data left
                 return arrays
-            mean = weighted_mean(chain([first], there))
+            mean = total.result()
             if self.calibration_scope == "mean_layer":
                 mean = self._calibrated_mean(t, entry.clients, mean)
         return named.apply_update(arrays, mean)

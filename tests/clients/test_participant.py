@@ -474,3 +474,9 @@ def test_chosen_examples_are_copied_when_they_are_looked_at() -> None:
     assert torch.equal(chosen.labels, whole.labels[[1, 4]])
     assert chosen.features is chosen.features
     assert len(chosen.take(torch.tensor([0]))) == 1
+
+
+def test_no_gradient_is_left_in_memory_after_a_step(tmp_path: Path) -> None:
+    one = participant(tmp_path, train=shard(4, 6))
+    one.fit(list(arrays_of(ToyModel(0)).values()), config())
+    assert all(weight.grad is None for weight in one.holdings.workbench.parameters())
