@@ -67,7 +67,8 @@ class Sequences(Retrain):
         if self._again:
             return super().prepare(request, history, arrays)
         off = {module_name(j, i) for j, i in places if i >= self.lengths[j]}
-        after = {n: history.initial[n] if part_of(n) in off else a for n, a in arrays.items()}
+        initial = history.initial  # read and unpacked whenever it is asked for
+        after = {n: initial[n] if part_of(n) in off else a for n, a in arrays.items()}
         rests = {
             client: examples.total
             for server_round in history.rounds

@@ -75,4 +75,5 @@ class TaskRestart(UnlearningStrategy):
             return arrays, 0
         anew = frozenset(upper_layers(arrays, self.layers))
         after = without_heads(arrays, history, request)
-        return {n: history.initial[n] if n in anew else a for n, a in after.items()}, 0
+        initial = history.initial  # read and unpacked whenever it is asked for
+        return {n: initial[n] if n in anew else a for n, a in after.items()}, 0

@@ -25,6 +25,7 @@ from strategies.roster import Roster
 from strategies.structure.task_osd import conflict_free
 from strategies.structure.task_restart import upper_layers
 from strategies.structure.task_subtraction import TaskSubtraction, subtract_contribution
+from tests.support.readings import initial_readings
 from tests.support.taskworld import PARITY, World, config
 from unlearning import arrays as named
 from unlearning.errors import ConfigError, RequestError, UnsupportedRequestError
@@ -237,10 +238,12 @@ def test_upper_layers_take_what_stands_behind_their_weight() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_restart_brings_back_the_first_values_of_the_upper_layers_alone(
-    tmp_path: Path, layers: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: int
 ) -> None:
     world = World(tmp_path)
+    readings = initial_readings(monkeypatch)
     after = world.unlearn(make("task-restart", {"layers": layers}))
+    assert len(readings) == 2  # for the head and for the layers, not for every array
     for name, array in after.items():
         anew = name.startswith("trunk.3") or (layers == 2 and name.startswith("trunk."))
         like = world.initial if anew or task_of(name) == "parity" else world.learned
