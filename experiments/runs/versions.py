@@ -17,6 +17,12 @@ _PACKAGES = ("fedunlearn", "flwr", "torch", "torchvision", "ray", "numpy", "scik
 
 def versions() -> dict[str, str]:
     """Return the versions of this package and of those it rests on, where they are installed."""
+    return dict(_versions())
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    """Look once per process: what is imported stays what it is, and the looking reads files."""
     found: dict[str, str] = {}
     for name in _PACKAGES:
         try:
