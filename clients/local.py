@@ -33,7 +33,7 @@ class Shard:
     labels: torch.Tensor
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.labels.shape[0]  # not its len(), of which PyTorch makes a call of Python
 
     def take(self, index: torch.Tensor) -> Shard:
         """Return the examples at ``index`` (positions or a mask)."""
