@@ -16,8 +16,8 @@ SLOW = "import time\nfor _ in range(40): time.sleep(0.01)\nDONE = True\n"
 def test_work_that_takes_too_long_is_ended() -> None:
     begun = time.monotonic()
     with pytest.raises(TimeoutError, match=r"longer than 0\.05 s"), _time_limit(0.05):
-        time.sleep(5)
-    assert time.monotonic() - begun < 4
+        time.sleep(60)
+    assert time.monotonic() - begun < 50
 
 
 def test_an_import_is_finished_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,15 +43,14 @@ HANG = """
 import ctypes
 from clients.app import _time_limit
 with _time_limit(0.2, disposable=True):
-    ctypes.PyDLL(None).sleep(60)  # holds the interpreter's lock: nothing in Python runs meanwhile
+    ctypes.PyDLL(None).sleep(1200)  # holds the interpreter's lock: nothing in Python runs meanwhile
 """
 
 
+@pytest.mark.timeout(600)  # of which it takes but the imports, however busy the machine
 def test_a_worker_that_hangs_outside_of_python_ends() -> None:
-    begun = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", HANG], capture_output=True, timeout=55, check=False
+        [sys.executable, "-c", HANG], capture_output=True, timeout=500, check=False
     )
     assert ended.returncode == 1
     assert b"Timeout" in ended.stderr
-    assert time.monotonic() - begun < 50
