@@ -2,7 +2,6 @@
 
 import importlib
 
-import flwr.simulation
 import pytest
 from flwr.serverapp import ServerApp
 
@@ -10,11 +9,15 @@ from clients.app import make_client_app
 from experiments.federation import simulation
 from experiments.federation.participants import of_node
 
-ENGINE = importlib.import_module("flwr.simulation.run_simulation")
+
+@pytest.fixture
+def flower():
+    """Return Flower's module of the engine: half a second of imports, for these tests alone."""
+    return importlib.import_module("flwr.simulation.run_simulation")
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def asked(monkeypatch, flower):
     """Put something in the place of both ways, and return who was called with what."""
     calls = []
 
@@ -24,8 +27,8 @@ def asked(monkeypatch):
     def function(num_supernodes, client_app, server_app, backend_config):
         calls.append(("function", num_supernodes, backend_config))
 
-    monkeypatch.setattr(ENGINE, "_run_simulation", engine)
-    monkeypatch.setattr(flwr.simulation, "run_simulation", function)
+    monkeypatch.setattr(flower, "_run_simulation", engine)
+    monkeypatch.setattr("flwr.simulation.run_simulation", function)
     return calls
 
 
@@ -44,9 +47,9 @@ def test_what_is_not_deprecated_is_asked_first(asked):
 
 @pytest.mark.parametrize("engine", [None, lambda other: None])
 def test_where_the_engine_is_gone_or_another_the_function_is_asked_and_it_is_said(
-    asked, monkeypatch, caplog, engine
+    asked, flower, monkeypatch, caplog, engine
 ):
-    monkeypatch.setattr(ENGINE, "_run_simulation", engine)
+    monkeypatch.setattr(flower, "_run_simulation", engine)
     begin()
     assert asked == [("function", 3, {"client_resources": {"num_cpus": 1}})]
     assert "its run_simulation is asked" in caplog.text

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18, vgg11
 
 from experiments.models import networks as models
 from experiments.models.networks import build, load, names, to_arrays
@@ -58,6 +57,8 @@ def test_resnet_keeps_no_statistics_and_the_resolution() -> None:
 
 
 def test_resnet_is_torchvisions_but_for_its_stem() -> None:
+    from torchvision.models import resnet18
+
     model = build("resnet18", (3, 32, 32), 10, seed=1)
     theirs = resnet18(num_classes=10, norm_layer=lambda size: nn.GroupNorm(32, size))
     theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -71,6 +72,8 @@ def test_resnet_is_torchvisions_but_for_its_stem() -> None:
 
 def test_vgg_has_the_convolutions_of_configuration_a() -> None:
     """Table 1 of Simonyan and Zisserman (arXiv 1409.1556), column A, eight weight layers of it."""
+    from torchvision.models import vgg11
+
     theirs = [m for m in vgg11(num_classes=10).features if isinstance(m, (nn.Conv2d, nn.MaxPool2d))]
     for params, norms in (({}, 8), ({"groups": 0}, 0)):
         ours = [
