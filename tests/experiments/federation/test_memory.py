@@ -46,12 +46,9 @@ def held_values() -> Iterator[Any]:
             if issubclass(kind, np.ndarray | bytes | bytearray)
         }
         new = {id(one): one for one in held if type(one) in wanted and id(one) not in seen}
-        # Of arrays alone, which the collector does not follow.
-        holders = [
-            one
-            for one in {id(one): one for one in held if type(one) in (dict, tuple)}.values()
-            if not gc.is_tracked(one) and id(one) not in seen
-        ]
+        # Of arrays alone, which the collector does not follow: few among all, so they come first.
+        apart = [one for one in held if type(one) in (dict, tuple) and not gc.is_tracked(one)]
+        holders = list({id(one): one for one in apart if id(one) not in seen}.values())
         seen.update(new, map(id, holders))
         yield from new.values()
 
