@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _OVERDUE, _BROKEN = "OVERDUE", "LEDGER NOT TO BE TRUSTED"
+_NOT_MEASURED = "not measured"  # of fates, whose room is not needed before there are results
 _TOLD_WHY = ("held", "deletion-pending", "failed", "refused", "withdrawn")
 ALARMS = (_OVERDUE, _BROKEN)  # how the lines begin that must not be overlooked
 
@@ -87,8 +88,13 @@ class RequestState:
                 f"; held because {why}; the model before stays in force and the data stay out of "
                 f"training; let it go with `fedunlearn release {run} {self.id}`"
             )
+        if self.states.get("") == "failed":
+            said += (
+                f"; the data stay out of training; `fedunlearn resume {run}` serves it again, with "
+                f"another strategy or options in {run}/config.toml if --accept-change stands there"
+            )
         if self.verdicts:
-            said += f"; measured: {self.verdict}"
+            said += f"; {self._measured}"
         return "; but ".join([said, *self.risks])
 
     @property
@@ -101,10 +107,17 @@ class RequestState:
         return ", ".join(f"{name} {fate}" for name, fate in self.verdicts.items())
 
     @property
+    def _measured(self) -> str:
+        if set(self.verdicts.values()) == {_NOT_MEASURED}:
+            return "not compared with a retrained model"
+        return f"measured: {self.verdict}"
+
+    @property
     def remark(self) -> str:
         """What must be said of it when the run ends: verdicts, what is not served, what is open."""
         open_ = [f"{b}: {e}" if b else e for b, e in self.states.items() if e != "fulfilled"]
-        parts = [self.verdict, ", ".join(open_), *self.risks]
+        why = self.reasons[""] if self.states.get("") == "failed" and "" in self.reasons else ""
+        parts = [self.verdict, ", ".join(open_), why, *self.risks]
         said = "; ".join(filter(None, parts)) or "fulfilled"
         return f"request {self.id}: forget {self.text}: {said}"
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.runs.folder import COMPARE, FederationFacts, RunFolder
+from experiments.runs.inspection import RequestState, overview
 from unlearning.request import Request, Scope
 
 
@@ -110,3 +111,27 @@ def test_what_is_taken_back_is_taken_back_for_a_reason(tmp_path: Path) -> None:
         assert said(*words)[0] == 2
     with folder.open_ledger() as ledger:
         assert ledger.state("r") == "withdrawn"
+
+
+def test_status_says_how_a_failed_request_is_served_again(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    with folder.tracked(lambda tick: None), folder.open_ledger() as ledger:
+        ledger.add("r", "started")
+        ledger.add("r", "failed", reason="the noise is longer than the model; lower sigma")
+    output = said("status", str(folder.path))[1]
+    assert "failed; due" in output
+    assert "lower sigma; the data stay out of training" in output
+    assert f"`fedunlearn resume {folder.path}` serves it again" in output
+    assert (
+        overview(folder)
+        .requests[0]
+        .remark.endswith("failed; the noise is longer than the model; lower sigma")
+    )
+
+
+def test_what_nobody_retrained_for_is_not_called_measured() -> None:
+    def line(**fates: str) -> str:
+        return RequestState("r", "client 1", None, {"": "fulfilled"}, verdicts=fates).line()
+
+    assert line(sifu="not measured").endswith("not compared with a retrained model")
+    assert line(sifu="forgotten").endswith("measured: sifu forgotten")
