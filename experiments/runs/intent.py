@@ -84,8 +84,8 @@ class Intent:
             return Intent(**found)
         except FileNotFoundError as error:
             raise ConfigError(
-                f"{folder} cannot be resumed: it was made by a version that kept neither {_FILE} "
-                "nor moments to go on from; run its config again with another --out, and ask there for "
+                f"{folder} cannot be resumed: it was made by a version that kept no {_FILE} and no "
+                "moments to go on from; run its config again with another --out and ask there for "
                 f"what `fedunlearn status {folder}` shows as open"
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -338,7 +338,9 @@ def test_what_is_no_run_folder_is_named(tmp_path, command):
 
 
 def test_resume_says_what_a_folder_of_an_older_version_lacks(run):
-    assert "made by a version that kept no intent.json" in mistake("resume", run.path)
+    said = mistake("resume", run.path)
+    assert "made by a version that kept no intent.json" in said
+    assert f"ask there for what `fedunlearn status {run.path}` shows as open" in said
 
 
 # --- list, help -------------------------------------------------------------------------------
