@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports NumPy or PyTorch: workers with a thread for every core starve each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -23,6 +24,10 @@ _IN_MEMORY = "/dev/shm"
 _ROOM = 2 << 30  # bytes; tests that run side by side need a tenth of it
 if os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free >= _ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _IN_MEMORY)
+
+# How long an example takes says what else runs, not whether the code is right.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 # First, so that pytest-xdist finds the groups.

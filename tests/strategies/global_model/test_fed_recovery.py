@@ -158,7 +158,7 @@ def test_buffers_and_dtypes_stay():
 # The noise ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-6, 1e6), st.floats(1e-12, 0.5), st.floats(1e-6, 1e6))
 def test_noise_plugged_back_gives_epsilon(epsilon, beta, distance):
     sigma = sigma_of(epsilon, beta, distance)

@@ -98,7 +98,7 @@ def test_bound_of_several_is_by_client_or_joint():
     assert bound(scalars, (0, 1), "safe") == {-1: 8.0}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-3, 100), st.floats(1e-9, 0.9), st.floats(1e-6, 1e3))
 def test_threshold_and_noise_are_inverse(epsilon, delta, sigma):
     assert sigma_of(epsilon, delta, threshold(epsilon, delta, sigma)) == pytest.approx(sigma)

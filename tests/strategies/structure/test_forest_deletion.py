@@ -124,7 +124,7 @@ def test_candidates_come_from_the_address_alone() -> None:
     assert len(pairs) == 12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 1000),
     st.integers(8, 60),

@@ -75,7 +75,7 @@ def test_one_seed_has_no_interval_and_equal_differences_have_a_point():
     assert statistics.paired([1, 1], [1, 1]).p == 1.0
 
 
-@settings(max_examples=40, deadline=None)  # a bootstrap each
+@settings(max_examples=40)  # a bootstrap each
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6))
 def test_no_set_of_differences_raises_or_warns(values):
     with warnings.catch_warnings():

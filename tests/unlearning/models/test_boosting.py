@@ -109,7 +109,7 @@ def test_requests_in_any_order_equal_retraining(tmp_path: Path, asked: list[Requ
     assert own["clients"].tolist() == [0, 1, 3]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.integers(0, 500), st.integers(1, 4), st.sampled_from([2, 3]), st.integers(1, 3))
 def test_replay_after_any_sample(
     tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, depth: int, min_leaf: int

@@ -24,7 +24,7 @@ def test_removing_an_example_that_is_no_seed_keeps_every_seed():
         np.testing.assert_array_equal(seed(rows[left], left, 40, 6, ADDRESS), seeds)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.permutations(range(40)), st.integers(1, 38))
 def test_redrawing_from_the_first_removed_seed_equals_seeding_afresh(order, number):
     rows, there = _rows(), np.arange(40)

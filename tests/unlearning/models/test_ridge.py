@@ -27,7 +27,7 @@ def test_two_points_by_hand():
     np.testing.assert_allclose(solve(found, 1.0), np.array([[4, -5], [7, 4]]) / 17, rtol=1e-14)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(range(60)), st.integers(1, 55))
 def test_deleting_in_any_order_equals_retraining(order, number):
     rows, labels = _data()

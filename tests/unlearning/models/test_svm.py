@@ -59,7 +59,7 @@ def test_a_reserve_example_costs_nothing():
     assert found.bias == whole.bias
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(40)), st.integers(1, 36), st.sampled_from([0.1, 1.0, 30.0]))
 def test_deleting_in_any_order_equals_retraining(order, number, ceiling):
     products, signs = _problem(40)

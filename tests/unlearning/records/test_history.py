@@ -193,7 +193,7 @@ def test_contributions_sum_to_the_way_learned(
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_sums_hold_for_any_participation(data: st.DataObject) -> None:
     """Oracle: initial + sum over rounds and clients of weight times update = final model."""
     value = st.floats(-100, 100, width=32)

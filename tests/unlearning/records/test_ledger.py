@@ -491,7 +491,7 @@ class Life(RuleBasedStateMachine):
             self.ledger.verify(head)
 
 
-Life.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+Life.TestCase.settings = settings(max_examples=25, stateful_step_count=15)
 TestLife = Life.TestCase
 
 
