@@ -104,10 +104,10 @@ def _move(layers: Layers, jobs: Sequence[Job], group: Sequence[_Class], steps: i
 
 
 def _weights(jobs: Sequence[Job], group: Sequence[_Class], name: str) -> torch.Tensor:
-    """Return an array of the model that each class is worked on with, without copies of one."""
+    """Return an array of the model that each class is worked on with; what all share, once."""
     first = jobs[0].start[name]
     if all(job.start[name] is first for job in jobs):
-        return torch.from_numpy(first).expand(len(group), *first.shape)
+        return torch.from_numpy(np.array(first)).expand(len(group), *first.shape)
     return torch.from_numpy(np.stack([jobs[one.client].start[name] for one in group]))
 
 
