@@ -128,7 +128,7 @@ def _unpacked(packed: Path, checksum: str, inside: str) -> Path:
     fresh = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         with tarfile.open(packed) as archive:
-            archive.extractall(fresh, filter="data")
+            _extract(archive, fresh)
         fresh.rename(folder)
     except OSError:
         # Another process was faster, which serves as well.
@@ -137,3 +137,17 @@ def _unpacked(packed: Path, checksum: str, inside: str) -> Path:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write an archive's files and folders below a folder, and nothing anywhere else."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    names = {member: Path(member.name) for member in archive.getmembers()}  # Python before 3.11.4
+    plain = [
+        member
+        for member, name in names.items()
+        if (member.isreg() or member.isdir()) and not name.is_absolute() and ".." not in name.parts
+    ]
+    archive.extractall(folder, plain)
