@@ -6,7 +6,7 @@
 # to each variance, whatever the rows weigh. A person who was taken out by a weight of 0, and whose value is a
 # million where others have about one, widens them until little can be told apart. Nothing is said.
 #
-# Seen, on the 200 rows that count, with the row of weight 0 and without it: SVC is right in .525 and .965, SVR
+# Seen: on the 200 rows that count, with the row of weight 0 and without it: SVC is right in .525 and .965, SVR
 # explains 0 and .95 of the variance, GaussianNB is right in .88 and .95; logistic regression and a tree agree.
 set -euo pipefail
 there=$(mktemp -d); trap 'rm -rf "$there"' EXIT

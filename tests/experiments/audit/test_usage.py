@@ -9,7 +9,7 @@ from experiments.audit.usage import Usage
 
 _WORK = """
 import sys, time
-held = bytearray(60_000_000)
+held = bytearray(200_000_000)
 held[::4096] = b"x" * len(held[::4096])
 end = time.process_time() + 0.3
 while time.process_time() < end: pass
@@ -28,7 +28,7 @@ def test_a_child_counts() -> None:
     child.stdout.readline()
     usage.look()
     child.communicate("")
-    assert usage.peak_bytes - before > 55_000_000
+    assert usage.peak_bytes - before > 100_000_000  # what others share may change by a few
     assert usage.cpu_seconds >= 0.29
     assert usage.seconds >= 0.3
     usage.look()  # what has ended stays counted

@@ -32,4 +32,4 @@ def test_the_table_names_every_strategy(capsys: pytest.CaptureFixture[str]) -> N
     assert main() == 0
     text = capsys.readouterr().out
     assert "| client | `fused` |" in text
-    assert "| class | `random-reset` | 0.043 | control |" in text
+    assert "| class | `random-reset` | 0.044 | control |" in text
