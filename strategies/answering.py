@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from strategies import holdings, serving
 from strategies.exchange import check_model
 from strategies.federation import UNLEARN, Federation
+from strategies.handing import handed
 from strategies.roster import Roster
 from strategies.rounds import Rounds
 from strategies.stopping import mean_over
@@ -78,7 +79,7 @@ def unlearn(
     begun = federation.clock()
     federation.phase, federation.velocity = UNLEARN, {}
     try:
-        current, number = strategy.prepare(request, history, arrays)
+        current, number = strategy.prepare(request, history, handed(arrays))
         rounds.losses = {}
         for server_round in range(1, number + 1):
             recovered = strategy.learns_again and rounds.has_recovered(federation)

@@ -19,6 +19,7 @@ from strategies import answering, discovery, fitness, holdings, serving, startin
 from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, Ground, in_range, one_of
+from strategies.handing import not_written_to
 from strategies.momentum import carried_on
 from strategies.roster import Roster
 from strategies.rounds import Rounds, recorded
@@ -345,7 +346,8 @@ class UnlearningStrategy(FedAvg):
         HistoryError
             If what the strategy needs was not recorded.
         """
-        return answering.unlearn(self, self._under_way, self._roster, request, history, arrays)
+        with not_written_to(type(self).__name__):
+            return answering.unlearn(self, self._under_way, self._roster, request, history, arrays)
 
     def dismiss(self, request: Request) -> dict[str, object]:
         """Have the owners delete for good; return who acknowledged, who did not, and how much."""
@@ -400,13 +402,17 @@ class UnlearningStrategy(FedAvg):
         given = to_arrays(arrays, copy=False)
         now = self._under_way.arrays = self._serve_due(given)
         self._under_way.record = arrays if now is given else None
-        return self._under_way.learn(self.federation, self._roster, self.teach, self.keepsakes())
+        with not_written_to(type(self).__name__):
+            return self._under_way.learn(
+                self.federation, self._roster, self.teach, self.keepsakes()
+            )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check replies one by one, record them, and return the next model."""
-        current = self._under_way.learned(self.federation, replies, self.recorded)
+        with not_written_to(type(self).__name__):
+            current = self._under_way.learned(self.federation, replies, self.recorded)
         return to_record(current), None
 
     def configure_evaluate(

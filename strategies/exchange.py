@@ -13,6 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import LEARN, RECOVER, UNLEARN, Federation, keeping
+from strategies.handing import handed
 from strategies.outgoing import Outgoing
 from strategies.plausibility import of_one_kind, without_outliers
 from strategies.roster import Roster
@@ -269,7 +270,7 @@ class Exchange:
         elif (self.phase != UNLEARN or self._asks_models) and not self.reuses:
             log.info("round %d: nobody who was asked holds any data; nothing changes", self.number)
             return self.arrays
-        current = hook(self.number, self.arrays, stream)
+        current = hook(self.number, handed(self.arrays), stream)
         for _ in stream:  # a hook may stop early; what it left is still checked and counted
             pass
         like = self.arrays if self.federation.model is None else None

@@ -285,6 +285,48 @@ def test_who_has_no_data_left_is_neither_counted_nor_blamed(
     assert "client 0" not in caplog.text
 
 
+class InPlace(Sketch):
+    """One that writes where it must not: in ``hook``, to the arrays or to the dict of them."""
+
+    def __init__(self, hook: str, values: bool) -> None:
+        super().__init__()
+        self.hook, self.values = hook, values
+
+    def write(self, hook: str, arrays: Arrays) -> Arrays:
+        for name in arrays if hook == self.hook else ():
+            if self.values:
+                arrays[name] += 1
+            else:
+                arrays[name] = arrays[name] + 1
+        return arrays
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        return self.write("prepare", arrays), self.rounds
+
+    def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        return super().learn(server_round, self.write("learn", arrays), replies)
+
+
+def test_who_writes_to_a_given_model_is_told_where(toy: ToyFederation) -> None:
+    arrays = toy.run(Sketch(), toy.initial, rounds=1)
+    before, where = named.copy(arrays), r"InPlace writes to an array .*test_base.py, line \d+, in"
+    with pytest.raises(FederationError, match=where):
+        toy.run(InPlace("learn", values=True), arrays, rounds=1)
+    with pytest.raises(FederationError, match=where):
+        toy.unlearn(InPlace("prepare", values=True), request(Scope.CLIENT, 1), arrays)
+    with pytest.raises(FederationError, match=where):
+        toy.unlearn(InPlace("learn", values=True), request(Scope.CLIENT, 2), arrays)
+    assert named.is_same(arrays, before)
+
+
+def test_who_exchanges_arrays_of_a_given_model_leaves_the_servers_alone(toy: ToyFederation) -> None:
+    arrays = toy.run(Sketch(), toy.initial, rounds=1)
+    before = named.copy(arrays)
+    after = toy.unlearn(InPlace("prepare", values=False), request(Scope.CLIENT, 1), arrays)
+    assert named.is_same(arrays, before)
+    assert not named.is_same(after, before)
+
+
 def test_a_model_that_overflows_is_discarded(toy: ToyFederation) -> None:
     class Overflowing(UnlearningStrategy):
         def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
