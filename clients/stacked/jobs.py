@@ -14,7 +14,7 @@ from clients.stacked.layers import Layers
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
-__all__ = ["Job", "Made", "Order", "Unfit", "Working", "by_size", "in_step", "stacked"]
+__all__ = ["Job", "Made", "Order", "Unfit", "Working", "by_size", "in_step", "laid", "stacked"]
 
 
 class Unfit(Exception):  # noqa: N818 - a reason, not an error
@@ -62,6 +62,12 @@ def stacked(jobs: Sequence[Job], name: str) -> torch.Tensor:
     if all(job.start[name] is first for job in jobs):
         return torch.from_numpy(np.repeat(first[None], len(jobs), axis=0))
     return torch.from_numpy(np.stack([job.start[name] for job in jobs]))
+
+
+def laid(shards: Sequence[Shard]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return K batches of n examples each as features, ``(K, n, d)``, and labels, ``(K, n)``."""
+    features = torch.stack([shard.features for shard in shards]).flatten(2)
+    return features, torch.stack([shard.labels for shard in shards])
 
 
 class Order(list[int]):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from clients.local import Outcome, Shard
-from clients.stacked.jobs import Job, Made, Unfit, by_size, in_step, stacked
+from clients.stacked.jobs import Job, Made, Unfit, by_size, in_step, laid, stacked
 from clients.stacked.layers import ALIGNED, Layers, product
 from clients.stacked.passes import Pass, gradients
 from clients.steps.precondition import TINY, shortened
@@ -80,10 +80,9 @@ class _Run:
 
     def _step(self, place: slice, shards: list[Shard]) -> None:
         """Move the networks of some clients that lie side by side."""
-        size = len(shards[0])
+        x, y = laid(shards)
+        size = y.shape[1]
         self.sizes.add(size)
-        x = torch.stack([shard.features for shard in shards]).flatten(2)
-        y = torch.stack([shard.labels for shard in shards])
         weights = {name: stack[place] for name, stack in self._weights.items()}
         found, gone = gradients(self._layers, weights, x, y)
         squares = _squares(self._layers, gone, size)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clients.local import Outcome, Shard
-from clients.stacked.jobs import Job, Made, Unfit
+from clients.stacked.jobs import Job, Made, Unfit, laid
 from clients.stacked.layers import ALIGNED, Layers
 from clients.stacked.passes import gradients, slopes
 from clients.steps.synthetic import classes, examples, to_arrays
@@ -88,13 +88,8 @@ def _move(layers: Layers, jobs: Sequence[Job], group: Sequence[_Class], steps: i
         features = torch.stack([one.stands.features for one in group])
         labels = torch.stack([one.stands.labels for one in group])
         for step in range(steps):
-            real = [one.real.take(one.orders[step]) for one in group]
-            wanted, _ = gradients(
-                layers,
-                weights,
-                torch.stack([shard.features for shard in real]).flatten(2),
-                torch.stack([shard.labels for shard in real]),
-            )
+            real = laid([one.real.take(one.orders[step]) for one in group])
+            wanted, _ = gradients(layers, weights, *real)
             found, gone = gradients(layers, weights, features.flatten(2), labels)
             pulls = {name: _pull(wanted[name], found[name]) for name in found}
             slope = slopes(layers, weights, gone, pulls).view_as(features)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from clients.descent import descend
 from clients.local import Outcome, Shard
-from clients.stacked.jobs import Job, Made, Unfit, by_size, in_step, stacked
+from clients.stacked.jobs import Job, Made, Unfit, by_size, in_step, laid, stacked
 from clients.stacked.layers import ALIGNED, Layers
 from clients.stacked.passes import gradients
 from clients.training import batches, number, stable_batches
@@ -71,10 +71,9 @@ class _Run:
 
     def _step(self, place: slice, shards: list[Shard]) -> None:
         """Move the networks of some clients that lie side by side."""
-        size = len(shards[0])
+        x, y = laid(shards)
+        size = y.shape[1]
         self.sizes.add(size)
-        x = torch.stack([shard.features for shard in shards]).flatten(2)
-        y = torch.stack([shard.labels for shard in shards])
         weights = {name: stack[place] for name, stack in self._weights.items()}
         found, gone = gradients(self._layers, weights, x, y)
         for client, (own, labels) in enumerate(zip(gone.said, y, strict=True), start=place.start):
