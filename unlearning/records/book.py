@@ -171,7 +171,22 @@ class Book:
                 f"{self.place} does not hold what its signed head says; see "
                 f"`fedunlearn verify` and restore it from a backup"
             )
+        self._check_put_back(self.heads)
         self._head, self._unchanged_at = head, now
+
+    def _check_put_back(self, heads: Heads) -> None:
+        """Refuse to go on from an earlier state of this ledger: new events would hide what is gone.
+
+        The head's file follows the ledger, so it is never ahead of a ledger that is whole.
+        """
+        known = heads.read()
+        if known is None or not known.is_signed or known.ledger != self.name():
+            return  # `verify` tells
+        if known.size > self._tree.size:
+            raise LedgerError(
+                f"{self.place} holds {self._tree.size} event(s), {heads.file.name} vouches for "
+                f"{known.size}: its end was cut off; restore it from a backup"
+            )
 
     def _data_version(self) -> int:
         return int(self.db.execute("PRAGMA data_version").fetchone()[0])

@@ -343,8 +343,8 @@ def test_no_other_spelling_of_a_head_is_taken_for_it(path: Path) -> None:
             verify(path)
 
 
-def test_a_newer_head_stays_whoever_puts_it_there(path: Path, tmp_path: Path) -> None:
-    """A ledger that was put back to an earlier day shows, even if it is then written to."""
+def test_nothing_is_built_on_a_ledger_that_was_put_back(path: Path, tmp_path: Path) -> None:
+    """As many events as are gone would hide it: the head's file would be brought up to them."""
     beside, earlier = path.with_suffix(".head"), tmp_path / "earlier.sqlite"
     with Ledger(path) as one, Ledger(path) as other:
         one.add("b", "started")
@@ -353,9 +353,10 @@ def test_a_newer_head_stays_whoever_puts_it_there(path: Path, tmp_path: Path) ->
         other.add("b", "fulfilled")
         newest = beside.read_bytes()
     shutil.copy(earlier, path)
-    with Ledger(path) as late:
-        late.add("c", "started")
-        assert beside.read_bytes() == newest
+    for event in ("started", "unlearned", "fulfilled"):
+        with Ledger(path) as late, pytest.raises(LedgerError, match="its end was cut off"):
+            late.add("c", event)
+    assert beside.read_bytes() == newest
     with pytest.raises(LedgerError, match="its end was cut off"):
         verify(path)
 
