@@ -107,7 +107,10 @@ def ask(
     features: Annotated[
         list[str] | None,
         typer.Option(
-            "--feature", metavar="NAME|INDEX", help="A column of this site's data; repeatable."
+            "--feature",
+            metavar="NAME|INDEX",
+            help="A value of every row of this site; repeatable: a column's name, a position, a "
+            "region such as 0:2x3:8, or a mask in a file .npy.",
         ),
     ] = None,
     leave: Annotated[bool, typer.Option("--leave", help="Forget this whole site.")] = False,
