@@ -219,6 +219,13 @@ def _array(value: Any, what: str) -> NDArray[Any]:
     return found
 
 
+def _column(value: Any, what: str) -> NDArray[Any]:
+    """Return what stands in each row, words or numbers; a table of one column is taken for it."""
+    value = _unmasked(value, what)
+    found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+
+
 def _kind(found: NDArray[Any]) -> str:
     """Return in words what an array holds that is no number, with an example."""
     word = {"U": "text", "S": "text", "T": "text", "O": "objects", "c": "complex numbers"}
@@ -251,10 +258,7 @@ def record_ids(value: Any, what: str) -> NDArray[np.str_]:
     ConfigError
         If they are neither texts nor whole numbers, not one per row, or one is empty.
     """
-    value = _unmasked(value, what)
-    found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
+    found = _column(value, what)
     if found.ndim != 1:
         raise ConfigError(f"{what} has shape {found.shape}; give one id per row, (n,)")
     if found.dtype.kind == "O" and all(isinstance(one, (str, int)) for one in found):
@@ -286,10 +290,7 @@ def _owners(value: Any, what: str) -> Integers:
         If one is missing, no whole number, or below 0 or above 2**63 - 1.
     """
     remedy = "number the owners from 0, as numpy.unique(owner, return_inverse=True)[1] does"
-    value = _unmasked(value, what)
-    found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
+    found = _column(value, what)
     if found.ndim != 1:
         raise ConfigError(f"{what} has shape {found.shape}; give one owner per row, (n,)")
     if found.dtype.kind not in "biuf":
