@@ -48,9 +48,7 @@ def lent(store: Store) -> Store:
 
     What it records, rewrites and forgets is its own.
     """
-    twin = Store(None)
-    store.db.backup(twin.db)
-    twin.version, twin.ring = store.version, store.ring
+    twin = _index_of(store)
     twin.blobs = in_memory(store.blobs, (blob.path for blob in store.select()))
     return twin
 
@@ -64,10 +62,7 @@ def copy_to(store: Store, root: Path | None, *, durable: bool = True) -> Store:
         If ``root`` exists and is not empty, or cannot be written.
     """
     if root is None:
-        twin = Store(None)
-        store.db.backup(twin.db)
-        twin.version = store.version
-        twin.ring = store.ring
+        twin = _index_of(store)
         _copy_blobs(store, twin.blobs)
         return twin
     if root.exists() and any(root.iterdir()):
@@ -89,6 +84,14 @@ def copy_to(store: Store, root: Path | None, *, durable: bool = True) -> Store:
         ) from error
     twin = Store(root, durable=durable, key=store.sealing.key)
     twin.ring = store.ring
+    return twin
+
+
+def _index_of(store: Store) -> Store:
+    """Return a store in memory with the same index and keys, and no bytes yet."""
+    twin = Store(None)
+    store.db.backup(twin.db)
+    twin.version, twin.ring = store.version, store.ring
     return twin
 
 
