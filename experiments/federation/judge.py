@@ -116,4 +116,4 @@ def _subset(size: int) -> NDArray[np.int64] | slice:
     """
     if size <= _GLANCE:
         return slice(None)
-    return np.unique(np.linspace(0, size - 1, min(size, _GLANCE)).astype(np.int64))
+    return np.unique(np.linspace(0, size - 1, _GLANCE).astype(np.int64))

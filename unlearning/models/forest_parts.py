@@ -248,11 +248,9 @@ def _hashed(flat: Array, begins: Integers, sizes: Integers) -> Hashes:
     row = flat.shape[1] * flat.itemsize
     data = np.ascontiguousarray(flat).reshape(-1).view(np.uint8).data if flat.size else b""
     ends, sha256 = begins + sizes, hashlib.sha256
-    found = np.empty((len(begins), _WIDTH), np.uint8)
     places = zip((begins * row).tolist(), (ends * row).tolist(), strict=True)
     whole = b"".join([sha256(data[begin:end]).digest() for begin, end in places])
-    found.reshape(-1)[:] = np.frombuffer(whole, np.uint8)
-    return found
+    return np.array(np.frombuffer(whole, np.uint8).reshape(-1, _WIDTH))  # no view: to be frozen
 
 
 def _note(array: Array, hashes: Hashes) -> None:

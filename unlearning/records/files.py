@@ -72,19 +72,19 @@ def _written_directly(descriptor: int, pieces: list[memoryview]) -> list[memoryv
     except OSError:  # a file system in memory, or one that compresses
         return pieces
     # The system wants to be given whole blocks that begin where blocks do in memory, too.
-    room, filled, at = memoryview(mmap.mmap(-1, _AT_ONCE)), 0, 0
+    space, filled, at = memoryview(mmap.mmap(-1, _AT_ONCE)), 0, 0
     try:
         for piece in pieces:
             done = 0
             while done < len(piece):
                 size = min(len(piece) - done, _AT_ONCE - filled)
-                room[filled : filled + size] = piece[done : done + size]
+                space[filled : filled + size] = piece[done : done + size]
                 done, filled = done + size, filled + size
                 if filled == _AT_ONCE:
-                    at, filled = at + _put(descriptor, room), 0
+                    at, filled = at + _put(descriptor, space), 0
         whole = filled - filled % _BLOCK
-        _put(descriptor, room[:whole])
-        return [room[whole:filled]]
+        _put(descriptor, space[:whole])
+        return [space[whole:filled]]
     except OSError as error:
         if at or error.errno != errno.EINVAL:
             raise
