@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
 
 
 @pytest.fixture(scope="module")
-def controls() -> dict[object, Arrays]:
+def controls() -> dict[object, Any]:
     """Keep what controls answer: the same to all that ask the same of the same model."""
     return {}
 
@@ -68,6 +69,15 @@ BUNDLES: dict[str, Callable[[ToyFederation], Bundle]] = {
 }
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What came of a bundle: the model after recovery, and of every request its edit and end."""
+
+    after: Arrays
+    edits: list[Arrays]
+    states: list[str]
+
+
 def answered(
     toy: ToyFederation,
     arrays: Arrays,
@@ -77,16 +87,24 @@ def answered(
     *,
     batch: int = 1,
     recovery: int = 0,
-) -> tuple[Arrays, list[str]]:
-    """Return the model after all requests, and how each of them ended."""
+) -> Answers:
+    """Ask for a bundle; a round of recovery follows whatever was open together."""
+    edits: list[Arrays] = []
+
+    def note(request: Request, before: Arrays, after: Arrays) -> dict[str, float | None]:
+        edits.append(named.copy(after))
+        return {}
+
     twin = toy.branch(home)
     twin.federation.batch, twin.federation.recovery_rounds = batch, recovery
+    twin.federation.judge = note
     asked = served(bundle, type(strategy))
     for together in asked:
         for one in together:
             twin.federation.ledger.receive(one)
         arrays = twin.run(strategy, arrays, rounds=0)
-    return arrays, [twin.federation.ledger.state(one.id) for many in asked for one in many]
+    states = [twin.federation.ledger.state(one.id) for many in asked for one in many]
+    return Answers(arrays, edits, states)
 
 
 def served(bundle: Bundle, cls: type[UnlearningStrategy]) -> Bundle:
@@ -100,18 +118,17 @@ def control(cls: type[UnlearningStrategy], of: type[UnlearningStrategy]) -> Unle
     return kind()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("recovery", [0, 1], ids=["edit", "recovered"])
 @pytest.mark.parametrize("name", BUNDLES)
 @pytest.mark.parametrize(("cls", "model"), list(everyone()))
 def test_a_bundle_is_answered_by_more_than_learning_on(
     cls: type[UnlearningStrategy],
     model: str | None,
     name: str,
-    recovery: int,
     learned: Callable[..., Learned],
-    controls: dict[object, Arrays],
+    controls: dict[object, Answers],
     tmp_path: Path,
 ) -> None:
+    """By the edit itself, and after a round of recovery."""
     if cls is FineTune or cls.scopes == {Scope.TASK}:
         pytest.skip("the control itself, or a strategy of several tasks")
     toy, arrays = learned(cls, model)
@@ -119,30 +136,34 @@ def test_a_bundle_is_answered_by_more_than_learning_on(
     if not any(served(bundle, cls)):
         pytest.skip("none of the scopes is served")
 
-    def end(strategy: UnlearningStrategy, home: str, batch: int = 1) -> tuple[Arrays, list[str]]:
-        many = {"batch": batch, "recovery": recovery}
-        return answered(toy, arrays, strategy, bundle, tmp_path / home, **many)
+    def end(strategy: UnlearningStrategy, home: str, batch: int = 1) -> Answers:
+        return answered(toy, arrays, strategy, bundle, tmp_path / home, batch=batch, recovery=1)
 
-    def answer_of(of: type[UnlearningStrategy]) -> Arrays:
+    def answer_of(of: type[UnlearningStrategy]) -> Answers:
         # What clients keep beside, for other strategies, is nothing to a control.
         wanted = [[replace(one, id="") for one in many] for many in served(bundle, cls) if many]
-        key = (of, named.digest(arrays), repr(wanted), recovery)
+        key = (of, named.digest(arrays), repr(wanted))
         if key not in controls:
-            controls[key], _ = end(control(cls, of), of.__name__)
+            controls[key] = end(control(cls, of), of.__name__)
         return controls[key]
 
-    after, states = end(made(cls), "it")
-    assert set(states) == {"fulfilled"}
-    if model is None or not recovery:  # else learning on is learning again from nothing
-        assert named.digest(told(after)) != named.digest(told(answer_of(FineTune)))
-    if cls.guarantee is Guarantee.EXACT and model is not None:
-        same(of_data(after), of_data(answer_of(Retrain)))
-    if len(bundle) == 1 and len(states) == 2:
+    it = end(made(cls), "it")
+    assert set(it.states) == {"fulfilled"}
+    at_first = next(many for many in served(bundle, cls) if many)
+    assert named.digest(told(it.edits[len(at_first) - 1])) != named.digest(told(arrays))
+    if model is None:  # else learning on is learning again from nothing
+        assert named.digest(told(it.after)) != named.digest(told(answer_of(FineTune).after))
+    elif cls.guarantee is Guarantee.EXACT:
+        exact = answer_of(Retrain)
+        for ours, again in zip([*it.edits, it.after], [*exact.edits, exact.after], strict=True):
+            same(of_data(ours), of_data(again))
+    if len(bundle) == 1 and len(it.states) == 2:
         strategy = made(cls)
-        together, published = end(strategy, "batch", batch=2)
-        assert published == states
+        together = end(strategy, "batch", batch=2)
+        assert together.states == it.states
         if strategy.guarantee is not Guarantee.CERTIFIED and cls is not Sifu:  # noise is new
-            assert named.digest(together) == named.digest(after)
+            assert named.digest(together.edits[-1]) == named.digest(it.edits[-1])
+            assert named.digest(together.after) == named.digest(it.after)
 
 
 @pytest.mark.parametrize(("cls", "model"), list(everyone()))
@@ -156,7 +177,7 @@ def test_a_list_of_all_samples_of_a_client_is_its_leaving(
         pytest.skip("one of the scopes is not served, or answered in another way as it says")
     toy, arrays = learned(cls, model)
     found = [
-        answered(toy, arrays, made(cls), [[request]], tmp_path / name)[0]
+        answered(toy, arrays, made(cls), [[request]], tmp_path / name).after
         for name, request in (("list", everything(toy)), ("client", client(LEAVER)))
     ]
     if cls.guarantee is Guarantee.CERTIFIED:  # noise is new
