@@ -19,7 +19,7 @@ from strategies import answering, discovery, fitness, holdings, serving, startin
 from strategies.exchange import evaluation_messages, mean_measures, missing
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
 from strategies.fitness import EVERY_MODEL, Ground, in_range, one_of
-from strategies.handing import not_written_to
+from strategies.mistakes import told_to_author
 from strategies.momentum import carried_on
 from strategies.roster import Roster
 from strategies.rounds import Rounds, recorded
@@ -346,7 +346,7 @@ class UnlearningStrategy(FedAvg):
         HistoryError
             If what the strategy needs was not recorded.
         """
-        with not_written_to(type(self).__name__):
+        with told_to_author(type(self)):
             return answering.unlearn(self, self._under_way, self._roster, request, history, arrays)
 
     def dismiss(self, request: Request) -> dict[str, object]:
@@ -402,7 +402,7 @@ class UnlearningStrategy(FedAvg):
         given = to_arrays(arrays, copy=False)
         now = self._under_way.arrays = self._serve_due(given)
         self._under_way.record = arrays if now is given else None
-        with not_written_to(type(self).__name__):
+        with told_to_author(type(self)):
             return self._under_way.learn(
                 self.federation, self._roster, self.teach, self.keepsakes()
             )
@@ -411,7 +411,7 @@ class UnlearningStrategy(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check replies one by one, record them, and return the next model."""
-        with not_written_to(type(self).__name__):
+        with told_to_author(type(self)):
             current = self._under_way.learned(self.federation, replies, self.recorded)
         return to_record(current), None
 

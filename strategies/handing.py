@@ -1,16 +1,10 @@
-"""What a hook is handed is not to be changed: nobody can, and who tries is told so in words."""
+"""What a hook is handed is not to be changed: nobody can; `mistakes` tells who tries."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 from unlearning.arrays import Array, Arrays
-from unlearning.errors import FederationError
 
-__all__ = ["handed", "not_written_to"]
+__all__ = ["handed"]
 
 
 def handed(arrays: Arrays) -> Arrays:
@@ -29,27 +23,6 @@ def handed(arrays: Arrays) -> Arrays:
     return {
         name: _sealed(array) if array.flags.writeable else array for name, array in arrays.items()
     }
-
-
-@contextmanager
-def not_written_to(who: str) -> Iterator[None]:
-    """Say in words, and where, that a hook of ``who`` writes to an array that it was handed.
-
-    Raises
-    ------
-    FederationError
-        Instead of what NumPy says of it.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if "read-only" not in str(error):
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise FederationError(
-            f"{who} writes to an array that it was given ({Path(last.filename).name}, line "
-            f"{last.lineno}, in {last.name}); let it return new ones"
-        ) from error
 
 
 def _sealed(array: Array) -> Array:

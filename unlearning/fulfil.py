@@ -278,7 +278,9 @@ def _fail(
     request: Request, ledger: Ledger, error: BaseException, facts: Mapping[str, object]
 ) -> None:
     """Write down why a request was not served."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = str(error)  # what is written for users needs no kind
+    if not isinstance(error, FedUnlearnError):
+        reason = f"{type(error).__name__}: {error}"
     if isinstance(error, (KeyboardInterrupt, InterruptedError)):
         reason = f"{type(error).__name__}: interrupted; it is served when the run goes on"
     ledger.add(request.id, "failed", **facts, reason=reason)

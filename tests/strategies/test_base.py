@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -711,7 +713,7 @@ def test_the_help_of_the_leaving_is_over_when_the_request_is(toy: ToyFederation)
             assert toy.federation.roster.helping == {1}
             raise OSError("broken")
 
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(FederationError, match="OSError: broken"):
         toy.unlearn(Helped(), request("client"), toy.learn(1))
     assert toy.federation.roster.helping == frozenset()
 
@@ -842,3 +844,64 @@ def test_choices_are_named() -> None:
     one_of("mode", "a", ("a", "b"))
     with pytest.raises(ConfigError, match="option 'mode' is 'c'; it must be one of a, b"):
         one_of("mode", "c", ("a", "b"))
+
+
+class Mistaken(Sketch):
+    """One whose ``hook`` fails with ``error``."""
+
+    def __init__(self, hook: str, error: Exception) -> None:
+        super().__init__()
+        self.hook, self.error = hook, error
+
+    def fail(self, hook: str) -> None:
+        if hook == self.hook:
+            raise self.error
+
+    def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
+        self.fail("prepare")
+        return arrays, 1
+
+    def teach(self, server_round: int) -> Mapping[int, Instruction]:
+        self.fail("teach")
+        return super().teach(server_round)
+
+    def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+        self.fail("learn")
+        return super().learn(server_round, arrays, replies)
+
+
+@pytest.mark.parametrize("hook", ["teach", "learn"])
+def test_who_fails_while_learning_is_told_where(toy: ToyFederation, hook: str) -> None:
+    said = r"^Mistaken raised KeyError: 'w' \(test_base.py, line \d+, in fail\); correct it$"
+    with pytest.raises(FederationError, match=said):
+        toy.run(Mistaken(hook, KeyError("w")), rounds=1)
+
+
+def test_who_fails_while_unlearning_is_told_where(toy: ToyFederation) -> None:
+    arrays = toy.run(Sketch(), toy.initial, rounds=1)
+    said = r"Mistaken raised FileNotFoundError: mask.npy \(test_base.py, line \d+, in fail\)"
+    mistaken = Mistaken("prepare", FileNotFoundError("mask.npy"))
+    with pytest.raises(FederationError, match=said):
+        toy.unlearn(mistaken, request(Scope.CLIENT, 1), arrays)
+
+
+def test_what_is_no_mistake_of_a_strategy_passes_as_it_is(
+    toy: ToyFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (InterruptedError(), HistoryError("nothing is kept")):
+        with pytest.raises(type(error)):
+            toy.run(Mistaken("learn", error), rounds=1)
+
+    class Own(Sketch):  # its hook calls what is not to blame
+        def learn(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+            return super().learn(server_round, arrays, replies)
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(named, "weighted_mean", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        toy.run(Own(), rounds=1)
+    monkeypatch.setattr(named, "weighted_mean", Mock(side_effect=KeyError("lost")))
+    with pytest.raises(KeyError, match="lost"):
+        toy.run(FineTune(), rounds=1)
+    with pytest.raises(FederationError, match="Own raised KeyError: 'lost'"):
+        toy.run(Own(), rounds=1)

@@ -96,7 +96,7 @@ def test_a_failed_strategy_is_said_on_the_terminal_with_an_exit_code_of_its_own(
     call = ["compare", str(tmp_path / "small.toml"), "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(app, [*call, "--strategies", f"{rogue('Raises')},fed-eraser"])
     assert done.exit_code == 1, done.output
-    assert "error: raises failed (seed 0): ZeroDivisionError" in done.stderr
+    assert "error: raises failed (seed 0): Raises raised ZeroDivisionError" in done.stderr
     row, reason = (line for line in done.stdout.splitlines() if line.startswith("raises "))
     assert row.split()[:3] == ["raises", "approximate", "failed"]
     assert "ZeroDivisionError" in reason
