@@ -12,7 +12,7 @@ import numpy as np
 
 from unlearning.errors import RequestError, unknown
 
-__all__ = ["MARKED", "NO_VALUES", "Columns", "Named"]
+__all__ = ["MARKED", "NO_VALUES", "Columns", "Named", "names_file"]
 
 MARKED = "marked"  # the values that a planted spurious feature lies in
 
@@ -22,7 +22,17 @@ NO_VALUES = (
 )
 
 _BOX = re.compile(r"(\d+):(\d+)x(\d+):(\d+)")
+_MASK = ".npy"
 _OF_CATEGORY = "="  # a category's columns are called column=category
+
+
+def names_file(word: str) -> bool:
+    """Return whether a word of a request, or one of several in it, is the file of a mask.
+
+    >>> names_file("mask.npy,0"), names_file("0:2x3:8"), names_file("depth.npy.mean")
+    (True, False, False)
+    """
+    return any(part.strip().endswith(_MASK) for part in word.split(","))
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ class Columns:
                 called += named if self.names else ["planted for a trial"]
                 has_words = True
             elif not str(word).replace(",", "").replace(" ", "").isdecimal():
-                called.append(Path(str(word)).name if str(word).endswith(".npy") else str(word))
+                called.append(Path(str(word)).name if str(word).endswith(_MASK) else str(word))
                 has_words = True
             else:  # beside words, a position is told too: the receipt names all that is forgotten
                 called += [self.name(position) for position in positions]
@@ -149,7 +159,7 @@ class Columns:
             return [int(word)]
         if box := _BOX.fullmatch(word):
             return self._region(word, *map(int, box.groups()))
-        if word.endswith(".npy"):
+        if word.endswith(_MASK):
             return self._mask(Path(word).expanduser())
         parts = [part.strip() for part in word.split(",") if part.strip()]
         if len(parts) > 1:

@@ -16,7 +16,7 @@ def estimate(
     config: ConfigFile,
     strategies: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Strategies; default: that of the config."),
+        typer.Option(metavar="A,B", help="Strategies; default: the config's strategy, or its strategies."),
     ] = None,
     overrides: Overrides = None,
     as_json: Json = False,

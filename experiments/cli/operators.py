@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.answers import print_json, print_table
-from experiments.cli.options import Json, numbers
+from experiments.cli.options import Json, feature_help, numbers
 
 __all__ = ["operator"]
 
@@ -119,7 +119,9 @@ def sign(
     features: Annotated[
         Several,
         typer.Option(
-            "--feature", metavar="NAME|INDEX", help="A column, position or region; repeatable."
+            "--feature",
+            metavar="NAME|INDEX",
+            help=feature_help("every example, at --client if given", mask=False),
         ),
     ] = None,
     as_json: Json = False,

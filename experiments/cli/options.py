@@ -9,7 +9,18 @@ import typer
 
 from unlearning.errors import ConfigError
 
-__all__ = ["Anyway", "ConfigFile", "Json", "Out", "Overrides", "Run", "numbers", "seconds", "words"]
+__all__ = [
+    "Anyway",
+    "ConfigFile",
+    "Json",
+    "Out",
+    "Overrides",
+    "Run",
+    "feature_help",
+    "numbers",
+    "seconds",
+    "words",
+]
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
@@ -25,6 +36,13 @@ Anyway = Annotated[
     bool, typer.Option("--anyway", help="Begin though the disk seems too small for the history.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer with JSON on standard output.")]
+
+
+def feature_help(whose: str, *, mask: bool = True) -> str:
+    """Return what ``--feature`` takes, and whose values it means; ``mask``: also out of a file."""
+    ways = ["a column's name", "a position", "a region such as 0:2x3:8"]
+    ways += ["a mask in a file .npy"] if mask else []
+    return f"A value of {whose}; repeatable: {', '.join(ways[:-1])} or {ways[-1]}."
 
 
 def words(text: str, option: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.answers import print_json
-from experiments.cli.options import Json, Run, numbers, words
+from experiments.cli.options import Json, Run, feature_help, numbers, words
 
 __all__ = ["claim", "release", "request"]
 
@@ -49,8 +49,7 @@ def request(
         typer.Option(
             "--feature",
             metavar="NAME|INDEX",
-            help="A value of every example, at --client if given; repeatable: a column's name, a "
-            "position, a region such as 0:2x3:8, or a mask in a file .npy.",
+            help=feature_help("every example, at --client if given"),
         ),
     ] = None,
     at_round: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from experiments.cli.answers import FAILED, print_json
 from experiments.cli.federations import Show, shower
-from experiments.cli.options import Json, numbers, words
+from experiments.cli.options import Json, feature_help, numbers, words
 
 __all__ = ["site"]
 
@@ -109,8 +109,7 @@ def ask(
         typer.Option(
             "--feature",
             metavar="NAME|INDEX",
-            help="A value of every row of this site; repeatable: a column's name, a position, a "
-            "region such as 0:2x3:8, or a mask in a file .npy.",
+            help=feature_help("every row of this site"),
         ),
     ] = None,
     leave: Annotated[bool, typer.Option("--leave", help="Forget this whole site.")] = False,

@@ -145,14 +145,7 @@ class Kit:
         """
         is_place = Path(data).expanduser().exists() or ":" not in data
         source = str(Path(data).expanduser().absolute()) if is_place else data
-        known = self.pin
-        found = read_site(source, _shape(known, source), label=label)
-        if known is not None and known.digest != found.digest:
-            raise ConfigError(
-                f"{source} is not what this site joined with (digest {found.digest[:12]}, then "
-                f"{known.digest[:12]}); put it back, or begin a new epoch with "
-                "`fedunlearn site update-data`"
-            )
+        self._joined_with(source, label)
         return self._changed(data=source, **({} if label is None else {"label": label}))
 
     def replace_data(self, data: str, label: str | None = None) -> tuple[Kit, int]:
@@ -301,10 +294,18 @@ class Kit:
         source = str(self.settings.get("data", ""))
         if not source:
             raise ConfigError("this site has no data yet; name them with `site start --data`")
+        return self._joined_with(source, self.settings.get("label"))
+
+    def _joined_with(self, source: str, label: str | None) -> SiteData:
+        """Return the data of a place; ConfigError if they are not those it joined with."""
         known = self.pin
-        found = read_site(source, _shape(known, source), label=self.settings.get("label"))
+        found = read_site(source, _shape(known, source), label=label)
         if known is not None and known.digest != found.digest:
-            raise ConfigError(f"{source} is not what this site joined with; put it back")
+            raise ConfigError(
+                f"{source} is not what this site joined with (digest {found.digest[:12]}, then "
+                f"{known.digest[:12]}); put it back, or begin a new epoch with "
+                "`fedunlearn site update-data`"
+            )
         return found
 
     def _features(self, words: Sequence[str]) -> Named:

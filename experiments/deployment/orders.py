@@ -26,7 +26,7 @@ from experiments.deployment.wishes import (
     replayed,
 )
 from experiments.runs.admission import compose as request_of
-from unlearning.columns import Columns
+from unlearning.columns import Columns, names_file
 from unlearning.errors import ConfigError, RequestError
 from unlearning.records.files import write_atomically
 from unlearning.request import Request
@@ -134,7 +134,7 @@ def compose(
         If it names nothing that can be forgotten.
     """
     chosen = {name: list(what.get(name) or ()) for name in _WHAT}
-    if mask := [word for word in chosen["features"] if str(word).endswith(".npy")]:
+    if mask := [word for word in chosen["features"] if names_file(str(word))]:
         raise RequestError(
             f"feature {mask[0]!r} is a file of this machine, and the server reads the order; give "
             "names, positions or regions"
@@ -276,7 +276,7 @@ def _whole(value: object) -> bool:
 
 def _is_word(value: object) -> bool:
     """Return whether a value names a feature, and no file: none of the server's is read for it."""
-    return isinstance(value, str) and ".npy" not in value
+    return isinstance(value, str) and not names_file(value)
 
 
 def _tuples(what: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def estimated(
     config : Config
         All settings.
     strategies : sequence of str, optional
-        Aliases or ``module:Class``; default: that of the config.
+        Aliases or ``module:Class``; default: ``strategy`` of the config, or what a comparison by it
+        runs where it names none.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def estimated(
     from experiments.federation.grids import LocalGrid
     from experiments.federation.participants import client_app
 
-    made = {n: make(n, config.options_for(n)) for n in strategies or (config.strategy,)}
+    made = {n: make(n, config.options_for(n)) for n in strategies or _named(config)}
     found = task(Scenario.of(config, config.seed))
     sizes = Sizes.of(config, found, frozenset[str]().union(*(one.needs for one in made.values())))
     with tempfile.TemporaryDirectory(prefix="fedunlearn-") as place:
@@ -142,6 +143,12 @@ def estimated(
         **_seconds(plans, round_s, config.rounds),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     }
+
+
+def _named(config: Config) -> tuple[str, ...]:
+    """Return the strategies that a config names; one that names none has a default."""
+    own = "strategy" in config.model_fields_set or not config.strategies
+    return (config.strategy,) if own else config.strategies
 
 
 def _seconds(plans: Mapping[str, Plan], round_s: float, rounds: int) -> dict[str, float | str]:

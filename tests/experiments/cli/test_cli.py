@@ -378,6 +378,17 @@ def test_help_describes_arguments_and_options():
     assert "--json" in text
 
 
+def test_a_feature_is_named_in_one_way_wherever_it_is_asked_for():
+    said = [
+        " ".join(call(*command, "--help").stdout.replace("│", " ").split())
+        for command in (["request"], ["site", "ask"], ["federation", "operator", "sign"])
+    ]
+    ways = "repeatable: a column's name, a position, a region such as 0:2x3:8 or a mask in a file"
+    alone = "repeatable: a column's name, a position or a region such as 0:2x3:8."  # no file
+    assert [ways in one for one in said] == [True, True, False]
+    assert alone in said[2]
+
+
 def test_no_word_of_the_help_is_taken_for_markup():
     """A word in brackets would be left out without a trace."""
     lost = []

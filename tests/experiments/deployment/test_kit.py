@@ -40,8 +40,12 @@ def test_what_was_withdrawn_stays_withdrawn_in_new_data(kit, tmp_path):
     pin(kit.home, read_site(str(tmp_path / "a.npz")), 0, 0.0)
     held._memory(1).bury(Omission(features=frozenset({1}), samples=frozenset({2})))
     np.savez(tmp_path / "b.npz", x=rows + 1, y=[1, 0, 1, 0])
-    with pytest.raises(ConfigError, match="is not what this site joined with"):
+    said = "is not what this site joined with .*; put it back, or begin a new epoch"
+    with pytest.raises(ConfigError, match=said):
         held.hold(str(tmp_path / "b.npz"))
+    (tmp_path / "a.npz").write_bytes((tmp_path / "b.npz").read_bytes())
+    with pytest.raises(ConfigError, match=said):
+        held.ask(None, None, None, features=["dose"])
     _, epoch = held.replace_data(str(tmp_path / "b.npz"))
     assert epoch == 2
     assert held._memory(2).tombstones == Omission(features=frozenset({1}))

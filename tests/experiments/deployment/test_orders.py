@@ -62,15 +62,22 @@ def test_an_operator_names_features_as_the_federation_does(office):
     assert (request.clients, request.features, request.called) == ((1,), (0, 1, 2), ("sex", "age"))
 
 
-def test_no_file_of_the_server_is_read_for_an_order(office, tmp_path):
+@pytest.mark.parametrize("word", ["mask.npy", "0,mask.npy", "mask.npy,0", "mask.npy , 0"])
+def test_no_file_of_the_server_is_read_for_an_order(office, word):
     server, private = office
     with pytest.raises(RequestError, match="is a file of this machine"):
-        compose(server.id, "alice", private["alice"], features=["mask.npy"])
+        compose(server.id, "alice", private["alice"], features=[word])
     order = compose(server.id, "alice", private["alice"], features=[1])
-    for word in ("mask.npy", "0,mask.npy"):
-        what = {**order["body"]["what"], "features": [word]}
-        with pytest.raises(RequestError, match="no operator's order"):
-            parse(json.dumps(changed(order, what=what)))
+    what = {**order["body"]["what"], "features": [word]}
+    with pytest.raises(RequestError, match="no operator's order"):
+        parse(json.dumps(changed(order, what=what)))
+
+
+def test_what_may_be_signed_is_read(office):
+    server, private = office
+    words = ["depth.npy.mean", "0:2x3:8", 4]
+    order = compose(server.id, "alice", private["alice"], features=words)
+    assert parse(json.dumps(order))["body"]["what"]["features"] == words
 
 
 def changed(order, **changes):

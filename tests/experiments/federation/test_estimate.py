@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from flwr.serverapp import Grid
 
+from experiments.config.loading import from_mapping
 from experiments.federation import estimate, rehearsal
 from experiments.federation.estimate import estimated
 from experiments.federation.founding import Site
 from experiments.federation.rehearsal import extrapolated
-from tests.support.small import small
+from tests.support.small import SMALL, small
 from unlearning.cost import Cost
 
 LEAVES = {"scope": "client", "clients": [2]}
@@ -63,3 +64,18 @@ def test_more_requests_take_more_and_nothing_takes_less_than_nothing() -> None:
         extrapolated(Cost(wall_s=3.0, client_rounds=9), Cost(wall_s=1.0, client_rounds=1), 9) == 0
     )
     assert extrapolated(Cost(wall_s=1.0), Cost(wall_s=1.5), 9) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ({"strategies": ["retrain", "fine-tune"]}, {"retrain", "fine-tune"}),
+        ({"strategy": "no-t", "strategies": ["retrain"]}, {"no-t"}),
+        ({}, {"fed-eraser"}),
+    ],
+)
+def test_strategies_are_those_of_the_config(named: dict[str, Any], told: set[str]) -> None:
+    bare = {key: value for key, value in SMALL.items() if key != "strategy"}
+    found = estimated(from_mapping({**bare, "rounds": 6, "requests": [LEAVES], **named}))
+    of = "seconds_of_unlearning_by_"
+    assert {name.removeprefix(of) for name in found if name.startswith(of)} == told
