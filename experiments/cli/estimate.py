@@ -16,7 +16,9 @@ def estimate(
     config: ConfigFile,
     strategies: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Strategies; default: the config's strategy, or its strategies."),
+        typer.Option(
+            metavar="A,B", help="Strategies; default: the config's strategy, or its strategies."
+        ),
     ] = None,
     overrides: Overrides = None,
     as_json: Json = False,
