@@ -16,8 +16,8 @@ TEMPLATE = (
 {% for title, lines in groups %}
 <h2 id="group-{{ loop.index }}">{{ title }}</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="group-{{ loop.index }}">
-<table class="sortable">
-<thead><tr><th scope="col">Strategy<span class="unit">claim</span></th><th scope="col" class="num">Seeds</th><th scope="col" class="num">Forget gap<span class="unit">accuracy on the forget set</span></th><th scope="col" class="num">Backdoor gap</th><th scope="col" class="num">Membership gap<span class="unit">AUC</span></th><th scope="col" class="num">Utility gap<span class="unit">test accuracy</span></th><th scope="col" class="num">Cost<span class="unit">examples, share of retraining's</span></th><th scope="col">Made by</th></tr></thead>
+<table class="sortable board">
+<thead><tr><th scope="col">Strategy<span class="unit">claim</span></th><th scope="col" class="num">Seeds</th><th scope="col" class="num">Forget gap<span class="unit">accuracy on the forget set</span></th><th scope="col" class="num">Backdoor gap</th><th scope="col" class="num">Member&shy;ship gap<span class="unit">AUC</span></th><th scope="col" class="num">Utility gap<span class="unit">test accuracy</span></th><th scope="col" class="num">Cost<span class="unit">examples, share of retraining's</span></th><th scope="col">Made by</th></tr></thead>
 <tbody>
 {% for line in lines %}
 <tr><th scope="row">{{ line.strategy }}<span class="guarantee">{{ line.guarantee }}</span></th><td class="num" data-sort="{{ line.seeds }}">{{ line.seeds }}</td>

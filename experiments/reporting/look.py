@@ -102,6 +102,17 @@ time { white-space: nowrap; }
   body { padding: 1.25rem 1rem 3rem; }
   dl.pairs { grid-template-columns: 1fr; gap: 0; }
   dl.pairs dd { margin-bottom: .6rem; }
+  /* A line of the leaderboard is a block of three: who, the five numbers, which run. */
+  .board, .board thead, .board tbody { display: block; }
+  .board tr { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); column-gap: .4rem; padding: .5rem 0; border-bottom: 1px solid var(--grid); }
+  .board thead tr { border-color: var(--ink); align-items: end; }
+  .board th, .board td { padding: .1rem 0; border: 0; }
+  .board tr > :first-child { grid-column: 1 / 5; }
+  .board tr > :last-child { grid-column: 1 / 6; overflow-wrap: anywhere; }
+  .board td { font-size: .75rem; }
+  .board thead .num, .board .num .unit { font-size: .66rem; }
+  .board thead .num button::before { display: block; }
+  .board .guarantee { display: inline; margin-left: .5rem; }
 }
 .requests tbody th { white-space: normal; }
 .requests tbody th[scope="row"] { padding-left: .6rem; }

@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 
+from experiments.reporting.leaderboard import leaderboard
 from experiments.reporting.report import render
 from tests.support.browser import CHROMIUM, NO_CHROMIUM, browser
+from tests.support.finished import write_run as write_finished
 from tests.support.reported import task_measures, write_audit, write_run
 
 pytestmark = [
@@ -20,6 +22,7 @@ ORDER = (
     '[...document.querySelectorAll("table.scores tbody th")].map(th => th.firstChild.data.trim())'
 )
 SORTED = '[...document.querySelectorAll("table.scores thead th")].map(th => th.ariaSort)'
+LEFT = '[...document.querySelectorAll(".board {row}")].map(e => e.getBoundingClientRect().left)'
 ENTER = ("Enter", 13)
 
 
@@ -141,6 +144,22 @@ def test_without_a_script_it_is_whole_and_has_nothing_that_would_do_nothing(open
 def test_the_narrow_page_does_not_run_over(shown, page, dark):
     shown.open(page, width=390, height=800, dark=dark)
     assert shown.value("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_whole_leaderboard_is_in_sight_on_a_phone(shown, tmp_path):
+    board = tmp_path / "board.html"
+    write_finished(tmp_path / "run")
+    leaderboard([tmp_path / "run"], board)
+    shown.open(board, width=390, height=800)
+    beyond = (
+        '[...document.querySelectorAll(".scroll, .board th, .board td")].filter('
+        "one => one.scrollWidth > one.clientWidth).length"
+    )
+    assert shown.value(beyond) == 0
+    heads = shown.value(LEFT.format(row="thead th"))
+    cells = shown.value(LEFT.format(row="tbody tr:first-child > *"))
+    assert len(heads) == 8
+    assert heads == cells  # every number stands below its heading
 
 
 def test_no_caption_is_cut_on_a_narrow_page(shown, page):
