@@ -12,7 +12,8 @@ import generate  # noqa: E402
 project = "fedunlearn"
 author = "the fedunlearn authors"
 version = release = version_of("fedunlearn")
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinxcontrib.bibtex"]
+bibtex_bibfiles = ["generated/papers.bib"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

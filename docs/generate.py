@@ -1,6 +1,9 @@
 """Pages made from the code: config keys, strategies, the Python API, the commands.
 
-Nothing is listed by hand; what has no description fails a test.
+Nothing is listed by hand; what has no description fails a test. Papers are set by
+sphinxcontrib-bibtex. Commands and keys are not left to a library: sphinxcontrib-typer 0.7 brings
+typer-slim, whose files overwrite those of the typer that Flower pins, and autodoc-pydantic tells of
+Python classes where a reader writes TOML tables.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -37,6 +41,17 @@ _NOTATION = (
     "`w`: the model; `D_k`: what client `k` made of it, less `w`; `n_k`: its examples; `u`: what "
     "is to be forgotten; `r`: the rest; `z`: logits."
 )
+_PAPER_LIST = """# Every paper
+
+What the strategies and models rest on, from the references of their own pages. As a file:
+`fedunlearn list strategies --bibtex`.
+
+```{bibliography}
+:all:
+```
+"""
+_KEY = re.compile(r"^@\w+{(.+),$", re.MULTILINE)
+_TITLE = re.compile(r"^  title = {(.+)},$", re.MULTILINE)
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _SECTION = re.compile(r"^(?P<title>[A-Z][A-Za-z ]+)\n-{3,}\n", re.MULTILINE)
 _ITEMS = ("Parameters", "Returns", "Raises", "Yields", "Attributes")
@@ -48,6 +63,8 @@ def write_all(folder: Path) -> None:
         "config.md": config_page(),
         "python.md": python_page(),
         "commands.md": command_page(),
+        "papers.md": _PAPER_LIST,
+        "papers.bib": "\n\n".join(papers().values()),
         **{f"strategies/{name}.md": page for name, page in strategy_pages()},
     }
     names = sorted(Path(name).stem for name in pages if name.startswith("strategies/"))
@@ -177,6 +194,7 @@ def strategy_page(name: str) -> str:
         "source": f"`{cls.__module__}`",
     }
     lines = [f"# {name}", "", _markdown(inspect.getdoc(module) or "", 2), ""]
+    lines += _cited(name)
     lines += ["| fact | value |", "| --- | --- |"]
     lines += [f"| {key} | {value} |" for key, value in facts.items()]
     lines += _beside(name)
@@ -188,6 +206,36 @@ def strategy_page(name: str) -> str:
         )
         lines += ["## In a config", "", f"```toml\n[options.{name}]\n{table}\n```", ""]
     return "\n".join(lines)
+
+
+@cache
+def papers() -> dict[str, str]:
+    """Return the BibTeX entry of every paper that a strategy cites, by its title."""
+    from strategies.registry import strategies
+
+    found: dict[str, str] = {}
+    for name in strategies():
+        for title, entry in _entries(name).items():
+            found.setdefault(title, entry)
+    return found
+
+
+def _entries(name: str) -> dict[str, str]:
+    from strategies.citation import bibtex
+    from strategies.registry import strategies
+
+    text = bibtex(strategies()[name], name)
+    return {_TITLE.findall(entry)[0]: entry for entry in text.split("\n\n") if entry[0] == "@"}
+
+
+def _cited(name: str) -> list[str]:
+    """Return a line that leads from a strategy to its papers; none where it cites none."""
+    keys = [_KEY.findall(papers()[title])[0] for title in _entries(name)]
+    return (
+        [f"In the [list of papers](/generated/papers.md): {{cite}}`{','.join(keys)}`", ""]
+        if keys
+        else []
+    )
 
 
 def _methods() -> dict[str, dict[str, str]]:

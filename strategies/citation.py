@@ -42,7 +42,7 @@ def bibtex(cls: type, name: str = "") -> str:
     @misc{no-t,
       author = {Khalil and Brunswic and Lamghari and Li and Beitollahi and Chen},
       title = {{NoT: Federated Unlearning via Weight Negation}},
-      howpublished = {CVPR 2025},
+      howpublished = {CVPR},
       year = {2025},
       eprint = {2503.05657},
       archiveprefix = {arXiv},
@@ -79,11 +79,12 @@ def _references(text: str) -> list[tuple[str, str, str]]:
 def _entry(key: str, authors: str, title: str, rest: str) -> str:
     rest = _SHORT.sub("", rest).strip(" ,")
     where = re.split(r"[(;:.]|, for ", rest, maxsplit=1)[0].strip(" ,")
+    year = match[0] if (match := _YEAR.search(rest)) else ""
     fields = {
         "author": " and ".join(_authors(authors)),
         "title": f"{{{title}}}",
-        "howpublished": where if not _YEAR.fullmatch(where) else "",
-        "year": year[0] if (year := _YEAR.search(rest)) else "",
+        "howpublished": where.removesuffix(year).rstrip(" ,"),  # else a style tells the year twice
+        "year": year,
         "eprint": number[1] if (number := _ARXIV.search(rest)) else "",
         "doi": doi[1] if (doi := _DOI.search(rest)) else "",
     }

@@ -14,7 +14,7 @@ from strategies.registry import strategies
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
-MISSING = [name for name in ("sphinx", "furo", "myst_parser") if find_spec(name) is None]
+MISSING = [name for name in ("sphinx", "furo", "myst_parser", "pybtex") if find_spec(name) is None]
 
 
 def load():
@@ -50,6 +50,19 @@ def test_every_strategy_has_a_page_with_its_facts_and_options():
         assert ":class:" not in page
     assert "interval = 2" in pages["fed-eraser"]
     assert "- `interval` (int, default 2)\n  Distance between" in pages["fed-eraser"]
+
+
+def test_every_paper_is_listed_once_and_each_page_leads_to_its_own():
+    keys = {re.match(r"@misc{(.+),", entry)[1] for entry in generate.papers().values()}
+    assert len(keys) == len(generate.papers()) > 40
+    cited = {}
+    for name, page in generate.strategy_pages():
+        found = re.findall(r"{cite}`(.+?)`", page)
+        cited[name] = {key for line in found for key in line.split(",")}
+    assert set().union(*cited.values()) == keys
+    assert len(cited["fed-eraser"]) == 1
+    assert cited["fed-eraser"] <= cited["fed-accum"]  # one paper behind both, listed once
+    assert [name for name, found in cited.items() if not found] == ["random-reset", "retrain"]
 
 
 def test_every_public_name_and_command_is_told_of():
