@@ -145,7 +145,6 @@ def test_a_run_killed_at_random_moments_comes_out_the_same(
         assert apart(partial(everything, path)) == wanted, (number, share)
         served.append(used)
         print(f"{case} {number}: {killed=} at {share:.3f}, served after {used:.2f} s")
-    gc.unfreeze()
     print(
         f"{case}: {kills} of {kills} the same; from the restart to the next round, CPU seconds "
         f"without imports: median {np.median(served):.2f}, most {max(served):.2f}"
