@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.config.loading import Config
-from experiments.federation.participants import DISPOSABLE
 from experiments.federation.quiet import quiet
 from unlearning.errors import ConfigError
 
-__all__ = ["gpus_per_worker", "start", "tried", "why_not"]
+__all__ = ["DISPOSABLE", "gpus_per_worker", "start", "tried", "why_not"]
+
+DISPOSABLE = "FEDUNLEARN_DISPOSABLE_WORKER"  # set in the environment of workers that restart
 
 _INLINE_BYTES = 8 << 20  # replies up to this size skip Ray's object store
 _ENGINE = "flwr.simulation.run_simulation"  # half a second of imports

@@ -23,6 +23,7 @@ from clients.steps import Shard
 from clients.together import Together
 from experiments.config.schema import Config
 from experiments.data.sites import pin, pinned, read_site, split_rows
+from experiments.federation.cluster import DISPOSABLE
 from experiments.federation.grids import LocalGrid, StackedGrid
 from experiments.federation.task import ClientData, Task, forget_tasks, task
 from experiments.models import networks as models
@@ -31,7 +32,6 @@ from unlearning.protocol import Scalar, Wire
 from unlearning.records.memory import ClientMemory
 
 __all__ = [
-    "DISPOSABLE",
     "chosen_grid",
     "client_app",
     "disposable",
@@ -41,9 +41,6 @@ __all__ = [
     "of_node",
     "participant",
 ]
-
-DISPOSABLE = "FEDUNLEARN_DISPOSABLE_WORKER"  # set in the environment of workers that restart
-
 
 _place = lru_cache(maxsize=64)(Path)  # the same few folders come with every message
 

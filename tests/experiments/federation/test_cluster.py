@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config.loading import Config
 from experiments.federation import cluster
-from experiments.federation.participants import DISPOSABLE
+from experiments.federation.cluster import DISPOSABLE
 from unlearning.errors import ConfigError
 
 
