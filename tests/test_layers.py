@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -27,16 +26,29 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"
 UNSAFE_CALLS = {("torch", "load"), ("pd", "read_pickle"), ("pandas", "read_pickle")}
 
 
+@cache
+def looked_at(source):
+    """Return what a file imports and what it may run, as the two functions below say."""
+    imported, unsafe = [], []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                imported += [(node.lineno, alias.name.partition(".")[0]) for alias in node.names]
+            case ast.ImportFrom(level=0):  # a relative import stays inside its package
+                imported.append((node.lineno, (node.module or "").partition(".")[0]))
+            case ast.Attribute(value=ast.Name(id=owner), attr=name):
+                if (owner, name) in UNSAFE_CALLS:
+                    unsafe.append((node.lineno, f"{owner}.{name}"))
+            case ast.keyword(arg="allow_pickle"):
+                is_off = isinstance(node.value, ast.Constant) and node.value.value is False
+                if not is_off:
+                    unsafe.append((node.value.lineno, "allow_pickle"))
+    return imported, unsafe
+
+
 def imports(source):
     """Return (line, top-level module) of every import, those inside functions included."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name.partition(".")[0]) for alias in node.names]
-        # A relative import stays inside its package.
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.append((node.lineno, (node.module or "").partition(".")[0]))
-    return found
+    return looked_at(source)[0]
 
 
 def wrong_imports(package, source):
@@ -51,16 +63,7 @@ def wrong_imports(package, source):
 def unsafe_reads(source):
     """Return (line, what) of everything that could run code out of a file."""
     found = [(line, module) for line, module in imports(source) if module in UNSAFE_MODULES]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            name = (node.value.id, node.attr)
-            if name in UNSAFE_CALLS:
-                found.append((node.lineno, ".".join(name)))
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            is_off = isinstance(node.value, ast.Constant) and node.value.value is False
-            if not is_off:
-                found.append((node.value.lineno, "allow_pickle"))
-    return found
+    return found + looked_at(source)[1]
 
 
 def files(package):
@@ -155,14 +158,10 @@ def test_every_file_that_the_page_names_is_there():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.fixture
-def copy(tmp_path):
-    """Return a copy of all that the four packages and the face hold of Python."""
-    for path in house().files.values():
-        target = tmp_path / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    return tmp_path
+def planted(place, line):
+    """Return the tree with a line at the end of one of its files, and the length of that before."""
+    text = (ROOT / place).read_text(encoding="utf-8")
+    return House(ROOT, {place: f"{text}{line}\n"}), len(text.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -227,12 +226,10 @@ def copy(tmp_path):
         ("experiments/api/run.py", "import fedunlearn", "fedunlearn"),
     ],
 )
-def test_a_planted_breach_is_named(copy, place, line, breach):
+def test_a_planted_breach_is_named(place, line, breach):
     source = place.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    length = len((copy / place).read_text(encoding="utf-8").splitlines())
-    with (copy / place).open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-    found = House(copy).wrong(PLAN)
+    changed, length = planted(place, line)
+    found = changed.wrong(PLAN)
     assert f"{source}:{length + 1 + line.count(chr(10))} imports {breach}" in found
     assert all(text.startswith(f"{source}:") for text in found)
 
@@ -255,10 +252,8 @@ def test_a_planted_breach_is_named(copy, place, line, breach):
         ("clients/local.py", "from clients import participant", ["clients.participant"]),
     ],
 )
-def test_a_planted_circle_is_named(copy, place, line, others):
-    with (copy / place).open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-    (found,) = House(copy).circles()
+def test_a_planted_circle_is_named(place, line, others):
+    (found,) = planted(place, line)[0].circles()
     source = place.removesuffix(".py").replace("/", ".")
     assert all(f"{source}:" in found and f" imports {other}" in found for other in others)
 

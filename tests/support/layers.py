@@ -110,10 +110,12 @@ class House:
     """The modules of the four packages below a folder, and what they import of each other.
 
     ``import a.b.c`` runs ``a/__init__`` and ``a.b/__init__`` too, so it counts as an import of
-    all three, save those that the importing module lies in itself.
+    all three, save those that the importing module lies in itself. ``instead`` gives files, by
+    their path below the folder, another text than the one they hold.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, instead: Mapping[str, str] | None = None) -> None:
+        self._instead = {root / place: text for place, text in (instead or {}).items()}
         self.files: dict[str, Path] = {}
         face = [path for path in [root / f"{FACE}.py"] if path.is_file()]
         for path in face + [
@@ -127,7 +129,9 @@ class House:
         return (arrow for arrows in self.arrows.values() for arrow in arrows)
 
     def _arrows_of(self, module: str) -> Iterator[Arrow]:
-        for line, dots, base, name in _names(self.files[module].read_text(encoding="utf-8")):
+        path = self.files[module]
+        text = self._instead.get(path)
+        for line, dots, base, name in _names(text or path.read_text(encoding="utf-8")):
             full = base
             if dots > 0:
                 here = module.split(".")

@@ -22,6 +22,7 @@ from experiments.runs.results import read_failed, read_results
 from experiments.runs.text import plain_text_table
 from strategies import discovery
 from strategies.base import UnlearningStrategy
+from tests.support.undrawn import undrawn
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, RequestError
 from unlearning.evaluation.scorecard import Outputs, Predictions
@@ -90,10 +91,13 @@ NIGHTLY = [pytest.mark.nightly]
         pytest.param("char-lstm", Scope.SAMPLE, marks=NIGHTLY),
     ],
 )
-def test_every_strategy_for_networks_serves_text(tmp_path: Path, model: str, scope: Scope) -> None:
+def test_every_strategy_for_networks_serves_text(
+    tmp_path: Path, model: str, scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All but what moves the inputs, which is told before it starts; none fails on its way."""
+    undrawn(monkeypatch.setattr)
     names = [name for name in serving(scope) if name not in CONTROLS]
-    data = {**raw()["data"], "public": 0.05}
+    data = {**raw()["data"], "window": 8, "limit": 60, "test_limit": 10, "public": 0.1}
     out = compared(tmp_path, model=model, data=data, strategies=names, requests=[REQUESTS[scope]])
     _, rows = read_results(out)
     failed = {found.strategy: found.failed for found in read_failed(out)}
@@ -139,14 +143,18 @@ def measured(details: Details, strategy: str) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_canaries_are_exposed_where_they_were_learned_and_not_where_not(tmp_path: Path) -> None:
+def test_canaries_are_exposed_where_they_were_learned_and_not_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model that learned them ranks them first; the retrained one as any others."""
+    undrawn(monkeypatch.setattr)
     out = compared(
         tmp_path,
         model="char-lstm",
-        rounds=12,
+        rounds=4,
         strategies=["fine-tune"],
-        train={"learning_rate": 1.0, "batch_size": 8, "local_epochs": 6},
+        data={**raw()["data"], "window": 8, "speakers": 2, "limit": 40},
+        train={"learning_rate": 2.0, "batch_size": 4, "local_epochs": 8},
         marker={"kind": "canary", "client": 1, "fraction": 0.9, "canaries": 2, "length": 4},
     )
     details = read_details(out)
