@@ -1,16 +1,19 @@
 """Classes and others' data are forgotten at an operator's signed word alone."""
 
+import errno
 import json
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 
-from experiments.deployment import keys
+from experiments.deployment import keys, wishes
 from experiments.deployment.desk import bind, enter_signed
 from experiments.deployment.orders import compose, parse
 from experiments.deployment.server import Server
 from experiments.runs.admission import admit
 from experiments.runs.admission import compose as request_of
+from experiments.runs.folder import FederationFacts, RunFolder
 from tests.experiments.deployment.test_keyed import conduct, deployed  # noqa: F401
 from unlearning.columns import Columns
 from unlearning.errors import ConfigError, RequestError
@@ -140,8 +143,6 @@ def test_a_run_of_a_federation_takes_signed_requests_alone(deployed, tmp_path): 
     server.operators.add("alice", public)
     whole = {**config.to_dict(), "data": {**config.to_dict()["data"], "test": None}}
     conduct(server, grid, type(config).model_validate(whole), tmp_path / "run")
-    from experiments.runs.folder import RunFolder
-
     folder = RunFolder.open(tmp_path / "run")
     bind(folder, server)
     with pytest.raises(RequestError, match="who asks must sign"):
@@ -153,3 +154,46 @@ def test_a_run_of_a_federation_takes_signed_requests_alone(deployed, tmp_path): 
         assert [one.id for one in ledger.waiting()] == [request.id]
         (event,) = ledger.events(request.id)
         assert event.facts["order"] == order
+
+
+@pytest.fixture
+def run(office, tmp_path):
+    """Return a run of the federation, of which only the files are there."""
+    server, _ = office
+    folder = RunFolder.claim(tmp_path / "run", {"strategy": "retrain"})
+    folder.write_federation(FederationFacts({0: 4, 1: 4}, classes=(0, 1)))
+    bind(folder, server)
+    return folder
+
+
+@pytest.mark.parametrize("who", ["site", "operator"])
+def test_what_could_not_be_entered_may_be_brought_again(office, run, tmp_path, monkeypatch, who):
+    server, private = office
+    if who == "operator":
+        signed = compose(server.id, "alice", private["alice"], classes=[1])
+    else:
+        public = keys.make_site_key(tmp_path / "site.key", "clinic")
+        server.members.add("clinic", keys.read_public(public))
+        signed = wishes.compose(server.id, 0, tmp_path / "site.key", [2])
+    (tmp_path / "signed.json").write_text(json.dumps(signed))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.deployment.desk.admit", Mock(side_effect=full))
+        with pytest.raises(OSError, match="No space"):
+            enter_signed(run, tmp_path / "signed.json")
+    request = enter_signed(run, tmp_path / "signed.json")
+    with run.open_ledger(readonly=True) as ledger:
+        assert [one.id for one in ledger.requests()] == [request.id]
+    with pytest.raises(RequestError, match="it counts once"):
+        enter_signed(run, tmp_path / "signed.json")
+
+
+def test_what_the_run_refuses_is_logged_as_refused(office, run, tmp_path):
+    server, private = office
+    order = compose(server.id, "alice", private["alice"], classes=[7])
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    with pytest.raises(RequestError, match="unknown class 7"):
+        enter_signed(run, tmp_path / "order.json")
+    assert logged(server) == ["taken", "refused"]
+    with run.open_ledger(readonly=True) as ledger:
+        assert ledger.requests() == []

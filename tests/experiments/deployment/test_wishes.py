@@ -148,3 +148,13 @@ def test_a_key_is_entered_once(sites):
     known = members.of_client(0)
     with pytest.raises(ConfigError, match="a key is used once"):
         members.add("c", known.key)
+
+
+def test_a_name_is_given_once(sites, tmp_path):
+    _, members, _ = sites
+    public = keys.make_site_key(tmp_path / "site.key", "c")
+    with pytest.raises(ConfigError, match=r"a site 'b' is there already; choose another name"):
+        members.add("b", keys.read_public(public))
+    with pytest.raises(ConfigError, match=r"no site is named 'c' \(known: a, b\)"):
+        members.named("c")
+    assert Members(tmp_path / "roster.toml").named("b").client == 1
