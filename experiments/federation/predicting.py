@@ -25,7 +25,8 @@ Floats = NDArray[np.float32]
 _CHUNK = 1024  # examples per forward pass
 _IMAGES = 256  # of a network with convolutions, whose layers then stay in the processor's cache
 _MODELS = 2  # models of which it is remembered what they said: before a request, and after
-_OURS = ("torch.nn.", "experiments.models.")  # layers that take pixels in any order in memory
+# Layers that take pixels in any order in memory; torchvision's blocks are those of our ResNet.
+_OURS = ("torch.nn.", "experiments.models.", "torchvision.models.resnet")
 
 
 class Looked(dict[str, Array]):
