@@ -174,7 +174,11 @@ class Exchange:
         return self.read(sent)
 
     def read(self, messages: Iterable[Message]) -> Iterator[Reply]:
-        """Yield checked replies; quarantine bad ones by name; meter all of them."""
+        """Yield checked replies; quarantine bad ones by name; meter all of them.
+
+        A large update is empty where :meth:`combine` holds all replies before a hook sees one: it
+        is worked out for the hook.
+        """
         federation, roster = self.federation, self.roster
         down = roster.bytes_down
         self.losses.clear()
@@ -195,6 +199,7 @@ class Exchange:
                     longest_s=2 * federation.timeout_s + _SLACK_S,
                     farthest=farthest if sent is self.arrays else None,
                     trains=self._trains(client, instruction),
+                    later=self._are_held and federation.robust is None,
                 )
             except BadReplyError as error:
                 roster.lost[client] = f"quarantined: {error}"
@@ -288,6 +293,11 @@ class Exchange:
     def _asks_models(self) -> bool:
         return all(instruction.answers == "model" for instruction in self.asked.values())
 
+    @property
+    def _are_held(self) -> bool:
+        """Whether replies are held until all of them are there, to be held against each other."""
+        return self._asks_models and bool(self.federation.length_factor)
+
     def _address(self, client: int, instruction: Instruction) -> list[int]:
         """Return the address of a client's randomness."""
         seed = self.federation.seed
@@ -311,8 +321,8 @@ class Exchange:
             own = self.asked[client].arrays
             return self.arrays if own is None else own
 
-        factor = self.federation.length_factor
-        if self._asks_models and factor:
+        if self._are_held:
+            factor = self.federation.length_factor
             return without_outliers(replies, self.arrays, leave_out, step, factor, sent)
         if not self._asks_models:
             same_form = self.federation.model is not None  # others leave out what they do not have

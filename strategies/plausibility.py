@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from strategies.wire import length
+from strategies.wire import LARGE, length
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.closing import Closing
@@ -34,7 +34,6 @@ _NOISE, _ANYHOW = 1e-6, 1e3
 _IN_MEMORY = 32 * 2**20  # bytes of replies held in memory before the rest goes to disk
 
 _GONE = Reply(-1, 0, {})
-_LARGE = 2**20  # bytes of an update that is rather worked out again than kept
 _PAGE = mmap.ALLOCATIONGRANULARITY  # where a map may begin
 _ALIGNED = 64  # bytes: where arrays begin in memory
 
@@ -56,7 +55,8 @@ class Spool(Closing):
         Bytes that stay in memory.
     sent : callable or None
         The model that a client was sent, where every update leads from there to what it answered:
-        a large one is then worked out again, with the same bits, instead of kept.
+        a large one is then worked out, with the same bits, when its reply is taken. It need not
+        be there before.
     """
 
     def __init__(
@@ -82,12 +82,13 @@ class Spool(Closing):
 
     def append(self, reply: Reply) -> None:
         """Keep a reply."""
-        if self._sent is not None and reply.update and named.nbytes(reply.update) >= _LARGE:
+        if self._sent is not None and reply.update and named.nbytes(reply.update) >= LARGE:
             reply = replace(reply, update={})
         update = reply.update or {}
         size = named.nbytes(reply.arrays) + named.nbytes(update)
         if size <= self._left:
             self._left -= size
+            reply = replace(reply, arrays=_own(reply.arrays))
         else:
             end = self._file.seek(0, 2)
             begin = self._file.seek(-(-end // _PAGE) * _PAGE)
@@ -127,7 +128,7 @@ class Spool(Closing):
         if self._sent is not None and reply.update == {}:
             with np.errstate(over="ignore"):
                 update = named.delta(self._sent(reply.client), reply.arrays)
-            reply = replace(reply, update=update)
+            reply = replace(reply, update=update, moved=None)
             _let_go(reply.arrays)
         return reply
 
@@ -146,6 +147,11 @@ class Spool(Closing):
             }
             for group in places
         ]
+
+
+def _own(arrays: Arrays) -> Arrays:
+    """Return arrays that can be written to; those that lie in a message's memory are copied."""
+    return {n: a if a.flags.writeable else a.copy() for n, a in arrays.items()}
 
 
 def _let_go(arrays: Arrays) -> None:
@@ -190,7 +196,7 @@ def without_outliers(
     groups: dict[Hashable, list[float]] = defaultdict(list)
     with Spool(sent=sent) as spool:
         for reply in replies:
-            if reply.update is not None and (found := length(reply.update)):
+            if reply.update is not None and (found := _moved(reply)):
                 lengths[reply.client] = found
                 groups[kind_of(reply.client)].append(found)
             spool.append(reply)
@@ -212,6 +218,10 @@ def without_outliers(
             else:
                 yield reply
             del reply  # large, and it would lie there while the next one is read
+
+
+def _moved(reply: Reply) -> float:
+    return length(reply.update or {}) if reply.moved is None else reply.moved
 
 
 def of_one_kind(

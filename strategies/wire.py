@@ -18,6 +18,7 @@ from unlearning.protocol import Reply, Scalar, Wire, part
 from unlearning.weighing import Examples, part_of
 
 __all__ = [
+    "LARGE",
     "BadReplyError",
     "length",
     "num_bytes",
@@ -35,6 +36,8 @@ _METERED = (Wire.CLIENT_SECONDS, Wire.EXAMPLES_PROCESSED)
 _LARGEST = 1e15  # nothing that a client measures is larger, and sums of it stay finite
 _SINGLE = 4  # bytes of a float32
 _FARTHEST = 1e3  # no local training moves a model by a thousand times its own length
+LARGE = 2**20  # bytes of an update that is rather worked out when it is needed than kept
+_PIECE = 2**16  # numbers whose differences stay in the processor's cache
 
 
 class BadReplyError(ValueError):
@@ -127,6 +130,7 @@ def read_reply(
     longest_s: float = float("inf"),
     farthest: float | None = None,
     trains: Collection[str] | None = None,
+    later: bool = False,
 ) -> Reply:
     """Return the checked reply of one client.
 
@@ -149,6 +153,9 @@ def read_reply(
         What :func:`reach` says of ``sent``, where it is known.
     trains : collection of str or None
         Parts of the model that this client may have trained; None: any.
+    later : bool
+        Whether a large update is left to be worked out by whoever needs it: it is empty then, and
+        the arrays lie in the message's own memory, where nobody can write to them.
 
     Raises
     ------
@@ -160,7 +167,8 @@ def read_reply(
     if model is None or record is None:
         raise BadReplyError("records are missing")
     try:
-        arrays = to_arrays(model)
+        later = later and model_like and num_bytes(model) >= LARGE
+        arrays = to_arrays(model, copy=not later)
     except Exception as error:  # a stranger's bytes: whatever decoding them raises, they are bad
         reason = str(error).partition("\n")[0]
         raise BadReplyError(f"arrays cannot be read ({reason})") from error
@@ -188,8 +196,8 @@ def read_reply(
             raise BadReplyError(difference)
         arrays = {name: arrays[name] for name in sent}
         with np.errstate(over="ignore", invalid="ignore"):
-            update = named.delta(sent, arrays)
-            moved = length(update)
+            update = {} if later else named.delta(sent, arrays)
+            moved = _way(sent, arrays) if later else length(update)
     # What is a finite way from a model has no infinite value: two looks at all of them are saved.
     if not math.isfinite(moved) and (
         odd := named.not_finite(arrays) or (_became_infinite(sent, arrays) if model_like else None)
@@ -200,7 +208,7 @@ def read_reply(
     limit = reach(sent) if farthest is None else farthest
     if not moved <= limit:
         raise BadReplyError(f"it moved the model by {moved:.3g} (L2), more than {limit:.3g}")
-    return Reply(client, count, arrays, numbers, update)
+    return Reply(client, count, arrays, numbers, update, moved if later else None)
 
 
 def reach(sent: Arrays) -> float:
@@ -225,8 +233,24 @@ def length(arrays: Arrays) -> float:
 
     In the arrays' own precision: as quick as it must be for every reply, and exact enough.
     """
+    return math.sqrt(_squares(arrays))
+
+
+def _squares(arrays: Arrays) -> float:
     floats = [a.astype(np.float32) if a.itemsize < _SINGLE else a for a in _floats(arrays)]
-    return math.sqrt(sum(float(np.vdot(a, a)) for a in floats))
+    return sum(float(np.vdot(a, a)) for a in floats)
+
+
+def _way(start: Arrays, end: Arrays) -> float:
+    """Return the length of the update between two models, without the memory of a third."""
+    total = 0.0
+    for name, array in end.items():
+        if array.dtype.kind == "f":
+            pair = start[name].reshape(-1), array.reshape(-1)
+            for at in range(0, array.size, _PIECE):
+                old, new = ({name: flat[at : at + _PIECE]} for flat in pair)
+                total += _squares(named.delta(old, new))
+    return math.sqrt(total)
 
 
 def _size(arrays: Arrays) -> int:

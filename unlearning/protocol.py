@@ -105,6 +105,9 @@ class Reply:
         Numbers the step measured.
     update : Arrays or None
         For model-like answers: ``arrays`` minus the model the client was sent.
+    moved : float or None
+        Of an update that is not worked out yet, and empty: how long it is (L2, float buffers
+        included). A hook sees no such reply.
     """
 
     client: int
@@ -112,6 +115,7 @@ class Reply:
     arrays: Arrays
     metrics: Mapping[str, float] = field(default_factory=dict)
     update: Arrays | None = None
+    moved: float | None = None
 
     @property
     def examples(self) -> Examples:

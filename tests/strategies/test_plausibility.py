@@ -15,6 +15,7 @@ from strategies.base import UnlearningStrategy
 from strategies.plausibility import Spool, of_one_kind, without_outliers
 from tests.support.toy import ToyFederation, ToyGrid
 from unlearning import arrays as named
+from unlearning.arrays import Arrays
 from unlearning.protocol import Reply, Wire
 
 MODEL = {"w": np.ones(4, np.float32)}
@@ -110,6 +111,11 @@ def test_what_is_in_the_file_is_mapped_and_may_be_changed() -> None:
             tracemalloc.stop()
 
 
+def sealed(arrays: Arrays) -> Arrays:
+    """Return arrays in memory that nobody can write to, as a message's."""
+    return {n: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for n, a in arrays.items()}
+
+
 @pytest.mark.parametrize("budget", [0, 10**9])
 def test_a_large_update_is_worked_out_again_instead_of_kept(
     budget: int, monkeypatch: pytest.MonkeyPatch
@@ -120,14 +126,19 @@ def test_a_large_update_is_worked_out_again_instead_of_kept(
     given = [Reply(n, 1, end, update=named.delta(models[n % 2], end)) for n, end in enumerate(ends)]
     small = named.nbytes(given[0].update or {})
     for least in (1, small + 1):  # worked out again; kept
-        monkeypatch.setattr(plausibility, "_LARGE", least)
-        with Spool(budget, lambda client: models[client % 2]) as spool:
+        monkeypatch.setattr(plausibility, "LARGE", least)
+        with Spool(budget, lambda client: models[client % 3 % 2]) as spool:
             for one in given:
                 spool.append(one)
-            held = [one.update for one in spool._replies]
+            for number, one in enumerate(given):
+                spool.append(Reply(3 + number, 1, sealed(one.arrays), update={}, moved=1.0))
+            held = [one.update for one in spool._replies[: len(given)]]
             assert all(update == {} for update in held) == (least == 1 or budget == 0)
-            for one, back in zip(given, spool, strict=True):
+            for one, back in zip([*given, *given], spool, strict=True):
                 assert named.digest(back.update or {}) == named.digest(one.update or {})
+                assert named.digest(back.arrays) == named.digest(one.arrays)
+                assert all(array.flags.writeable for array in back.arrays.values())
+                assert back.moved is None
 
 
 def test_a_noisy_client_is_left_out_and_named(

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from strategies import wire
 from strategies.base import UnlearningStrategy
 from strategies.global_model.retrain import Retrain
 from strategies.wire import (
     BadReplyError,
+    length,
     num_bytes,
     read_reply,
     to_arrays,
@@ -50,8 +52,15 @@ def reply(arrays: ArrayRecord | None = None, **metrics: object) -> Message:
     return Message(content, 1, "train")
 
 
-def read(message: Message, *, model_like: bool = True, declared: int | None = 10):  # type: ignore[no-untyped-def]
-    return read_reply(message, 7, SENT, model_like=model_like, declared=declared)
+def read(message: Message, *, model_like: bool = True, declared: int | None = 10, **how: bool):  # type: ignore[no-untyped-def]
+    return read_reply(message, 7, SENT, model_like=model_like, declared=declared, **how)
+
+
+@pytest.fixture(params=[False, True], ids=["at-once", "later"])
+def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Tell whether updates, all of them large, are left to be worked out by who needs them."""
+    monkeypatch.setattr(wire, "LARGE", 1)
+    return bool(request.param)
 
 
 # Records and arrays -------------------------------------------------------------------------
@@ -111,6 +120,23 @@ def test_a_good_reply_becomes_an_update() -> None:
     assert list(found.arrays) == list(SENT)
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 100])
+def test_a_large_update_is_measured_and_not_made(
+    pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "LARGE", 1)
+    monkeypatch.setattr(wire, "_PIECE", pieces)
+    draw = np.random.default_rng(0).normal
+    weight, mean = draw(size=(2, 2)).astype(np.float32), SENT["running_mean"] - 3
+    model = {**SENT, "weight": weight, "running_mean": mean}
+    whole, found = (read(reply(to_record(model)), later=later) for later in (False, True))
+    assert found.update == {}
+    assert found.moved == pytest.approx(length(whole.update), rel=1e-6)
+    assert whole.moved is None
+    assert named.digest(found.arrays) == named.digest(whole.arrays)
+    assert not any(array.flags.owndata for array in found.arrays.values())
+
+
 def test_a_good_reply_is_not_searched_for_infinite_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """How far it moved the model tells as much; each look is a pass over a large model."""
 
@@ -124,11 +150,11 @@ def test_a_good_reply_is_not_searched_for_infinite_values(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["weight", "running_mean"])
-def test_every_infinite_value_is_found(name: str, value: float) -> None:
+def test_every_infinite_value_is_found(name: str, value: float, later: bool) -> None:
     model = {key: array.copy() for key, array in SENT.items()}
     model[name].flat[-1] = value
     with pytest.raises(BadReplyError, match=f"{name}.*not finite"):
-        read(reply(to_record(model)))
+        read(reply(to_record(model)), later=later)
 
 
 def test_a_reply_takes_the_order_of_the_model() -> None:
@@ -228,9 +254,9 @@ MALFORMED: dict[str, Callable[[], Message]] = {
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_malformed_replies_are_told_apart(kind: str) -> None:
+def test_malformed_replies_are_told_apart(kind: str, later: bool) -> None:
     with pytest.raises(BadReplyError) as caught:
-        read(MALFORMED[kind]())
+        read(MALFORMED[kind](), later=later)
     assert "\n" not in str(caught.value)
 
 
