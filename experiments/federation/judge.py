@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from unlearning.request import Forgotten, Request
 __all__ = ["Judge"]
 
 Floats = NDArray[np.float32]
+Kind = TypeVar("Kind", bound=np.generic)
 
 _GLANCE = 1000  # examples of each set looked at after every round
 
@@ -59,6 +61,9 @@ class Judge:
         """
         arrays = Looked(arrays)
         wanted = {"forget", "held_out"} if alone else self._sets.keys()
+        at_once = [self._sets[name].x for name in wanted]
+        at_once += [] if self._triggered is None else [self._triggered.x]
+        self._task.look(arrays, at_once, self._device)
         seen = {
             name: self._look(
                 arrays, found if name in wanted else Examples(found.x[:0], found.y[:0])
@@ -86,18 +91,19 @@ class Judge:
         """Return accuracies on a fixed subset of each set, for the timeline."""
         arrays = Looked(arrays)
         found: dict[str, float | None] = {}
-        for name in ("test", "retain", "forget"):
-            x, y = self._sets[name]
-            chosen = _subset(len(y))
-            seen = self._look(arrays, Examples(x[chosen], y[chosen]))
+        chosen = {name: _subset(self._sets[name]) for name in ("test", "retain", "forget")}
+        at_once = [one.x for one in chosen.values()]
+        at_once += [] if self._triggered is None else [_some(self._triggered.x)]
+        self._task.look(arrays, at_once, self._device)
+        for name, examples in chosen.items():
+            seen = self._look(arrays, examples)
             value = accuracy(seen.probabilities, seen.labels) if len(seen) else None
             found[f"{name}_accuracy"] = value
         if self._triggered is not None:
             data = self._triggered
-            chosen = _subset(len(data.y))
-            predicted = self._predict(arrays, data.x[chosen]).argmax(1)
-            target = data.target if isinstance(data.target, int) else data.target[chosen]
-            found["backdoor_success"] = backdoor_success(predicted, data.y[chosen], target)
+            predicted = self._predict(arrays, _some(data.x)).argmax(1)
+            target = data.target if isinstance(data.target, int) else _some(data.target)
+            found["backdoor_success"] = backdoor_success(predicted, _some(data.y), target)
         return found
 
     def _look(self, arrays: Arrays, found: Examples) -> Predictions:
@@ -108,8 +114,17 @@ class Judge:
         return self._task.predict(arrays, x, self._device)
 
 
+def _subset(examples: Examples) -> Examples:
+    return Examples(_some(examples.x), _some(examples.y))
+
+
+def _some(rows: NDArray[Kind]) -> NDArray[Kind]:
+    """Return the rows that are looked at along the way."""
+    return rows[_places(len(rows))]
+
+
 @lru_cache(maxsize=16)
-def _subset(size: int) -> NDArray[np.int64] | slice:
+def _places(size: int) -> NDArray[np.int64] | slice:
     """Return at most ``_GLANCE`` positions, spread evenly and the same at every look.
 
     All of a small set, as a slice: nothing is copied.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 from weakref import ref
@@ -23,7 +23,7 @@ __all__ = ["Looked", "Predictor"]
 Floats = NDArray[np.float32]
 
 _CHUNK = 1024  # examples per forward pass
-_IMAGES = 256  # of a network with convolutions, whose layers then stay in the processor's cache
+_IMAGES = 256  # or about so many, where convolutions' layers then stay in the processor's cache
 _MODELS = 2  # models of which it is remembered what they said: before a request, and after
 # Layers that take pixels in any order in memory; torchvision's blocks are those of our ResNet.
 _OURS = ("torch.nn.", "experiments.models.", "torchvision.models.resnet")
@@ -77,40 +77,60 @@ class Predictor:
         remembered of the last few models, and then cannot be written to.
         """
         if not self._remembers:
-            return self._read(arrays, x, device, _softmax)
+            return self._read(arrays, [x], device, _softmax)[0]
+        return self._remembered(arrays, [x], device)[0]
+
+    def look(self, arrays: Mapping[str, Array], sets: Sequence[Floats], device: str) -> None:
+        """Look at several sets as if they were one, where it is remembered what is said of them.
+
+        The chunks are then fewer and fuller: each one turns all weights of a network with
+        convolutions over.
+        """
+        if self._remembers:
+            self._remembered(arrays, sets, device)
+
+    def _remembered(
+        self, arrays: Mapping[str, Array], sets: Sequence[Floats], device: str
+    ) -> list[Floats]:
         model = arrays.digest if isinstance(arrays, Looked) else digest(arrays)
         said = self._said.pop(model, {})
         self._said[model] = said
         while len(self._said) > _MODELS:
             del self._said[next(iter(self._said))]
-        key = f"{device}|{digest({'x': x})}"
-        if key not in said:
-            said[key] = self._read(arrays, x, device, _softmax, model=model)
-            said[key].flags.writeable = False
-        return said[key]
+        keys = [f"{device}|{digest({'x': x})}" for x in sets]
+        new = {key: x for key, x in zip(keys, sets, strict=True) if key not in said}
+        if new:
+            found = self._read(arrays, list(new.values()), device, _softmax, model=model)
+            for key, rows in zip(new, found, strict=True):
+                rows.flags.writeable = False
+                said[key] = rows
+        return [said[key] for key in keys]
 
     def at_every_position(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
         """Return softmax probabilities at every position of sequences, (n, length, columns)."""
         none = np.empty((0, x.shape[1], self._columns), np.float32)
-        return self._read(arrays, x, device, lambda m, chunk: m(chunk).softmax(1).mT, none)
+        return self._read(arrays, [x], device, lambda m, chunk: m(chunk).softmax(1).mT, none)[0]
 
     def logits(self, arrays: Mapping[str, Array], x: Floats, device: str) -> Floats:
         """Return a network's logits, of another model its probabilities; shape (n, columns)."""
-        return self._read(arrays, x, device, _logits)
+        return self._read(arrays, [x], device, _logits)[0]
 
     def _read(
         self,
         arrays: Mapping[str, Array],
-        x: Floats,
+        sets: Sequence[Floats],
         device: str,
         look: Callable[[nn.Module, torch.Tensor], torch.Tensor],
         none: Floats | None = None,
         model: str = "",
-    ) -> Floats:
+    ) -> list[Floats]:
         none = np.empty((0, self._columns), np.float32) if none is None else none
         if not isinstance(self._model, nn.Module):
-            flat = self._seen(x).reshape(len(x), -1) if len(x) else None
-            return none if flat is None else self._model.predict(arrays, flat).astype(np.float32)
+            flat = [self._seen(x).reshape(len(x), -1) if len(x) else None for x in sets]
+            return [
+                none if x is None else self._model.predict(arrays, x).astype(np.float32)
+                for x in flat
+            ]
         place = networks.device(device)
         network = self._model
         if self._looked() is not arrays and (not model or model != self._loaded):
@@ -122,14 +142,31 @@ class Predictor:
         network.to(place).eval()
         parts = [none]
         with torch.inference_mode():
-            for start in range(0, len(x), self._chunk):
-                rows = np.ascontiguousarray(x[start : start + self._chunk])
+            for rows in _chunks(sets, self._size(sum(map(len, sets)))):
                 chunk = torch.from_numpy(rows).to(place)
                 if chunk.dim() == 4:  # images
                     chunk = chunk.contiguous(memory_format=self._order)
                 parts.append(look(network, chunk).cpu().numpy())
         network.cpu()
-        return np.concatenate(parts)
+        return np.split(np.concatenate(parts), np.cumsum([len(x) for x in sets])[:-1])
+
+    def _size(self, count: int) -> int:
+        """Return how many examples a chunk has: of few images, no rest stays for a chunk alone."""
+        if not self._remembers:
+            return self._chunk
+        return -(-count // max(1, round(count / self._chunk))) or 1
+
+
+def _chunks(sets: Sequence[Floats], size: int) -> Iterator[Floats]:
+    """Yield the rows of all sets in their order, so many at a time, whichever set they are of."""
+    ends = np.cumsum([0, *(len(x) for x in sets)]).tolist()
+    for start in range(0, ends[-1], size):
+        found = [
+            x[max(0, start - begin) : start + size - begin]
+            for x, begin, end in zip(sets, ends, ends[1:], strict=False)
+            if start < end and begin < start + size
+        ]
+        yield np.ascontiguousarray(found[0]) if len(found) == 1 else np.concatenate(found)
 
 
 def _nothing() -> None:

@@ -97,6 +97,27 @@ def test_a_model_that_is_judged_twice_looks_at_the_same_images_once() -> None:
     assert asked(after)[0].tobytes() == fresh.tobytes()
 
 
+def test_sets_are_looked_at_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each further look of a network with convolutions turns all of its weights over."""
+    monkeypatch.setattr(predicting, "_IMAGES", 4)
+    network = _Counting()
+    predictor, arrays = Predictor(network, 10, lambda x: x), networks.to_arrays(network)
+    draw = np.random.default_rng(0).random
+    sets = [draw((n, 1, 8, 8), np.float32) for n in (3, 0, 1, 5)]
+    chunks: list[int] = []
+    network.register_forward_pre_hook(lambda module, given: chunks.append(len(given[0])))
+    predictor.look(arrays, sets, "cpu")
+    assert chunks == [5, 4]
+    for x in sets:
+        alone = Predictor(_Counting(), 10, lambda x: x).probabilities(arrays, x, "cpu")
+        found = predictor.probabilities(arrays, x, "cpu")
+        np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
+        assert found.shape == (len(x), 10)
+    assert chunks == [5, 4]
+    dense = Predictor(networks.build("linear", (1, 8, 8), 10), 10, lambda x: x)
+    dense.look({}, sets, "cpu")  # it does not remember, and looks when it is asked
+
+
 def test_a_model_is_loaded_once_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every set of a round is put to one model; one of the same values may be another's."""
     loaded: list[object] = []
