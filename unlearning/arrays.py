@@ -286,11 +286,12 @@ def scale(arrays: Mapping[str, Array], factor: float) -> Arrays:
     }
 
 
-def delta(start: Mapping[str, Array], end: Mapping[str, Array]) -> Arrays:
+def delta(start: Mapping[str, Array], end: Mapping[str, Array], *, own: bool = False) -> Arrays:
     """Return the update that leads from ``start`` to ``end``.
 
     Parameters and float buffers become differences in float32 or wider; integer buffers carry the
-    end value itself, since counters are copied, not summed.
+    end value itself, since counters are copied, not summed. ``own``: nobody else has the arrays of
+    ``end``, so that the update may take their place in memory.
 
     Examples
     --------
@@ -307,8 +308,12 @@ def delta(start: Mapping[str, Array], end: Mapping[str, Array]) -> Arrays:
         new = end[name]
         if array.dtype.kind != "f":
             out[name] = new
+        elif name.endswith(_MARK):
+            out[name] = difference(new, array)
+        elif own and new.dtype == array.dtype:
+            out[name] = np.subtract(new, array, out=new)
         else:
-            out[name] = difference(new, array) if name.endswith(_MARK) else np.asarray(new - array)
+            out[name] = np.asarray(new - array)
     return out
 
 
@@ -422,23 +427,44 @@ def _divided(array: Array, number: float) -> Array:
 
 def dot(left: Mapping[str, Array], right: Mapping[str, Array]) -> float:
     """Return the inner product of the parameters of two mappings, in float64."""
+    names = [name for name, array in left.items() if is_parameter(name, array)]
+    room = _room(left[name] for name in names)
+    if right is left:
+        return float(sum(_product(wide := _wide(left[name], room), wide) for name in names))
+    other = _room(right[name] for name in names)
     return float(
-        sum(_dot(array, right[name]) for name, array in left.items() if is_parameter(name, array))
+        sum(_product(_wide(left[name], room), _wide(right[name], other)) for name in names)
     )
 
 
-def _dot(one: Array, other: Array) -> float:
-    wide = one.astype(np.float64).ravel()
-    return float(np.dot(wide, wide if other is one else other.astype(np.float64).ravel()))
+def _product(one: Array, other: Array) -> float:
+    return float(np.dot(one, other))
+
+
+def _room(arrays: Iterable[Array]) -> Array | None:
+    """Return memory for any one of some arrays in float64; None: they are small.
+
+    To find fresh memory for each of them takes longer than all the arithmetic.
+    """
+    largest = max((array.size for array in arrays), default=0)
+    return np.empty(largest) if largest > _PIECE else None
+
+
+def _wide(array: Array, room: Array | None) -> Array:
+    """Return an array in float64, flat and in C order, in some memory if there is any."""
+    if room is None:
+        return array.astype(np.float64).ravel()
+    found = room[: array.size]
+    np.copyto(found.reshape(array.shape), array)
+    return found
 
 
 def norms(arrays: Mapping[str, Array]) -> dict[str, float]:
     """Return the L2 norm of each parameter, in float64."""
-    return {
-        name: float(np.sqrt(_dot(array, array)))
-        for name, array in arrays.items()
-        if is_parameter(name, array)
-    }
+    trained = parameters(arrays)
+    room = _room(trained.values())
+    wide = ((name, _wide(array, room)) for name, array in trained.items())
+    return {name: float(np.sqrt(_product(found, found))) for name, found in wide}
 
 
 def norm(arrays: Mapping[str, Array], names: Collection[str] | None = None) -> float:

@@ -119,7 +119,7 @@ class Mean:
                 self._sums[name] = plus(self._sums[name], step, weight)
             else:
                 # Of an array without axes NumPy makes a number.
-                self._sums[name] = np.asarray(step.astype(np.float64) * weight)
+                self._sums[name] = np.asarray(np.multiply(step, weight, dtype=np.float64))
 
     def mass(self, part: str) -> int:
         """Return how many examples a part rests on so far, all updates together."""

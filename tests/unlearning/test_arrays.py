@@ -253,6 +253,35 @@ def test_norm_of_chosen_names_and_without_buffers() -> None:
     assert named.norm({}) == 0
 
 
+def test_large_arrays_have_the_bits_of_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worked out in memory that is used again, in whatever order an array lies."""
+    draw = np.random.default_rng(0).normal
+    one: Arrays = {
+        "wide": draw(size=(50, 40)),
+        "turned": draw(size=(40, 30, 3)).astype(np.float32).transpose(2, 0, 1),
+        "half": draw(size=7).astype(np.float16),
+        "number": np.asarray(np.float32(3)),
+        "none": np.zeros((0, 2), np.float32),
+        "counter": np.array(4),
+    }
+    other = {name: array * 3 for name, array in one.items()}
+    small = named.norms(one), named.norm(one), named.dot(one, other), named.dot(one, one)
+    monkeypatch.setattr(named, "_PIECE", 1)
+    large = named.norms(one), named.norm(one), named.dot(one, other), named.dot(one, one)
+    assert large == small
+
+
+def test_an_update_may_take_the_place_of_what_it_is_made_from() -> None:
+    start = model(1) | {"mask@state": np.array([-np.inf, 1.0]), "counter": np.array(2)}
+    end = model(4) | {"mask@state": np.array([-np.inf, 3.0]), "counter": np.array(5)}
+    places = {name: array.ctypes.data for name, array in end.items()}
+    wanted = named.delta(start, end)
+    found = named.delta(start, end, own=True)
+    assert named.digest(found) == named.digest(wanted)
+    assert found["weight"].ctypes.data == places["weight"]
+    assert start["weight"].tolist() == model(1)["weight"].tolist()
+
+
 def test_norm_does_not_overflow_small_dtypes() -> None:
     assert named.norm({"w": np.full(4, 6e4, np.float16)}) == pytest.approx(2 * 6e4, rel=1e-3)
 
