@@ -7,8 +7,8 @@ ten from the median; where all of them are tiny, a longer one is harmless.
 
 from __future__ import annotations
 
-import math
 import mmap
+import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -21,7 +21,9 @@ from strategies.wire import LARGE, length
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.closing import Closing
+from unlearning.packing import Piece
 from unlearning.protocol import Reply
+from unlearning.records.files import Tray, read_piece, write_pieces
 
 __all__ = ["Spool", "of_one_kind", "without_outliers"]
 
@@ -36,6 +38,7 @@ _IN_MEMORY = 32 * 2**20  # bytes of replies held in memory before the rest goes 
 _GONE = Reply(-1, 0, {})
 _PAGE = mmap.ALLOCATIONGRANULARITY  # where a map may begin
 _ALIGNED = 64  # bytes: where arrays begin in memory
+_JOINED = 2**20  # bytes of a reply that are rather copied once more than written in many pieces
 
 
 class _Place(NamedTuple):
@@ -44,6 +47,15 @@ class _Place(NamedTuple):
     offset: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+
+class _Spilled(NamedTuple):
+    """Where a reply lies in the scratch file, and its arrays and its update from there on."""
+
+    begin: int
+    size: int
+    arrays: dict[str, _Place]
+    update: dict[str, _Place]
 
 
 class Spool(Closing):
@@ -64,8 +76,9 @@ class Spool(Closing):
     ) -> None:
         self._left, self._sent = budget, sent
         self._replies: list[Reply] = []
-        self._spilled: dict[int, tuple[int, dict[str, _Place], dict[str, _Place]]] = {}
+        self._spilled: dict[int, _Spilled] = {}
         self._scratch: IO[bytes] | None = None
+        self._tray = Tray()
 
     def close(self) -> None:
         """Let go of the replies."""
@@ -90,30 +103,24 @@ class Spool(Closing):
             self._left -= size
             reply = replace(reply, arrays=_own(reply.arrays))
         else:
-            end = self._file.seek(0, 2)
-            begin = self._file.seek(-(-end // _PAGE) * _PAGE)
-            places = [self._spill(arrays, begin) for arrays in (reply.arrays, update)]
-            self._spilled[len(self._replies)] = begin, places[0], places[1]
+            places: list[dict[str, _Place]] = []
+            pieces: list[Piece] = []
+            end = 0
+            for arrays in (reply.arrays, update):
+                found, end = _laid(arrays, end, pieces)
+                places.append(found)
+            pieces.append(bytes(-end % _PAGE))
+            begin = self._file.seek(0, os.SEEK_END)
+            write_pieces(self._file, pieces if end > _JOINED else [b"".join(pieces)])
+            self._spilled[len(self._replies)] = _Spilled(begin, end, *places)
             reply = replace(reply, arrays={}, update=None if reply.update is None else {})
         self._replies.append(reply)
-
-    def _spill(self, arrays: Arrays, begin: int) -> dict[str, _Place]:
-        """Write arrays behind what there is of a reply; return where they lie."""
-        places: dict[str, _Place] = {}
-        for name, array in arrays.items():
-            end = self._file.tell()
-            at = self._file.seek(-(-end // _ALIGNED) * _ALIGNED)
-            places[name] = _Place(at - begin, array.dtype, array.shape)
-            rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        return places
 
     def __iter__(self) -> Iterator[Reply]:
         """Yield the replies in the order they were kept in; each is let go when it is yielded.
 
         What the scratch file holds is mapped, not read: a page comes to memory when it is looked
-        at, and goes with the reply.
+        at, and goes with the reply. What an update is worked out from is read into its memory.
         """
         for number in range(len(self._replies)):
             yield self._taken(number)
@@ -121,48 +128,53 @@ class Spool(Closing):
     def _taken(self, number: int) -> Reply:
         reply = self._replies[number]
         self._replies[number] = _GONE
-        if number in self._spilled:
-            begin, *places = self._spilled[number]
-            arrays, update = self._mapped(begin, places)
-            reply = replace(reply, arrays=arrays, update=None if reply.update is None else update)
+        spilled = self._spilled.get(number)
+        if spilled is not None:
+            update = None if reply.update is None else self._mapped(spilled, spilled.update)
+            reply = replace(reply, arrays=self._mapped(spilled, spilled.arrays), update=update)
         if self._sent is not None and reply.update == {}:
+            start, end = self._sent(reply.client), reply.arrays
+            if spilled is not None:
+                held = read_piece(self._file, spilled.size, spilled.begin, self._tray)
+                end = _lying(spilled.arrays, held)
             with np.errstate(over="ignore"):
-                update = named.delta(self._sent(reply.client), reply.arrays)
+                update = named.delta(start, end, own=spilled is not None)
             reply = replace(reply, update=update, moved=None)
-            _let_go(reply.arrays)
         return reply
 
-    def _mapped(self, begin: int, places: list[dict[str, _Place]]) -> list[Arrays]:
-        size = max([_end(place) for group in places for place in group.values()], default=0)
+    def _mapped(self, spilled: _Spilled, places: dict[str, _Place]) -> Arrays:
         # Of nothing there is no map. What is written to one of these stays with whoever writes.
-        mapped = (
-            mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_COPY, offset=begin)
-            if size
-            else b""
+        if not places or not spilled.size:
+            return _lying(places, b"")
+        mapped = mmap.mmap(
+            self._file.fileno(), spilled.size, access=mmap.ACCESS_COPY, offset=spilled.begin
         )
-        return [
-            {
-                name: np.ndarray(place.shape, place.dtype, mapped, place.offset)
-                for name, place in group.items()
-            }
-            for group in places
-        ]
+        return _lying(places, mapped)
+
+
+def _laid(arrays: Arrays, begin: int, pieces: list[Piece]) -> tuple[dict[str, _Place], int]:
+    """Lay arrays behind some pieces; return where they lie, and where they end."""
+    places: dict[str, _Place] = {}
+    end = begin
+    for name, array in arrays.items():
+        gap = -end % _ALIGNED
+        places[name] = _Place(end + gap, array.dtype, array.shape)
+        flat = np.ascontiguousarray(array).reshape(-1)
+        pieces += [bytes(gap), flat.view(np.uint8).data] if flat.size else [bytes(gap)]
+        end += gap + flat.nbytes
+    return places, end
+
+
+def _lying(places: dict[str, _Place], memory: Piece | mmap.mmap) -> Arrays:
+    return {
+        name: np.ndarray(place.shape, place.dtype, memory, place.offset)
+        for name, place in places.items()
+    }
 
 
 def _own(arrays: Arrays) -> Arrays:
     """Return arrays that can be written to; those that lie in a message's memory are copied."""
     return {n: a if a.flags.writeable else a.copy() for n, a in arrays.items()}
-
-
-def _let_go(arrays: Arrays) -> None:
-    """Have what was mapped leave the memory until somebody looks at it again."""
-    mapped: object = next(iter(arrays.values()), np.empty(0)).base
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def _end(place: _Place) -> int:
-    return place.offset + math.prod(place.shape) * place.dtype.itemsize
 
 
 def without_outliers(

@@ -167,7 +167,7 @@ def unpack(data: bytes) -> Arrays:
     return out
 
 
-def unpacked_in_place(data: bytes | bytearray) -> tuple[Arrays, dict[str, str]]:
+def unpacked_in_place(data: Piece) -> tuple[Arrays, dict[str, str]]:
     """Return the arrays that :func:`pack` has written, in the memory of its bytes, and the text.
 
     No copy is made: while one array is there, all the bytes are. For bytes that are known to be
@@ -180,7 +180,7 @@ def unpacked_in_place(data: bytes | bytearray) -> tuple[Arrays, dict[str, str]]:
     """
     try:
         begin = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:begin])
+        header = json.loads(bytes(data[8:begin]))
         told = {str(key): str(text) for key, text in header.pop("__metadata__", {}).items()}
         out: Arrays = {}
         for name, entry in sorted(header.items()):

@@ -155,7 +155,7 @@ class FedEraser(UnlearningStrategy):
     def combine(self, server_round: int, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
         """Add the weighted mean of the calibrated updates, and record it as the clean round."""
         t = self._plan[server_round - 1]
-        with self._rewriting.record(t, arrays) as entry:
+        with self._past.one_by_one(), self._rewriting.record(t, arrays) as entry:
             if not self._present(t):
                 return arrays
             total, factor = Mean(), self.interval_scale

@@ -111,6 +111,16 @@ def test_what_is_in_the_file_is_mapped_and_may_be_changed() -> None:
             tracemalloc.stop()
 
 
+def test_replies_that_are_kept_keep_what_is_theirs() -> None:
+    large = np.ones(2**20, np.float32)
+    with Spool(0, lambda client: {"w": large}) as spool:
+        for client in range(3):
+            spool.append(Reply(client, 1, {"w": large + client}, update={}, moved=1.0))
+        found = list(spool)
+    assert [(one.update or {})["w"][-1] for one in found] == [0, 1, 2]
+    assert [one.arrays["w"][-1] for one in found] == [1, 2, 3]
+
+
 def sealed(arrays: Arrays) -> Arrays:
     """Return arrays in memory that nobody can write to, as a message's."""
     return {n: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for n, a in arrays.items()}

@@ -23,7 +23,7 @@ import numpy as np
 from unlearning.arrays import Array, Arrays, is_parameter
 from unlearning.errors import HistoryError
 from unlearning.packing import Piece, pieces, unpacked_in_place
-from unlearning.records.files import room, write_pieces
+from unlearning.records.files import Tray, read_piece, room, write_pieces
 
 __all__ = ["Blobs", "decode", "encode", "encoded", "in_folder", "in_memory"]
 
@@ -96,12 +96,12 @@ def _narrow(array: Array) -> Array | None:
     return small if np.isfinite(small).all() else None
 
 
-def decode(data: bytes | bytearray) -> Arrays:
+def decode(data: Piece) -> Arrays:
     """Return the arrays that :func:`encode` wrote, in their order and dtypes, free to change.
 
-    Those of a ``bytearray`` lie in it; bytes, which nobody may change, are copied.
+    They lie in the memory they are read from; that of bytes, which nobody may change, is copied.
     """
-    own = data if isinstance(data, bytearray) else bytearray(data)
+    own = bytearray(data) if memoryview(data).readonly else data
     stored, told = unpacked_in_place(own)
     layout = json.loads(told[_LAYOUT])
     for name, (dtype, shape) in layout.get("zeros", {}).items():
@@ -120,7 +120,7 @@ class Blobs(ABC):
         """Stage bytes, given in pieces, in a batch that is not published yet."""
 
     @abstractmethod
-    def staged(self, batch: str, name: str) -> bytes | bytearray:
+    def staged(self, batch: str, name: str) -> Piece:
         """Return bytes staged before."""
 
     @abstractmethod
@@ -136,8 +136,8 @@ class Blobs(ABC):
         """Forget a staged batch; nothing happens if there is none."""
 
     @abstractmethod
-    def read(self, path: str) -> bytes | bytearray:
-        """Return published bytes, the caller's own if they can be changed.
+    def read(self, path: str, tray: Tray | None = None) -> Piece:
+        """Return published bytes, the caller's own if they can be changed; many lie in the tray.
 
         FileNotFoundError if there are none.
         """
@@ -205,10 +205,10 @@ class _Memory(Blobs):
     def discard(self, batch: str) -> None:
         self._staged.pop(batch, None)
 
-    def read(self, path: str) -> bytes | bytearray:
+    def read(self, path: str, tray: Tray | None = None) -> Piece:
         if path in self._borrowed:
             source, there = self._borrowed[path]
-            return source.read(there)
+            return source.read(there, tray)
         batch, _, name = path.partition("/")
         try:
             return self._published[batch][name]
@@ -249,7 +249,7 @@ class _Folder(Blobs):
         except OSError as error:
             raise _write_error(Path(path), error, sum(map(len, data))) from error
 
-    def staged(self, batch: str, name: str) -> bytearray:
+    def staged(self, batch: str, name: str) -> Piece:
         return _content(self._root / f"{batch}.tmp" / name)
 
     def drop(self, batch: str, name: str) -> None:
@@ -289,8 +289,8 @@ class _Folder(Blobs):
         if os.path.isdir(staged):
             shutil.rmtree(staged, ignore_errors=True)
 
-    def read(self, path: str) -> bytearray:
-        return _content(self._root / path)
+    def read(self, path: str, tray: Tray | None = None) -> Piece:
+        return _content(self._root / path, tray)
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -348,17 +348,10 @@ def in_folder(root: Path, *, durable: bool = True) -> Blobs:
     return _Folder(root, durable=durable)
 
 
-def _content(path: Path) -> bytearray:
+def _content(path: Path, tray: Tray | None = None) -> bytearray | memoryview:
     """Return the bytes of a file, free to change."""
     with path.open("rb", buffering=0) as file:
-        found = bytearray(os.fstat(file.fileno()).st_size)
-        rest = memoryview(found)
-        while rest and (size := file.readinto(rest)):
-            rest = rest[size:]
-        left = len(rest)
-    rest.release()
-    del found[len(found) - left :]
-    return found
+        return read_piece(file, os.fstat(file.fileno()).st_size, tray=tray)
 
 
 def _flush(paths: Iterable[str]) -> None:

@@ -8,8 +8,8 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,12 +19,13 @@ from unlearning.packing import Piece
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["free_bytes", "room", "write_atomically", "write_pieces"]
+__all__ = ["Tray", "free_bytes", "read_piece", "room", "write_atomically", "write_pieces"]
 
 _LARGE = 2**22  # bytes of a file that goes past the page cache
 _DIRECT = getattr(os, "O_DIRECT", 0) if sys.platform == "linux" else 0
 _BLOCK = 4096  # bytes, of memory and of any disk
 _AT_ONCE = 256 * _BLOCK
+_OURS = 2  # references to what nobody else holds: the attribute, and the one that counts
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -51,26 +52,122 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_pieces(file: IO[bytes], data: Sequence[Piece]) -> None:
-    """Write the pieces of a new file, which must be empty, one after the other.
+    """Write some pieces at the end of a file, one after the other.
 
-    A large one goes past the page cache where the system can: it is read much later or never, and
-    where memory is lent by a host, as to a virtual machine, finding fresh pages for it takes
-    several times as long as copying the bytes.
+    Many bytes go past the page cache where the system can, if the file ends with a whole block or
+    is empty: they are read much later or never, and where memory is lent by a host, as to a virtual
+    machine, finding fresh pages for them takes several times as long as copying the bytes.
     """
     rest = [memoryview(piece) for piece in data]
     if _DIRECT and sum(map(len, rest)) >= _LARGE:
         rest = _written_directly(file.fileno(), rest)
     file.seek(0, os.SEEK_END)
-    file.writelines(rest)
+    for piece in rest:
+        left = piece
+        while left:
+            left = left[file.write(left) :]
 
 
-def _written_directly(descriptor: int, pieces: list[memoryview]) -> list[memoryview]:
-    """Write whole blocks of some pieces without the page cache; return what is left to write."""
+class Tray:
+    """Memory for one large thing at a time, taken again when nobody holds the last one any more.
+
+    Where a host lends the memory, to find 45 MB of it afresh takes ten times as long as to read so
+    much into memory that is there.
+    """
+
+    def __init__(self) -> None:
+        self._held: mmap.mmap | None = None
+
+    def take(self, size: int) -> memoryview:
+        """Return memory for so many bytes and the rest of the last block, with anything in it."""
+        whole = -(-size // _BLOCK) * _BLOCK
+        free = self._held is not None and sys.getrefcount(self._held) == _OURS
+        if self._held is None or not free or len(self._held) < whole:
+            self._held = None
+            self._held = mmap.mmap(-1, whole)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with suppress(OSError):  # a kernel that has none
+                    self._held.madvise(mmap.MADV_HUGEPAGE)
+        return memoryview(self._held)[:whole]
+
+
+def read_piece(
+    file: IO[bytes], size: int, at: int = 0, tray: Tray | None = None
+) -> bytearray | memoryview:
+    """Return so many bytes of a file from a place on, or what there is of them, free to change.
+
+    Many of them come past the page cache, if they begin where a block does, as they went into it.
+
+    Parameters
+    ----------
+    file : file
+        Without a buffer.
+    size : int
+        In bytes.
+    at : int
+        Where they begin.
+    tray : Tray or None
+        Where many of them are to lie; None: in memory of their own.
+    """
+    if size < _LARGE:
+        found = bytearray(size)
+        del found[_filled(file, memoryview(found), at) :]
+        return found
+    space = (tray or Tray()).take(size)
+    done = _read_directly(file, space, at) if _DIRECT and not at % _BLOCK else 0
+    return space[: min(size, done + _filled(file, space[done:size], at + done))]
+
+
+def _filled(file: IO[bytes], space: memoryview, at: int) -> int:
+    """Fill some memory from a place of a file on, and let it go; return how many bytes came."""
+    file.seek(at)
+    done = 0
+    with space:
+        while done < len(space) and (count := file.readinto(space[done:])):  # type: ignore[attr-defined]
+            done += count
+    return done
+
+
+def _read_directly(file: IO[bytes], space: memoryview, at: int) -> int:
+    """Fill whole blocks of memory without the page cache; return how many bytes came."""
+    done = 0
+    with _past_the_cache(file.fileno()) as can:
+        file.seek(at)
+        while can and done < len(space):
+            try:
+                count = file.readinto(space[done:])  # type: ignore[attr-defined]
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                break
+            done += count
+            if not count or count % _BLOCK:  # the end of the file
+                break
+    return done
+
+
+@contextmanager
+def _past_the_cache(descriptor: int) -> Iterator[bool]:
+    """Have a file read and written past the page cache; tell whether it is."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _DIRECT)
     except OSError:  # a file system in memory, or one that compresses
-        return pieces
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+
+def _written_directly(descriptor: int, pieces: list[memoryview]) -> list[memoryview]:
+    """Write whole blocks of some pieces without the page cache; return what is left to write."""
+    with _past_the_cache(descriptor) as can:
+        return _in_blocks(descriptor, pieces) if can else pieces
+
+
+def _in_blocks(descriptor: int, pieces: list[memoryview]) -> list[memoryview]:
     # The system wants to be given whole blocks that begin where blocks do in memory, too.
     space, filled, at = memoryview(mmap.mmap(-1, _AT_ONCE)), 0, 0
     try:
@@ -89,8 +186,6 @@ def _written_directly(descriptor: int, pieces: list[memoryview]) -> list[memoryv
         if at or error.errno != errno.EINVAL:
             raise
         return pieces
-    finally:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
 def _put(descriptor: int, data: memoryview) -> int:
@@ -132,6 +227,8 @@ def _replace(path: Path, data: bytes, *, durable: bool) -> None:
     try:
         try:
             rest = memoryview(data)
+            if _DIRECT and len(rest) >= _LARGE:
+                rest = _written_directly(descriptor, [rest])[0]
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
             os.fchmod(descriptor, 0o644)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, HistoryError
 from unlearning.records.blob import Blob
 from unlearning.records.blobs import decode
+from unlearning.records.files import Tray
 from unlearning.records.kept import COLUMNS, Kept
 from unlearning.records.store import INDEX, Store
 from unlearning.request import Request
@@ -234,6 +236,18 @@ class Past:
             If it was not kept, the client did not take part, or the file is damaged.
         """
         return self._load(self.find("updates", "update", server_round, client))
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """Read large models and updates into the same memory, each when the last was let go.
+
+        Whoever keeps one keeps its memory too: the next is then read into another.
+        """
+        self.store.tray = Tray()
+        try:
+            yield
+        finally:
+            self.store.tray = None
 
     def norms(self, server_round: int, client: int) -> dict[str, float]:
         """Return parameter name -> L2 norm of an update before any narrowing to float16.

@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from unlearning.errors import HistoryError
+from unlearning.packing import Piece
 from unlearning.records.files import room, write_atomically
 
 __all__ = ["Keys", "Ring", "key_id_of"]
@@ -58,9 +59,9 @@ class Keys:
         return Ring(self.folder / name, self.master)
 
 
-def key_id_of(data: bytes | bytearray) -> str | None:
+def key_id_of(data: Piece) -> str | None:
     """Return which key locked some bytes; None: they are not locked."""
-    if not data.startswith(_MAGIC) or len(data) < _HEAD:
+    if data[: len(_MAGIC)] != _MAGIC or len(data) < _HEAD:
         return None
     return data[len(_MAGIC) : len(_MAGIC) + _ID].hex()
 

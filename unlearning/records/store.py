@@ -23,7 +23,7 @@ from unlearning.records.blob import Blob, about
 from unlearning.records.blobs import Blobs, in_folder, in_memory
 from unlearning.records.compacting import STALE, compact, is_small, take_over
 from unlearning.records.database import acquire, connect, create, transaction, unread, version_of
-from unlearning.records.files import room
+from unlearning.records.files import Tray, room
 from unlearning.records.ring import Ring, key_id_of
 from unlearning.records.sealing import SCHEMA, Sealing
 
@@ -93,6 +93,7 @@ class Store:
         self._unchanged_at: int | None = None
         self.ring: Ring | None = None
         self.owns_keys = False
+        self.tray: Tray | None = None  # where what is read may lie
         self._lock: sqlite3.Connection | None = None
         if root is None:
             self.blobs = in_memory()
@@ -199,15 +200,13 @@ class Store:
         owner = None if client is None else f"client-{client:05d}"
         return [self.ring.lock(b"".join(data), owner, about(kind, server_round, client))]
 
-    def unlock(
-        self, data: bytes | bytearray, kind: str, server_round: int, client: int | None
-    ) -> bytes | bytearray:
+    def unlock(self, data: Piece, kind: str, server_round: int, client: int | None) -> Piece:
         """Return what :meth:`lock` locked."""
         return self._unlocked(
             data, f"{kind} of round {server_round}", about(kind, server_round, client)
         )
 
-    def _unlocked(self, data: bytes | bytearray, place: str, what: str) -> bytes | bytearray:
+    def _unlocked(self, data: Piece, place: str, what: str) -> Piece:
         if key_id_of(data) is None:
             return data
         if self.ring is None:
@@ -391,7 +390,7 @@ class Store:
         found = self.db.execute(f"SELECT * FROM blobs WHERE {where} ORDER BY path", values)
         return [Blob(*row) for row in found]
 
-    def read(self, blob: Blob) -> bytes | bytearray:
+    def read(self, blob: Blob) -> Piece:
         """Return what a blob holds, checked and decrypted.
 
         Raises
@@ -401,11 +400,11 @@ class Store:
         """
         return self._unlocked(self._checked(blob), self.place(blob.path), blob.about)
 
-    def _checked(self, blob: Blob) -> bytes | bytearray:
+    def _checked(self, blob: Blob) -> Piece:
         """Return the bytes of a blob as they are stored, checked."""
         problem = None
         try:
-            data = self.blobs.read(blob.path)
+            data = self.blobs.read(blob.path, self.tray)
         except FileNotFoundError:
             problem = "is missing"
         except OSError as error:

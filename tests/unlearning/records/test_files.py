@@ -6,6 +6,7 @@ import os
 import sys
 import tracemalloc
 from contextlib import closing
+from io import FileIO
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from unlearning.arrays import digest
 from unlearning.packing import PackingError
 from unlearning.records import files
 from unlearning.records.blobs import decode, encode, encoded
-from unlearning.records.files import write_atomically, write_pieces
+from unlearning.records.files import Tray, read_piece, write_atomically, write_pieces
 from unlearning.records.store import Store
 
 
@@ -73,6 +74,67 @@ def _written(path: Path, pieces: list[bytes]) -> bytes:
 def test_pieces_are_written_one_after_the_other(tmp_path: Path, sizes: tuple[int, ...]) -> None:
     pieces = _pieces(*sizes)
     assert _written(tmp_path / "file", pieces) == b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    ("begin", "size"), [(0, 7), (3, 2**22), (4096, 2**22), (4096, 2**22 + 5), (0, 2**24)]
+)
+def test_a_piece_is_read_as_it_was_written(tmp_path: Path, begin: int, size: int) -> None:
+    written = _written(tmp_path / "file", _pieces(4096, 2**22, 4096 + 5))
+    with (tmp_path / "file").open("rb", buffering=0) as file:
+        found = read_piece(file, size, begin)
+    assert bytes(found) == written[begin : begin + size]
+    found[0] = 1  # it may be changed
+
+
+def test_more_is_written_behind_whole_blocks(tmp_path: Path) -> None:
+    first, then = _pieces(2**22), _pieces(2**22, 9)
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        write_pieces(file, first)
+        write_pieces(file, then)
+    assert (tmp_path / "file").read_bytes() == b"".join([*first, *then])
+
+
+def test_a_tray_is_taken_again_when_nobody_holds_what_lay_in_it(tmp_path: Path) -> None:
+    tray, pieces = Tray(), _pieces(2**22, 2**22)
+    _written(tmp_path / "file", pieces)
+    with (tmp_path / "file").open("rb", buffering=0) as file:
+        first = np.frombuffer(read_piece(file, 2**22, 0, tray), np.uint8)
+        second = np.frombuffer(read_piece(file, 2**22, 2**22, tray), np.uint8)
+        assert [first.tobytes(), second.tobytes()] == pieces
+        place, second = second.ctypes.data, second[:1]
+        assert np.frombuffer(read_piece(file, 2**22, 0, tray), np.uint8).ctypes.data != place
+        held = np.frombuffer(read_piece(file, 2**22, 0, tray), np.uint8)
+        place = held.ctypes.data
+        del held
+        assert np.frombuffer(read_piece(file, 2**22, 0, tray), np.uint8).ctypes.data == place
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it takes Linux to go past the page cache")
+@pytest.mark.parametrize("refused", ["flag", "read"])
+def test_what_cannot_be_read_directly_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    real, asked = files.fcntl.fcntl, []
+
+    class Refusing(FileIO):
+        def readinto(self, space: object) -> int:
+            if refused == "read" and real(self.fileno(), files.fcntl.F_GETFL) & os.O_DIRECT:
+                asked.append(1)
+                raise OSError(errno.EINVAL, "not here")
+            return super().readinto(space)  # type: ignore[arg-type]
+
+    def flags(descriptor: int, what: int, *rest: int) -> int:
+        if refused == "flag" and rest and rest[0] & os.O_DIRECT:
+            asked.append(1)
+            raise OSError(errno.EINVAL, "not here")
+        return real(descriptor, what, *rest)
+
+    written = _written(tmp_path / "file", _pieces(2**22, 7))
+    monkeypatch.setattr(files.fcntl, "fcntl", flags)
+    with Refusing(tmp_path / "file") as file:
+        assert bytes(read_piece(file, 2**22 + 7)) == written
+    assert asked == [1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it takes Linux to go past the page cache")

@@ -115,6 +115,22 @@ def test_what_is_read_may_be_changed(root: Path | None) -> None:
         assert same(history.arrays(1), model(0))
 
 
+def test_updates_read_one_by_one_are_each_their_own(root: Path | None) -> None:
+    """Large ones lie in the same memory one after the other, unless somebody keeps one."""
+    wanted = [np.full(2**20, client, np.float32) for client in range(3)]
+    with History(root, keep={"updates"}) as history:
+        with history.record(1, {"w": wanted[0]}) as entry:
+            for client, update in enumerate(wanted):
+                entry.add(client, 1, {"w": update})
+        with history.one_by_one():
+            for client, update in enumerate(wanted):
+                assert (history.update(1, client)["w"] == update).all()
+            kept = [history.update(1, client)["w"] for client in range(3)]
+        assert all((one == update).all() for one, update in zip(kept, wanted, strict=True))
+        kept[0][:] = 7
+        assert (history.update(1, 0)["w"] == wanted[0]).all()
+
+
 def test_record_changes_no_input_and_needs_no_contiguous_arrays() -> None:
     update = {"w": np.arange(6, dtype=np.float32).reshape(2, 3).T}
     before = named.copy(update)
