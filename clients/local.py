@@ -35,6 +35,11 @@ class Shard:
     def __len__(self) -> int:
         return self.labels.shape[0]  # not its len(), of which PyTorch makes a call of Python
 
+    @property
+    def origin(self) -> tuple[Shard, NDArray[np.int64] | None]:
+        """The shard that these examples were chosen from, and their positions there; None: all."""
+        return self, None
+
     def take(self, index: torch.Tensor) -> Shard:
         """Return the examples at ``index`` (positions or a mask)."""
         return Shard(self.features[index], self.labels[index])
@@ -65,6 +70,11 @@ class Chosen(Shard):
 
     def __len__(self) -> int:
         return len(self._positions)
+
+    @property
+    def origin(self) -> tuple[Shard, NDArray[np.int64] | None]:
+        """The shard that these examples were chosen from, and their positions there."""
+        return self._whole, self._positions
 
     @cached_property
     def _index(self) -> torch.Tensor:

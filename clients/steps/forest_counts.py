@@ -7,9 +7,8 @@ Brophy, Lowd, "Machine Unlearning for Random Forests", ICML 2021 (arXiv 2009.055
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
+from numpy.typing import NDArray
 
 from clients.remembered import Attached, Remembered
 from clients.steps import Local, Outcome, Shard
@@ -25,21 +24,56 @@ from unlearning.models.tree_sums import Standing, Table
 from unlearning.models.trees import Plan
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
-_tables: Attached[tuple[Table, Array]] = Attached()
 _standing: Remembered[Standing] = Remembered()  # a round walks examples one level further
 
 
-def _table(settings: Settings, shard: Shard) -> tuple[Table, Array]:
-    """Return the examples of a shard as bins, and their classes."""
-    x, labels = shard.table()
-    return Table(Plan.of(settings), x), labels
+class _Binned:
+    """What is left of a client's examples, as bins, and their classes.
+
+    When some of them go, what stays is copied out of what was there, which is dropped: nothing is
+    binned twice, and nothing is kept of what has gone.
+    """
+
+    def __init__(self) -> None:
+        self._held: tuple[NDArray[np.int64], Table, Array] | None = None
+
+    def narrowed(self, shard: Shard) -> None:
+        """Drop what is no longer part of a shard."""
+        if self._held is None:
+            return
+        positions, table, labels = self._held
+        left = _positions(shard)
+        if left is positions or np.array_equal(left, positions):
+            return
+        rows = np.searchsorted(positions, left)
+        is_part = np.array_equal(positions.take(rows, mode="clip"), left)
+        self._held = (left, table.taken(rows), labels[rows]) if is_part else None
+
+    def of(self, plan: Plan, shard: Shard) -> tuple[Table, Array]:
+        """Return the examples of a shard as bins, and their classes."""
+        self.narrowed(shard)
+        if self._held is None:
+            x, labels = shard.table()
+            self._held = _positions(shard), Table(plan, x), labels
+        return self._held[1:]
 
 
-def forest_counts(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+_binned: Attached[_Binned] = Attached()
+
+
+def _of(plan: Plan, shard: Shard) -> _Binned:
+    """Return what is known of the examples that a shard was chosen from."""
+    return _binned.of(shard.origin[0].features, plan, _Binned)
+
+
+def _positions(shard: Shard) -> NDArray[np.int64]:
+    whole, chosen = shard.origin
+    return np.arange(len(whole)) if chosen is None else chosen
+
+
+def forest_counts(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Return class counts of the retained examples at open nodes, as ``total`` and ``left``.
 
     Settings: those of the forest; ``of`` = ``"forget"``: of the forget set, at all nodes that its
@@ -50,13 +84,13 @@ def forest_counts(
     arrays: Arrays
     if settings.get("of") == "forget":
         shard = local.forget
+        _of(Plan.of(settings), local.retain).narrowed(local.retain)
         gone = counts_of_forgotten(settings, local.arrays, *shard.table())
         arrays = {"total": gone.total, "left": gone.left.astype(np.int32), "rows": gone.rows}
     elif settings.get("of") == "ways":
         shard = local.retain
-        table, labels = _tables.of(
-            shard.features, Plan.of(settings), partial(_table, settings, shard)
-        )
+        plan = Plan.of(settings)
+        table, labels = _of(plan, shard).of(plan, shard)
         there = counts_along(settings, local.arrays, table, labels)
         arrays = {"total": there.total, "left": there.left.astype(np.int32)}
     elif settings.get("of") == "change":

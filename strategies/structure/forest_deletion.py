@@ -17,7 +17,7 @@ from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
 from unlearning.models.forest import Forest
 from unlearning.models.forest_regrowth import Regrowth
-from unlearning.models.forest_removal import remove
+from unlearning.models.forest_removal import pruned
 from unlearning.models.trees import structure
 from unlearning.protocol import Instruction, Reply
 from unlearning.records.history import History
@@ -102,12 +102,13 @@ class ForestDeletion(UnlearningStrategy):
             found = list(replies)
             if self.unanswered:
                 return self._forest.initial()
-            after = remove(self._forest, arrays, found, stay=self._of == "change")
-            growth = Regrowth(self._forest, after)
-            if 0 < len(growth) <= _FEW and len(after["clients"]):
+            cut = pruned(self._forest, arrays, found, stay=self._of == "change")
+            growth = Regrowth(self._forest, cut)
+            if 0 < len(growth) <= _FEW and len(cut.rests["clients"]):
                 self._growth = growth
+            after = arrays if self._waits(server_round) else cut.merged()
         elif self._growth is not None:
-            after = self._grown(self._growth, arrays, replies)
+            after = self._grown(server_round, self._growth, arrays, replies)
         elif self._forest.is_complete(arrays):
             after = arrays
         else:
@@ -117,12 +118,18 @@ class ForestDeletion(UnlearningStrategy):
             record_afresh(self, self._history, dict(pairs))
         return after
 
-    def _grown(self, growth: Regrowth, arrays: Arrays, replies: Iterable[Reply]) -> Arrays:
+    def _grown(
+        self, server_round: int, growth: Regrowth, arrays: Arrays, replies: Iterable[Reply]
+    ) -> Arrays:
         """Decide one more level of what grows again; put the forest together after the last."""
         growth.learn(replies, self._asked)
-        goes_on = 0 < len(growth) <= _FEW
-        self._growth = growth if goes_on else None
-        return arrays if goes_on and not self.federation.budget else growth.merged()
+        self._growth = growth if 0 < len(growth) <= _FEW else None
+        return arrays if self._waits(server_round) else growth.merged()
+
+    def _waits(self, server_round: int) -> bool:
+        """Whether the forest is put together in a later round, which is sure to come."""
+        is_last = server_round == self._rounds or self.federation.budget > 0
+        return self._growth is not None and not is_last
 
     @property
     def _forest(self) -> Forest:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from unlearning.arrays import Array, Arrays, frozen
 from unlearning.models import trees
 from unlearning.models.trees import Plan, stretches
 
-__all__ = ["Blocks", "Grown", "patched", "spliced"]
+__all__ = ["Blocks", "Grown", "Pruned", "patched", "spliced"]
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint8]
@@ -105,6 +106,68 @@ class Grown(NamedTuple):
     sizes: Integers
     left: Array
 
+    @staticmethod
+    def bare(forest: Forest, nodes: Arrays) -> Grown:
+        """Return nodes none of which is inner."""
+        none = np.zeros((0, forest.num_classes), dtype=np.int32)
+        return Grown(nodes, np.zeros(len(nodes["tree"]), dtype=np.int64), none)
+
+    @staticmethod
+    def joined(pieces: Sequence[Grown]) -> Grown:
+        """Return several, at least one, in the one order of nodes."""
+        names = pieces[0].nodes
+        whole = {name: np.concatenate([one.nodes[name] for one in pieces]) for name in names}
+        sizes = np.concatenate([one.sizes for one in pieces])
+        left = np.concatenate([one.left for one in pieces])
+        order = trees.in_order(whole["tree"], whole["path"])
+        place = stretches((np.cumsum(sizes) - sizes)[order], sizes[order])
+        return Grown({n: array[order] for n, array in whole.items()}, sizes[order], left[place])
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A forest out of which examples were taken, not yet put together.
+
+    What grows again can grow first, so that all of it is copied once.
+
+    Parameters
+    ----------
+    forest : Forest
+        How it grows.
+    nodes : Arrays
+        Its nodes as they are now, with those that hung below splits that changed.
+    blocks : Blocks
+        As they were before.
+    keep : array of bool, shape (m,)
+        The nodes that stay.
+    grown : Grown
+        Those that come, open ones and leaves.
+    rows, mine : array
+        Inner nodes whose blocks changed, in order, and these blocks.
+    rests : Arrays
+        ``clients`` and ``examples``, what it rests on.
+    """
+
+    forest: Forest
+    nodes: Arrays
+    blocks: Blocks
+    keep: NDArray[np.bool_]
+    grown: Grown
+    rows: Integers
+    mine: Array
+    rests: Arrays
+
+    def merged(self, grown: Grown | None = None) -> Arrays:
+        """Return the forest, with ``grown`` in place of what comes."""
+        comes = self.grown if grown is None else grown
+        if not len(comes.sizes) and self.keep.all():
+            after = patched(self.forest, self.nodes, self.blocks, self.rows, self.mine)
+        else:
+            after = spliced(
+                self.forest, self.nodes, self.blocks, self.keep, comes, self.rows, self.mine
+            )
+        return {**after, **self.rests}
+
 
 def patched(forest: Forest, nodes: Arrays, blocks: Blocks, rows: Integers, mine: Array) -> Arrays:
     """Return a state with the same nodes, the blocks of some of them replaced.
@@ -159,9 +222,9 @@ def spliced(
         As for :func:`patched`.
     """
     old = {name: array[keep] for name, array in nodes.items()}
-    joined = trees.joined(old, grown.nodes)
+    is_old = trees.old_among(old, grown.nodes)
+    joined = trees.joined(old, grown.nodes, is_old)
     stays = keep & (nodes["feature"] >= 0)
-    is_old = ~np.isin(np.arange(len(joined["tree"])), _places(old, grown.nodes))
     sizes = np.zeros(len(is_old), dtype=np.int64)
     sizes[is_old] = np.where(stays, blocks.sizes, 0)[keep]
     sizes[~is_old] = grown.sizes
@@ -181,14 +244,6 @@ def spliced(
         hashes[is_old[inner]] = known[stays[blocks.sizes > 0]]
         _renew(hashes, np.union1d(now[rows], np.flatnonzero(~is_old & inner)), flat, sizes, begins)
     return _state(forest, joined, whole, sizes, hashes)
-
-
-def _places(old: Arrays, grown: Arrays) -> Integers:
-    """Return where nodes come to lie among others."""
-    place = np.searchsorted(
-        trees.keys(old["tree"], old["path"]), trees.keys(grown["tree"], grown["path"])
-    )
-    return place + np.arange(len(place))
 
 
 def _copy(

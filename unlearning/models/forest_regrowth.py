@@ -19,8 +19,8 @@ from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError, RoundError
 from unlearning.models import parts, trees
 from unlearning.models.forest import check_counts
-from unlearning.models.forest_parts import Blocks, Grown, spliced
-from unlearning.models.trees import LEAF, NOWHERE, OPEN, Tried, stretches
+from unlearning.models.forest_parts import Grown, Pruned
+from unlearning.models.trees import LEAF, NOWHERE, OPEN, Tried
 from unlearning.protocol import Instruction, Reply
 
 if TYPE_CHECKING:
@@ -38,18 +38,19 @@ class Regrowth:
     ----------
     forest : Forest
         How it grows.
-    arrays : Arrays
+    cut : Pruned
         A forest with open nodes whose counts are known; not changed.
     """
 
-    def __init__(self, forest: Forest, arrays: Arrays) -> None:
-        self._forest, self._arrays = forest, arrays
-        rows = np.flatnonzero(arrays["feature"] == OPEN)
-        self._begun = rows
-        self._tree, self._path = arrays["tree"][rows], arrays["path"][rows]
-        self._counts = arrays["counts"][rows]
-        self._ways = trees.ways(arrays, rows)
-        self._done: list[Grown] = []
+    def __init__(self, forest: Forest, cut: Pruned) -> None:
+        self._forest, self._cut = forest, cut
+        nodes = cut.grown.nodes
+        is_open = nodes["feature"] == OPEN
+        self._tree, self._path = nodes["tree"][is_open], nodes["path"][is_open]
+        self._counts = nodes["counts"][is_open]
+        self._ways = trees.ways(cut.nodes, self._tree, self._path)
+        ends = {name: array[~is_open] for name, array in nodes.items()}
+        self._done: list[Grown] = [Grown.bare(forest, ends)]
         self._holders: dict[int, NDArray[np.bool_]] = {}  # client to the open nodes it reaches
 
     def __len__(self) -> int:
@@ -59,7 +60,7 @@ class Regrowth:
     @property
     def members(self) -> tuple[int, ...]:
         """The clients that the forest rests on."""
-        return tuple(self._arrays["clients"].tolist())
+        return tuple(self._cut.rests["clients"].tolist())
 
     def asked(self) -> tuple[int, ...]:
         """Return whose examples may reach an open node; before anyone answered, all members."""
@@ -114,7 +115,7 @@ class Regrowth:
         }
 
     def _check(self, found: Mapping[int, Reply], clients: Collection[int]) -> None:
-        known = dict(zip(self.members, self._arrays["examples"].tolist(), strict=True))
+        known = dict(zip(self.members, self._cut.rests["examples"].tolist(), strict=True))
         for client in sorted(clients):
             if client not in found:
                 raise RoundError(
@@ -146,7 +147,7 @@ class Regrowth:
         below = forest.children(nodes, split, self._counts[split], left[chosen[split]])
         goes_on = below["feature"] == OPEN
         ends = {name: array[~goes_on] for name, array in below.items()}
-        self._done.append(self._without_blocks(ends))
+        self._done.append(Grown.bare(forest, ends))
         parent = np.repeat(split, 2)[goes_on]
         depth = trees.level(self._path[parent])
         ways = self._ways[parent]
@@ -156,10 +157,6 @@ class Regrowth:
         self._tree, self._path = below["tree"][goes_on], below["path"][goes_on]
         self._counts, self._ways = below["counts"][goes_on], ways
         return np.asarray(goes_on)
-
-    def _without_blocks(self, nodes: Arrays) -> Grown:
-        none = np.zeros((0, self._forest.num_classes), dtype=np.int32)
-        return Grown(nodes, np.zeros(len(nodes["tree"]), dtype=np.int64), none)
 
     def _reached(self, chosen: Integers, answer: Mapping[str, Array]) -> NDArray[np.bool_]:
         """Return which children of the nodes that split a client's examples reach."""
@@ -177,16 +174,4 @@ class Regrowth:
             "threshold": np.zeros(len(self), dtype=np.int32),
             "counts": self._counts,
         }
-        pieces = [*self._done, self._without_blocks(rest)]
-        whole = {name: np.concatenate([one.nodes[name] for one in pieces]) for name in rest}
-        sizes = np.concatenate([one.sizes for one in pieces])
-        left = np.concatenate([one.left for one in pieces])
-        order = trees.in_order(whole["tree"], whole["path"])
-        place = stretches((np.cumsum(sizes) - sizes)[order], sizes[order])
-        grown = Grown({n: array[order] for n, array in whole.items()}, sizes[order], left[place])
-        keep = np.ones(len(self._arrays["tree"]), dtype=bool)
-        keep[self._begun] = False
-        old = {name: self._arrays[name] for name in rest}
-        blocks, none = Blocks(self._forest, self._arrays), np.zeros(0, dtype=np.int64)
-        after = spliced(self._forest, old, blocks, keep, grown, none, left[:0])
-        return {**after, **{name: self._arrays[name] for name in ("clients", "examples")}}
+        return self._cut.merged(Grown.joined([*self._done, Grown.bare(self._forest, rest)]))

@@ -16,20 +16,28 @@ from numpy.typing import NDArray
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.models import trees
-from unlearning.models.forest_parts import Blocks, Grown, patched, spliced
+from unlearning.models.forest_parts import Blocks, Grown, Pruned
 from unlearning.models.trees import LEAF, OPEN, stretches
 from unlearning.protocol import Reply
 
 if TYPE_CHECKING:
     from unlearning.models.forest import Forest
 
-__all__ = ["remove"]
+__all__ = ["pruned", "remove"]
 
 Integers = NDArray[np.int64]
 
 
 def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Arrays:
     """Return the forest without some examples; nodes below a split that changed are open.
+
+    Parameters and errors are those of :func:`pruned`.
+    """
+    return pruned(forest, arrays, gone, stay=stay).merged()
+
+
+def pruned(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Pruned:
+    """Return the forest without some examples, not yet put together.
 
     Without any example at all it is the forest before learning.
 
@@ -66,14 +74,19 @@ def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool 
             "more examples were to be removed than the forest holds; an owner's data changed since "
             "it was grown, so grow it again"
         )
-    if not any(examples.values()):
-        return forest.initial()  # as learning leaves it where nobody holds an example
     feature = arrays["feature"].copy()
+    nodes = {**trees.structure(arrays), "feature": feature, "counts": counts}
+    rests = forest.rests_on(examples)
+    if not any(examples.values()):  # as learning leaves it where nobody holds an example
+        roots = {name: forest.initial()[name] for name in nodes}
+        nobody = np.zeros(len(feature), dtype=bool)
+        return Pruned(forest, nodes, blocks, nobody, Grown.bare(forest, roots), inner, mine, rests)
+    begun = rows[:0]
     if stay:
         leaves = rows[feature[rows] < 0]
-        feature[leaves[~forest.closed(arrays["path"][leaves], counts[leaves])]] = OPEN
-    nodes = {**trees.structure(arrays), "feature": feature, "counts": counts}
-    return {**_repaired(forest, nodes, blocks, inner, mine), **forest.rests_on(examples)}
+        begun = leaves[~forest.closed(arrays["path"][leaves], counts[leaves])]
+        feature[begun] = OPEN
+    return _repaired(forest, nodes, blocks, begun, inner, mine, rests)
 
 
 def _summed(
@@ -98,9 +111,18 @@ def _summed(
 
 
 def _repaired(
-    forest: Forest, nodes: Arrays, blocks: Blocks, rows: Integers, mine: Integers
-) -> Arrays:
-    """Decide inner nodes again by counts that changed; drop what hung below changed splits."""
+    forest: Forest,
+    nodes: Arrays,
+    blocks: Blocks,
+    begun: Integers,
+    rows: Integers,
+    mine: Integers,
+    rests: Arrays,
+) -> Pruned:
+    """Decide inner nodes again by counts that changed; drop what hung below changed splits.
+
+    ``begun``: leaves that are open now.
+    """
     sizes = blocks.sizes[rows]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     total = nodes["counts"][rows]
@@ -114,13 +136,17 @@ def _repaired(
     differs = (new_feature != feature[rows]) | (new_threshold != threshold[rows])
     feature[rows[differs]], threshold[rows[differs]] = new_feature[differs], new_threshold[differs]
     nodes = {**nodes, "threshold": threshold}
-    if not differs.any():
-        return patched(forest, nodes, blocks, rows, mine)
-    dead = _below(nodes, rows[differs])
-    again = differs & split & ~dead[rows]
+    keep = np.ones(len(feature), dtype=bool)
+    if differs.any():
+        keep = ~_below(nodes, rows[differs])
+    again = differs & split & keep[rows]
     below = forest.children(nodes, rows[again], total[again], mine[found[again]])
-    grown = Grown(below, np.zeros(len(below["tree"]), np.int64), mine[:0])
-    return spliced(forest, nodes, blocks, ~dead, grown, rows, mine)
+    begun = begun[keep[begun]]
+    keep[begun] = False  # they come as open nodes do
+    whole = {name: np.concatenate([below[name], nodes[name][begun]]) for name in below}
+    order = trees.in_order(whole["tree"], whole["path"])
+    grown = Grown.bare(forest, {name: array[order] for name, array in whole.items()})
+    return Pruned(forest, nodes, blocks, keep, grown, rows, mine, rests)
 
 
 def _below(nodes: Mapping[str, Array], changed: Integers) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 18  # entries of one temporary array: what a processor's cache holds
+_STRETCHES = 16  # that are copied one by one
 
 
 class Sums(NamedTuple):
@@ -84,6 +86,13 @@ class Table:
     def __len__(self) -> int:
         return len(self.bins)
 
+    def taken(self, rows: Integers) -> Table:
+        """Return the table of some of the examples, in ascending order, a copy."""
+        found = Table.__new__(Table)
+        found.plan, found.bins, found._few = self.plan, self.bins[rows], {}
+        found._columns = None if self._columns is None else _columns_of(self._columns, rows)
+        return found
+
     def few(self, column: int) -> tuple[Integers, bool]:
         """Return the examples on the rarer side of a binary column, and whether it is the lower."""
         if column not in self._few:
@@ -92,6 +101,16 @@ class Table:
             low = 2 * len(rows) > len(self)
             self._few[column] = (np.flatnonzero(~above) if low else rows), low
         return self._few[column]
+
+
+def _columns_of(columns: NDArray[np.uint8], rows: Integers) -> NDArray[np.uint8] | None:
+    """Return some columns, copied as stretches; None: there are too many to gain anything."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    if len(breaks) > _STRETCHES or not len(rows):
+        return None
+    begins, ends = rows[np.append(0, breaks)], rows[np.append(breaks - 1, len(rows) - 1)] + 1
+    pieces = [columns[:, a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return np.concatenate(pieces, axis=1)
 
 
 class What(Protocol):
@@ -214,7 +233,6 @@ def _histograms(
     place = tried.start[slots][:, None] + np.arange(num)
     threshold = np.full((len(slots), num + 1), 255, dtype=np.uint8)
     threshold[:, :num] = tried.threshold[place]
-    stretch = np.searchsorted(plan.edges, np.arange(plan.bins), side="right") - 1
     feature = tried.features.ravel()[slots]
     per_node = np.bincount(slots // size, minlength=num_nodes + 1)
     first = np.cumsum(per_node) - per_node
@@ -223,7 +241,7 @@ def _histograms(
     values, flat_threshold, trees = table.bins.ravel(), threshold.ravel(), at.shape[1]
     for pairs, slot in _slots(at.ravel(), per_node, first, max(_CHUNK, cells * what.size)):
         value = values.take(pairs // trees * width + feature.take(slot))
-        cell = stretch.take(value) + slot * (num + 1)
+        cell = plan.stretch.take(value) + slot * (num + 1)
         cell += value > flat_threshold.take(cell)
         histogram += what.of_pairs(cell, pairs, cells)
     sums = histogram.reshape(len(slots), num + 1, what.size)
@@ -362,20 +380,42 @@ def along(table: Table, path: Array, ways: Array) -> tuple[Integers, Integers]:
         As :func:`unlearning.models.trees.ways` gives them.
     """
     num_nodes, length, _ = ways.shape
-    after = level(path)[:, None] - 1 - np.arange(length)  # splits that follow on the way
-    is_there = (after >= 0) & (ways[..., 0] != NOWHERE)
-    right = is_there & (np.asarray(path)[:, None] >> np.maximum(after, 0) & 1 == 1)
-    feature = np.where(is_there, ways[..., 0], 0)
-    threshold = np.where(is_there, ways[..., 1], 255).astype(np.uint8)  # nobody is beyond it
+    paths, splits = np.asarray(path, np.int64), np.asarray(ways, np.int32)
+    turns = _turns(paths.tobytes(), splits.tobytes(), length)
     pairs: list[tuple[Integers, Integers]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     step = max(1, _CHUNK // max(1, length * len(table)))
     for begin in range(0, num_nodes if len(table) else 0, step):
         some = slice(begin, begin + step)
-        beyond = table.columns[feature[some]] > threshold[some, :, None]
-        inside = np.logical_and.reduce(beyond == right[some, :, None], axis=1)
+        beyond = table.columns[turns.feature[some]] > turns.threshold[some]
+        inside = np.logical_and.reduce(beyond == turns.right[some], axis=1)
         node, example = np.divmod(np.flatnonzero(inside), len(table))
         pairs.append((node + begin, example))
     return np.concatenate([one for one, _ in pairs]), np.concatenate([one for _, one in pairs])
+
+
+class _Turns(NamedTuple):
+    """The splits above m nodes, ``(m, L)``, and, ``(m, L, 1)``, which side of each leads there."""
+
+    feature: Integers
+    threshold: NDArray[np.uint8]
+    right: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=4)  # all clients of one process are sent the same
+def _turns(paths: bytes, splits: bytes, length: int) -> _Turns:
+    path = np.frombuffer(paths, np.int64)[:, None]
+    feature, threshold = np.moveaxis(np.frombuffer(splits, np.int32).reshape(-1, length, 2), 2, 0)
+    after = level(path) - 1 - np.arange(length)  # splits that follow on the way
+    is_there = (after >= 0) & (feature != NOWHERE)
+    right = is_there & (path >> np.maximum(after, 0) & 1 == 1)
+    found = _Turns(
+        np.where(is_there, feature, 0).astype(np.int64),
+        np.where(is_there, threshold, 255).astype(np.uint8)[..., None],  # nobody is beyond it
+        right[..., None],
+    )
+    for array in found:
+        array.flags.writeable = False
+    return found
 
 
 def left_by_pair(
@@ -396,6 +436,43 @@ def left_by_pair(
     num_classes : int
         C.
     """
+    num_nodes, num = len(tried.features), len(tried.threshold)
+    cells = (num + tried.features.size) * num_classes
+    if len(node) * num > num_nodes * cells:
+        return _by_value(table, tried, node, example, labels, num_classes)
+    return _by_candidate(table, tried, node, example, labels, num_classes)
+
+
+def _by_value(
+    table: Table, tried: Tried, node: Integers, example: Integers, labels: Array, num_classes: int
+) -> Integers:
+    """Count between the thresholds of each feature, where many examples stand at a node."""
+    steps, size = tried.steps, tried.features.shape[1]
+    flat, width, stretch = table.bins.ravel(), table.plan.inputs, table.plan.stretch
+    found = np.zeros(len(steps.threshold) * num_classes, dtype=np.int64)
+    step = max(1, _CHUNK // size)
+    for begin in range(0, len(node), step):
+        here, who = node[begin : begin + step], example[begin : begin + step]
+        slot = (here * size)[:, None] + np.arange(size)
+        value = flat.take(tried.features.take(here, axis=0) + (who * width)[:, None])
+        cell = stretch.take(value)
+        if steps.is_one is not None:
+            cell[steps.is_one.take(slot)] = 0
+        cell += steps.begin.take(slot)
+        cell += value > steps.threshold.take(cell)
+        cell *= num_classes
+        cell += labels.take(who)[:, None]
+        found += np.bincount(cell.ravel(), minlength=len(found))
+    below = np.zeros((len(steps.threshold) + 1, num_classes), dtype=np.int64)
+    np.cumsum(found.reshape(-1, num_classes), axis=0, out=below[1:])
+    end = np.arange(len(steps.slot)) + steps.slot + 1  # of the cell below each threshold
+    return below.take(end, axis=0) - below.take(steps.begin.take(steps.slot), axis=0)
+
+
+def _by_candidate(
+    table: Table, tried: Tried, node: Integers, example: Integers, labels: Array, num_classes: int
+) -> Integers:
+    """Hold each example against each candidate of its node, where few stand at a node."""
     num = len(tried.threshold)
     found = np.zeros(num * num_classes, dtype=np.int64)
     sizes, feature = np.diff(tried.begins), tried.feature

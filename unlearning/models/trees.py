@@ -8,9 +8,10 @@ public ranges.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ __all__ = [
     "keys",
     "last_rows",
     "level",
+    "old_among",
     "stretches",
     "structure",
     "ways",
@@ -128,7 +130,7 @@ class Plan:
     @property
     def num_features(self) -> int:
         """Features tried at a node (F)."""
-        return self.features or int(np.ceil(np.sqrt(self.inputs)))
+        return self.features or math.isqrt(self.inputs - 1) + 1
 
     @property
     def num_thresholds(self) -> int:
@@ -145,6 +147,11 @@ class Plan:
         """Where the stretches of bins begin that one threshold each is drawn from, and the end."""
         tried = self.num_thresholds
         return np.arange(tried + 1) * (self.bins - 1) // tried
+
+    @property
+    def stretch(self) -> Integers:
+        """The stretch that each bin lies in, shape (bins,); read-only."""
+        return _stretch(self.num_thresholds, self.bins)
 
     @property
     def is_binary(self) -> NDArray[np.bool_]:
@@ -189,7 +196,29 @@ class Plan:
         return self.shaped(found.feature), self.shaped(found.threshold.astype(np.int64))
 
 
-class Tried(NamedTuple):
+class Steps(NamedTuple):
+    """What lies between the thresholds of F features at m nodes: one cell more than thresholds.
+
+    Parameters
+    ----------
+    threshold : array, shape (K + m F,)
+        The upper end of each cell, ascending for a feature; no value is beyond the last.
+    begin : array, shape (m F,)
+        Where the cells of each feature of each node begin.
+    is_one : array, shape (m F,), or None
+        Which features have a single threshold; None: none.
+    slot : array, shape (K,)
+        The feature, of all of all nodes, that each candidate belongs to.
+    """
+
+    threshold: Bins
+    begin: Integers
+    is_one: NDArray[np.bool_] | None
+    slot: Integers
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
     """The candidates of m nodes: F features each, thresholds of each feature, K in all.
 
     Parameters
@@ -203,6 +232,17 @@ class Tried(NamedTuple):
     features: Integers
     start: Integers
     threshold: Bins
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The cells between the thresholds; for few nodes, since they are kept."""
+        many = np.diff(self.start)
+        slot = np.repeat(np.arange(len(many)), many)
+        threshold = np.full(len(self.threshold) + len(many), _NEVER, dtype=np.uint8)
+        threshold[np.arange(len(slot)) + slot] = self.threshold
+        is_one = many == 1
+        begin = self.start[:-1] + np.arange(len(many))
+        return Steps(threshold, begin, is_one if is_one.any() else None, slot)
 
     @property
     def feature(self) -> Integers:
@@ -262,6 +302,15 @@ def _columns(binary: str, inputs: int) -> NDArray[np.bool_]:
         found[begin : end + 1] = True
     found.flags.writeable = False
     return found
+
+
+@lru_cache
+def _stretch(tried: int, bins: int) -> Integers:
+    """Return the number of the stretch that each bin lies in; read-only."""
+    edges = np.arange(tried + 1) * (bins - 1) // tried
+    found = np.searchsorted(edges, np.arange(bins), side="right") - 1
+    found.flags.writeable = False
+    return np.asarray(found)
 
 
 @lru_cache(maxsize=4)  # server and clients of one process ask for the same nodes in turn
@@ -354,17 +403,28 @@ def in_order(tree: Array, path: Array) -> Integers:
     return np.argsort(keys(tree, path), kind="stable").astype(np.int64)
 
 
-def joined(old: Mapping[str, Array], grown: Mapping[str, Array]) -> Arrays:
-    """Return nodes in order with others among them; both are in order, and no node is in both."""
-    place = np.searchsorted(
-        keys(old["tree"], old["path"]), keys(grown["tree"], grown["path"])
-    ) + np.arange(len(grown["tree"]))
+def old_among(old: Mapping[str, Array], grown: Mapping[str, Array]) -> NDArray[np.bool_]:
+    """Return which nodes are old ones where others come among them; both are in order.
+
+    No node is in both.
+    """
+    place = np.searchsorted(keys(old["tree"], old["path"]), keys(grown["tree"], grown["path"]))
     is_old = np.ones(len(old["tree"]) + len(place), dtype=bool)
-    is_old[place] = False
+    is_old[place + np.arange(len(place))] = False
+    return is_old
+
+
+def joined(
+    old: Mapping[str, Array],
+    grown: Mapping[str, Array],
+    is_old: NDArray[np.bool_] | None = None,
+) -> Arrays:
+    """Return nodes with others among them, as :func:`old_among` says, where it did so already."""
+    is_old = old_among(old, grown) if is_old is None else is_old
     whole: Arrays = {}
     for name, array in old.items():
         whole[name] = np.empty((len(is_old), *array.shape[1:]), array.dtype)
-        whole[name][is_old], whole[name][place] = array, grown[name]
+        whole[name][is_old], whole[name][~is_old] = array, grown[name]
     return whole
 
 
@@ -435,17 +495,17 @@ def ancestors(nodes: Mapping[str, Array], rows: Integers) -> NDArray[np.bool_]:
     return found
 
 
-def ways(nodes: Mapping[str, Array], rows: Integers) -> NDArray[np.int32]:
+def ways(nodes: Mapping[str, Array], tree: Array, path: Array) -> NDArray[np.int32]:
     """Return feature and threshold of the splits above some nodes, shape (m', L, 2), L at least 1.
 
     From the root down; the bits of a node's path say which side of each it lies on. Shorter ways
-    end in ``NOWHERE``.
+    end in ``NOWHERE``. The nodes above are among ``nodes``, which are in order.
     """
-    tree, path = nodes["tree"][rows], nodes["path"][rows]
     depth = level(path)
-    found = np.full((len(rows), max(1, int(depth.max(initial=0))), 2), NOWHERE, dtype=np.int32)
+    deepest = int(depth.max(initial=0))
+    found = np.full((len(path), max(1, deepest), 2), NOWHERE, dtype=np.int32)
     key = keys(nodes["tree"], nodes["path"])
-    for number in range(int(depth.max(initial=0))):
+    for number in range(deepest):
         here = depth > number
         at = np.searchsorted(key, keys(tree[here], path[here] >> (depth[here] - number)))
         found[here, number, 0] = nodes["feature"][at]

@@ -22,6 +22,8 @@ from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning import arrays as named
 from unlearning.fulfil import fulfil
+from unlearning.models import forest_parts
+from unlearning.models.trees import Plan
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
@@ -60,6 +62,24 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, name, counting(name))
     return flushed
+
+
+def called(monkeypatch: pytest.MonkeyPatch, where: object, *names: str) -> list[str]:
+    """Return a list that grows with every call of some functions, by their names."""
+    calls: list[str] = []
+
+    def counting(name: str) -> Callable[..., Any]:
+        plain = getattr(where, name)
+
+        def call(*given: Any) -> Any:
+            calls.append(name)
+            return plain(*given)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(where, name, counting(name))
+    return calls
 
 
 def settings(made: Task, home: Path) -> dict[str, Scalar]:
@@ -152,10 +172,14 @@ def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
 
     monkeypatch.setattr(Store, "orphans", look)
     monkeypatch.setattr(Store, "read", look)
+    put_together = called(monkeypatch, forest_parts, "spliced", "patched")
+    binned = called(monkeypatch, Plan, "binned")
     sent: list[int] = []
+    grown = 0
     for sample in range(8):
         grid.sent = 0
-        flushed.clear()
+        for calls in (flushed, put_together, binned):
+            calls.clear()
         before = sum(len(federation.ledger.events(one.id)) for one in federation.ledger.requests())
         answering = make("forest-deletion", {})
         answering.join(federation)
@@ -164,8 +188,13 @@ def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
         assert len(federation.ledger.events(request.id)) == 4
         assert before == 4 * sample
         assert len(flushed) <= _FLUSHES
+        assert len(put_together) == 1  # however many levels grow again
+        grown += grid.sent > 2
+        most = 1 + (_CLIENTS if grown == 1 else 0)  # the sample; once, what each client holds
+        assert len(binned) <= most
         sent.append(grid.sent)
     federation.history.close()
+    assert grown > 1
     assert not looks  # at what lies in the history's folder: however large, none of it changes
     assert min(sent) == 2  # the owner's counts, and its deletion
     assert 2 < max(sent) <= 2 + depth * _CLIENTS

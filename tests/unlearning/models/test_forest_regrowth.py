@@ -13,8 +13,9 @@ from unlearning.errors import FederationError, RoundError
 from unlearning.models import forest_parts
 from unlearning.models.forest import Forest
 from unlearning.models.forest_counts import counts_along, counts_of_forgotten, counts_of_open
+from unlearning.models.forest_parts import Pruned
 from unlearning.models.forest_regrowth import Regrowth
-from unlearning.models.forest_removal import remove
+from unlearning.models.forest_removal import pruned, remove
 from unlearning.models.tree_sums import Table, along, passed, reaching, walks
 from unlearning.models.trees import OPEN, Links, Plan, growing, ways
 from unlearning.protocol import Reply
@@ -52,12 +53,17 @@ def learned(model: Forest, parts: dict[int, np.ndarray]) -> Arrays:
     return arrays
 
 
-def without(model: Forest, arrays: Arrays, row: int) -> Arrays:
-    """Return the forest with what hung below changed splits open."""
+def cut(model: Forest, arrays: Arrays, row: int) -> Pruned:
+    """Return the forest without a row, not yet put together."""
     x, y = points()
     owner = next(client for client, part in shares().items() if row in part)
     gone = counts_of_forgotten(model.settings(), arrays, x[[row]], y[[row]])
-    return remove(model, arrays, [Reply(owner, 1, gone._asdict())])
+    return pruned(model, arrays, [Reply(owner, 1, gone._asdict())])
+
+
+def without(model: Forest, arrays: Arrays, row: int) -> Arrays:
+    """Return the forest with what hung below changed splits open."""
+    return cut(model, arrays, row).merged()
 
 
 def answers(model: Forest, growth: Regrowth, row: int, who: tuple[int, ...]) -> list[Reply]:
@@ -75,7 +81,7 @@ def deep(model: Forest) -> int:
     """Return a row without which at least two levels grow again."""
     arrays = learned(model, shares())
     for row in range(SIZE):
-        growth = Regrowth(model, without(model, arrays, row))
+        growth = Regrowth(model, cut(model, arrays, row))
         if len(growth):
             growth.learn(answers(model, growth, row, growth.asked()), growth.asked())
             if len(growth):
@@ -89,7 +95,7 @@ def test_what_grows_apart_is_the_forest_grown_without_the_row(plan: Plan) -> Non
     arrays = learned(model, shares())
     model.fingerprint(arrays)
     for row in range(0, SIZE, 4):
-        growth = Regrowth(model, without(model, arrays, row))
+        growth = Regrowth(model, cut(model, arrays, row))
         while len(growth):
             who = growth.asked()
             fewer += CLIENTS - len(who)
@@ -106,7 +112,7 @@ def test_the_same_forest_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None
     model = Forest(PLANS[0], CLASSES, 3)
     arrays = learned(model, shares())
     model.fingerprint(arrays)
-    row = next(r for r in range(SIZE) if not len(Regrowth(model, without(model, arrays, r))))
+    row = next(r for r in range(SIZE) if not len(Regrowth(model, cut(model, arrays, r))))
     after = without(model, arrays, row)
     known = model.fingerprint(after)
     hashed: list[int] = []
@@ -124,7 +130,7 @@ def test_the_same_forest_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_forest_is_there_before_all_of_it_has_grown() -> None:
     model = Forest(PLANS[0], CLASSES, 3)
     row = deep(model)
-    growth = Regrowth(model, without(model, learned(model, shares()), row))
+    growth = Regrowth(model, cut(model, learned(model, shares()), row))
     growth.learn(answers(model, growth, row, growth.asked()), growth.asked())
     arrays = growth.merged()
     assert (arrays["feature"] == OPEN).sum() == len(growth)
@@ -141,7 +147,7 @@ def test_the_forest_is_there_before_all_of_it_has_grown() -> None:
 def test_all_are_asked_where_others_turn_out_to_hold_examples() -> None:
     model = Forest(PLANS[0], CLASSES, 3)
     row = deep(model)
-    growth = Regrowth(model, without(model, learned(model, shares()), row))
+    growth = Regrowth(model, cut(model, learned(model, shares()), row))
     growth.learn(answers(model, growth, row, growth.asked()), growth.asked())
     before, who = len(growth), growth.asked()[1:]
     growth.learn(answers(model, growth, row, who), who)
@@ -152,7 +158,7 @@ def test_all_are_asked_where_others_turn_out_to_hold_examples() -> None:
 def test_a_client_whose_data_changed_stops_it() -> None:
     model = Forest(PLANS[0], CLASSES, 3)
     row = deep(model)
-    growth = Regrowth(model, without(model, learned(model, shares()), row))
+    growth = Regrowth(model, cut(model, learned(model, shares()), row))
     with pytest.raises(FederationError, match="other examples at a node"):
         growth.learn(answers(model, growth, -1, growth.asked())[:0], ())
     with pytest.raises(RoundError, match="client 5 is part of the forest and gave no valid answer"):
@@ -164,8 +170,7 @@ def test_a_client_whose_data_changed_stops_it() -> None:
 
 def test_only_blocks_that_changed_are_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Forest(PLANS[0], CLASSES, 3)
-    arrays = without(model, learned(model, shares()), 3)
-    growth = Regrowth(model, arrays)
+    growth = Regrowth(model, cut(model, learned(model, shares()), 3))
     while len(growth):
         growth.learn(answers(model, growth, 3, growth.asked()), growth.asked())
     arrays = growth.merged()
@@ -205,7 +210,9 @@ def test_ways_lead_to_the_same_examples_as_walks_from_the_root(plan: Plan) -> No
     opened = without(model, learned(model, shares()), deep(model))
     x, _ = points()
     table, rows = Table(plan, x), np.flatnonzero(opened["feature"] == OPEN)
-    node, example = along(table, opened["path"][rows], ways(opened, rows))
+    node, example = along(
+        table, opened["path"][rows], ways(opened, opened["tree"][rows], opened["path"][rows])
+    )
     there, at = reaching(plan, opened, x)
     number = np.full(len(opened["tree"]) + 1, -1)
     number[rows] = np.arange(len(rows))

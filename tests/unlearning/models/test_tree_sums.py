@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError
-from unlearning.models import trees
+from unlearning.models import tree_sums, trees
 from unlearning.models.forest import Forest
 from unlearning.models.forest_counts import counts_of_forgotten, counts_of_open
 from unlearning.models.tree_sums import (
@@ -15,6 +17,7 @@ from unlearning.models.tree_sums import (
     Standing,
     Table,
     Values,
+    left_by_pair,
     passed,
     reaching,
     summed,
@@ -213,3 +216,34 @@ def test_counts_of_classes_follow_the_pairs() -> None:
     assert what.of_rows(at, None, 2).tolist() == [[1, 2], [1, 2]]
     assert what.of_rows(at, np.array([2]), 2).tolist() == [[0, 0], [0, 2]]
     assert what.of_pairs(np.array([1, 0]), np.array([0, 5]), 2).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_counting_by_values_and_by_candidates_comes_to_the_same(plan: Plan) -> None:
+    x, y = points(60)
+    table, generator = Table(plan, x), np.random.default_rng(3)
+    tried = plan.tried(np.arange(5), np.array([1, 2, 3, 5, 9]))
+    for per_node in (0, 1, 30):
+        node = np.repeat(np.arange(5), per_node)
+        example = generator.integers(0, len(x), len(node))
+        wanted = np.zeros((len(tried.threshold), CLASSES), dtype=np.int64)
+        for which, (begin, end) in enumerate(pairwise(tried.begins.tolist())):
+            for candidate in range(begin, end):
+                mine = example[node == which]
+                left = table.bins[mine, tried.feature[candidate]] <= tried.threshold[candidate]
+                wanted[candidate] = np.bincount(y[mine[left]], minlength=CLASSES)
+        for count in (tree_sums._by_value, tree_sums._by_candidate, left_by_pair):
+            assert np.array_equal(count(table, tried, node, example, y, CLASSES), wanted)
+
+
+@pytest.mark.parametrize("gone", [[], [0], [119], [5, 6, 40], list(range(0, 120, 2))])
+def test_a_table_of_some_examples_is_made_of_the_table_of_all(gone: list[int]) -> None:
+    x, _ = points()
+    whole, rows = Table(MIXED, x), np.setdiff1d(np.arange(len(x)), gone)
+    for _ in range(2):  # the second time the columns are there, too
+        some, alone = whole.taken(rows), Table(MIXED, x[rows])
+        assert np.array_equal(some.bins, alone.bins)
+        assert np.array_equal(some.columns, alone.columns)
+        assert np.array_equal(some.few(2)[0], alone.few(2)[0])
+        assert not np.shares_memory(some.columns, whole.columns)
+    assert len(whole.taken(rows[:0])) == 0
