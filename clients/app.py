@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clients.participant import Participant
 from unlearning.errors import FederationError
 from unlearning.npy import decoded, encoded
-from unlearning.protocol import Scalar, Wire, part
+from unlearning.protocol import Scalar, Wire, filled, part
 from unlearning.request import Omission
 
 __all__ = ["MakeParticipant", "arrays_in", "config_of", "make_client_app", "trained"]
@@ -29,6 +29,7 @@ __all__ = ["MakeParticipant", "arrays_in", "config_of", "make_client_app", "trai
 _NPY = "numpy.ndarray"  # Flower's name of the format
 _named = lru_cache(maxsize=32)(str)  # NumPy works out a type's name anew each time
 
+_UNLIMITED = contextlib.nullcontext()
 _LATER_S = 0.05  # until the next look at whether an import is over
 _GRACE, _GRACE_S = 0.1, 2.0  # of a limit: what interrupted work gets to clear up
 
@@ -65,7 +66,8 @@ def make_client_app(
     app = ClientApp(mods=list(mods))
 
     def limited(config: dict[str, Scalar]) -> contextlib.AbstractContextManager[None]:
-        return _time_limit(float(config.get(Wire.TIMEOUT, 0.0)), disposable=disposable())
+        seconds = float(config.get(Wire.TIMEOUT, 0.0))
+        return _time_limit(seconds, disposable=disposable()) if seconds > 0 else _UNLIMITED
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -113,12 +115,12 @@ def trained(
     numbers = {key: _number(key, value) for key, value in metrics.items()}
     numbers[Wire.NUM_EXAMPLES] = int(count)
     numbers[Wire.CLIENT_SECONDS] = seconds
-    content = RecordDict()
-    content[Wire.ARRAYS] = record = ArrayRecord()
-    for name, array in zip(names, arrays, strict=True):
-        record[name] = _encoded(np.asarray(array))  # a dict of them would be copied one by one
-    content[Wire.METRICS] = MetricRecord(numbers)  # type: ignore[arg-type]
-    return Message(content, reply_to=message)
+    made = {n: _encoded(np.asarray(array)) for n, array in zip(names, arrays, strict=True)}
+    records = {
+        Wire.ARRAYS: filled(ArrayRecord(), made),
+        Wire.METRICS: filled(MetricRecord(), numbers),
+    }
+    return Message(filled(RecordDict(), records), reply_to=message)
 
 
 @lru_cache(maxsize=64)
@@ -135,8 +137,13 @@ def config_of(message: Message) -> dict[str, Scalar]:
 
 def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
     record = part(message.content, Wire.ARRAYS, ArrayRecord) or ArrayRecord()
-    config[Wire.NAMES] = json.dumps(list(record))
+    config[Wire.NAMES] = _told(tuple(record))
     return list(arrays_in(record).values())
+
+
+@lru_cache(maxsize=64)
+def _told(names: tuple[str, ...]) -> str:
+    return json.dumps(names)
 
 
 def arrays_in(record: ArrayRecord) -> dict[str, NDArray[Any]]:
@@ -157,6 +164,8 @@ def _encoded(array: NDArray[Any]) -> Array:
 
 
 def _number(key: str, value: Scalar) -> int | float:
+    if not isinstance(key, str):
+        raise FederationError(f"a metric is called {key!r}; a step names its numbers by strings")
     if isinstance(value, (bool, int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):

@@ -176,7 +176,7 @@ class Participant(NumPyClient):
             Arrays in the order of ``metrics["array-names"]`` (JSON), the number of examples, and
             the step's metrics.
         """
-        names = json.loads(str(config[Wire.NAMES]))
+        names = _named(str(config[Wire.NAMES]))
         work = self.begun(dict(zip(names, parameters, strict=True)), config)
         return self.ended(work, self.ran(work))
 
@@ -265,7 +265,8 @@ class Participant(NumPyClient):
         """Run a step on a model; its randomness comes from ``address`` alone."""
         step, model = steps.find(name), self.holdings.workbench
         if not steps.needs_model(name):  # nor what a network draws from
-            return step(None, local, settings, np.random.default_rng(address))
+            generator = np.random.default_rng(address) if steps.draws(name) else None
+            return step(None, local, settings, generator)
         load_arrays(model, arrays, in_parts=name == "train")
         devices = [model_device] if (model_device := _cuda_of(model)) is not None else []
         with torch.random.fork_rng(devices=devices):
@@ -284,7 +285,7 @@ class Participant(NumPyClient):
         0 examples. ``every`` answers for all of them with counts alone, and of a split with fewer
         than ten examples only that they are few: a sum over so few would tell of each.
         """
-        names = json.loads(str(config[Wire.NAMES]))
+        names = _named(str(config[Wire.NAMES]))
         arrays = dict(zip(names, parameters, strict=True))
         split = str(config.get(Wire.SPLIT, "retain")).replace("-", "_")
         local = self._local(config, {})
@@ -451,6 +452,12 @@ def _omission_of(text: str) -> Omission:
 @lru_cache(maxsize=64)
 def _told(names: tuple[str, ...]) -> str:
     return json.dumps(list(names))
+
+
+@lru_cache(maxsize=64)
+def _named(text: str) -> tuple[str, ...]:
+    """Return the names of arrays that a text holds: those of a model, time and again."""
+    return tuple(json.loads(text))
 
 
 def _loaded(text: object) -> dict[str, Any]:

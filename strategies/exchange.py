@@ -6,11 +6,11 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, Message, MessageType, MetricRecord
 
 from strategies.federation import LEARN, RECOVER, UNLEARN, Federation, keeping
 from strategies.handing import handed
@@ -121,23 +121,23 @@ class Exchange:
                 found |= {"draw_seed": federation.seed, "draw_client": client, "draw_round": now}
             return found
 
-        plain: dict[int, str] = {}  # settings without anything of a client's own, by round
+        # Settings without anything of a client's own, by round and by what a step wants.
+        plain: dict[tuple[int, int], str] = {}
 
         def settings(client: int, instruction: Instruction, kept: Settings) -> object:
             number = instruction.seed_round or self.number
-            own = {**kept, **place(client, instruction), **instruction.settings}
-            if own:
-                return {**faded(defaults, number), **own}
-            if number not in plain:
-                plain[number] = json.dumps(faded(defaults, number))
-            return plain[number]
+            wanted = instruction.settings
+            if own := {**kept, **place(client, instruction)}:
+                return {**faded(defaults, number), **own, **wanted}
+            if (which := (number, id(wanted))) not in plain:
+                plain[which] = json.dumps({**faded(defaults, number), **wanted})
+            return plain[which]
 
         is_first = self.request is None and not federation.forgotten.requests
         keepsakes = {
             True: json.dumps(dict(federation.keepsakes)),  # of training
             False: json.dumps(dict(self.keepsakes)),
         }
-        record: ConfigRecord | None = None
         for client, instruction in sorted(self.asked.items()):
             trains = instruction.step == "train"
             trains_again = unlearning and trains  # it leaves nothing behind at the client
@@ -163,8 +163,7 @@ class Exchange:
                 ),
             }
             model = outgoing.record(instruction, whose)
-            content = to_content(model, instruction.extras, facts, like=record)
-            record = part(content, Wire.CONFIG, ConfigRecord)
+            content = to_content(model, instruction.extras, facts)
             node = self.roster.nodes[client]
             yield Message(content, node, MessageType.TRAIN, group_id=str(absolute))
 
@@ -411,13 +410,13 @@ def omissions(
     client: int,
     current: Request | None = None,
     held: frozenset[str] = frozenset(),
-) -> dict[str, object]:
+) -> dict[str, str]:
     """Return what a client must leave out: for good, and for the request being served.
 
     What a held request and this one both name is being forgotten now, not forgotten already.
     """
     if current is None:
-        return {Wire.OMIT: forgotten.omission(client).to_json()}
+        return {Wire.OMIT: _told(forgotten.omission(client))}
     asked, others = current.omission(client), forgotten.without(current.id)
     if any(r.id in held and asked.covers(r.omission(client)) for r in others.requests if held):
         others = Forgotten(
@@ -427,10 +426,13 @@ def omissions(
                 if not (r.id in held and asked.covers(r.omission(client)))
             )
         )
-    return {
-        Wire.OMIT: others.omission(client).to_json(),
-        Wire.FORGET: asked.to_json(),
-    }
+    return {Wire.OMIT: _told(others.omission(client)), Wire.FORGET: _told(asked)}
+
+
+@lru_cache(maxsize=256)
+def _told(omission: Omission) -> str:
+    """Return an omission as it is sent: the same few go out in every round."""
+    return json.dumps(omission.to_json())
 
 
 def evaluation_messages(

@@ -14,7 +14,7 @@ from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.models.portions import completed
 from unlearning.npy import decoded, encoded
-from unlearning.protocol import Reply, Scalar, Wire, part
+from unlearning.protocol import Reply, Scalar, Wire, filled, part
 from unlearning.weighing import Examples, part_of
 
 __all__ = [
@@ -46,10 +46,8 @@ class BadReplyError(ValueError):
 
 def to_record(arrays: Mapping[str, named.Array]) -> ArrayRecord:
     """Return named arrays as a Flower record, in the given order."""
-    record = ArrayRecord()
-    for name, array in arrays.items():
-        record[name] = _encoded(np.asarray(array))  # a dict of them would be copied one by one
-    return record
+    made = {name: _encoded(np.asarray(array)) for name, array in arrays.items()}
+    return filled(ArrayRecord(), made)
 
 
 def to_arrays(record: ArrayRecord, *, copy: bool = True) -> Arrays:
@@ -81,11 +79,7 @@ def num_bytes(record: Mapping[str, Array]) -> int:
 
 
 def to_content(
-    model: ArrayRecord,
-    extras: Mapping[str, named.Array],
-    config: Mapping[str, object],
-    *,
-    like: ConfigRecord | None = None,
+    model: ArrayRecord, extras: Mapping[str, named.Array], config: Mapping[str, object]
 ) -> RecordDict:
     """Return the content of one message: a config record of its own, the arrays shared.
 
@@ -97,27 +91,16 @@ def to_content(
         Further arrays, sent under ``Wire.EXTRA``.
     config : mapping
         Scalars are sent as they are, everything else as JSON.
-    like : ConfigRecord or None
-        Of a message before: what is the same is not checked again by Flower.
     """
     if extras:
         prefixed = {f"{Wire.EXTRA}{name}": np.asarray(array) for name, array in extras.items()}
         model = ArrayRecord({**model, **to_record(prefixed)})
-    plain = {
+    plain: dict[str, Scalar] = {
         key: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
         for key, value in config.items()
     }
-    return RecordDict({Wire.ARRAYS: model, Wire.CONFIG: _record(plain, like)})
-
-
-def _record(plain: dict[str, Scalar], like: ConfigRecord | None) -> ConfigRecord:
-    if like is None or like.keys() != plain.keys():
-        return ConfigRecord(plain)  # type: ignore[arg-type]
-    record, before = like.copy(), dict(like.items())
-    for key, value in plain.items():
-        if type(value) is not type(before[key]) or value != before[key]:
-            record[key] = value
-    return record
+    record = filled(ConfigRecord(), plain)
+    return filled(RecordDict(), {Wire.ARRAYS: model, Wire.CONFIG: record})
 
 
 def read_reply(

@@ -3,7 +3,9 @@
 A step is a function named like its module, ``step(model, local, settings, generator) -> Outcome``.
 It sees the data that the participant lets it see and nothing else, and it changes no file. A new
 step is a new module here; its name is what an ``Instruction`` carries. A module that says
-``NEEDS_MODEL = False`` is given None as its model and finds the global arrays in ``local.arrays``.
+``NEEDS_MODEL = False`` is given None as its model and finds the global arrays in ``local.arrays``;
+one that says ``DRAWS = False`` as well is given None as its generator, which takes longer to make
+than some such steps take.
 """
 
 from __future__ import annotations
@@ -14,17 +16,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from clients.local import Local, Outcome, Shard
 from unlearning.errors import FederationError, unknown
 from unlearning.protocol import Settings
 
-__all__ = ["Local", "Outcome", "Shard", "Step", "find", "names", "needs_model"]
+__all__ = ["Local", "Outcome", "Shard", "Step", "draws", "find", "names", "needs_model"]
 
 
 # The first argument is the network, or None for a step that needs none.
-Step = Callable[[Any, Local, Settings, np.random.Generator], Outcome]
+# The last is None for a step that draws nothing.
+Step = Callable[[Any, Local, Settings, Any], Outcome]
 
 
 @cache
@@ -58,3 +59,15 @@ def needs_model(name: str) -> bool:
         If there is no such step.
     """
     return bool(getattr(importlib.import_module(find(name).__module__), "NEEDS_MODEL", True))
+
+
+@cache
+def draws(name: str) -> bool:
+    """Return whether the step called ``name``, which needs no network, draws random numbers.
+
+    Raises
+    ------
+    FederationError
+        If there is no such step.
+    """
+    return bool(getattr(importlib.import_module(find(name).__module__), "DRAWS", True))

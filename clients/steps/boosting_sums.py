@@ -7,22 +7,18 @@ Chen, Guestrin, "XGBoost: A Scalable Tree Boosting System", KDD 2016 (arXiv 1603
 
 from __future__ import annotations
 
-import numpy as np
-
 from clients.remembered import Remembered
 from clients.steps import Local, Outcome
 from unlearning.models.boosting_sums import Scored, sums_at
 from unlearning.models.trees import Plan
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 _scored: Remembered[Scored] = Remembered()
 
 
-def boosting_sums(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def boosting_sums(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Return sums of gradient, curvature and number of the retained examples.
 
     At the nodes that the extra array ``rows`` names, as ``total``, and left of their candidates,

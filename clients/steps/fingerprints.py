@@ -15,12 +15,10 @@ from clients.steps import Local, Outcome, Shard
 from unlearning.protocol import Settings
 from unlearning.records.commitment import fingerprint
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def fingerprints(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def fingerprints(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Return ``forget`` and ``retain``: a salted SHA-256 per sample, bytes of shape (n, 32).
 
     Settings: ``salt`` (hex), the same for all clients of one comparison. Whoever knows the salt can

@@ -15,12 +15,10 @@ from clients.training import number
 from unlearning.draws import first_drawn as first_of
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def first_drawn(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def first_drawn(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Answer with one integer, ``first-drawn``: the round, or 0 if nothing was ever drawn.
 
     Settings: ``rounds``, those in which the client was drawn, separated by commas; the others are

@@ -13,12 +13,10 @@ from clients.steps import Local, Outcome
 from unlearning.models.local_forests import grow
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def local_forest(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def local_forest(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Return the nodes of ``num_trees`` trees of the retained examples, and ``examples``.
 
     Settings: those of the forest, and ``first``, the number of the first tree. A client that holds

@@ -15,12 +15,10 @@ from unlearning.models import svm
 from unlearning.models.svm_model import features_of
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def local_svm(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def local_svm(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Answer with one machine per class against the rest.
 
     Settings: ``num_classes``, ``kernel``, ``num_features``, ``gamma``, ``root`` (seed of the

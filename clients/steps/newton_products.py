@@ -14,12 +14,10 @@ from clients.steps import Local, Outcome
 from unlearning.models import newton
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def newton_products(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def newton_products(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Answer with a product per class, over the retained examples.
 
     The server sent ``weights`` and ``direction``, (C, d) each. The matrix is the Hessian of the

@@ -14,12 +14,10 @@ from clients.steps import Local, Outcome
 from unlearning.models import newton
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def newton_terms(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def newton_terms(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Answer with the sums of gradients, Hessians and x x' over the retained examples.
 
     The server sent ``weights`` of shape (C, d). With the setting ``lean`` the answer holds no

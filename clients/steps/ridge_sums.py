@@ -15,12 +15,10 @@ from clients.training import number
 from unlearning.models import ridge
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def ridge_sums(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def ridge_sums(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Answer with X'X, X'Y and the class counts of one split.
 
     Settings: ``split`` (``retain``, or ``forget``: then also the triangular factor R of X'X, of no

@@ -15,12 +15,10 @@ from clients.training import number
 from unlearning.models import clusters
 from unlearning.protocol import Settings
 
-NEEDS_MODEL = False
+NEEDS_MODEL = DRAWS = False
 
 
-def seed_clusters(
-    model: None, local: Local, settings: Settings, generator: np.random.Generator
-) -> Outcome:
+def seed_clusters(model: None, local: Local, settings: Settings, generator: None) -> Outcome:
     """Answer with the seeds' positions, their cells, and the class counts nearest to each.
 
     Settings: ``num_clusters``, ``num_classes``, ``cell`` (side), and ``root``, ``client``,

@@ -8,7 +8,7 @@ are touched here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from uuid import uuid4
+from itertools import count
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -44,6 +44,7 @@ class LocalGrid(Grid):
     def __init__(self, app: ClientApp, num_nodes: int) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self._app = app
+        self._ids = count(1)
         self._replies: dict[str, Message] = {}
         self._waiting: dict[str, Message] = {}
         self.contexts = {
@@ -84,7 +85,7 @@ class LocalGrid(Grid):
         """Take in messages; return their ids."""
         ids = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
+            message.metadata.__dict__["_message_id"] = f"{next(self._ids)}"
             ids.append(message.metadata.message_id)
             self._waiting[ids[-1]] = message
         return ids

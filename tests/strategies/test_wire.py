@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.message.typeddict import TypedDict
 
+from clients.app import trained
 from strategies import wire
 from strategies.base import UnlearningStrategy
 from strategies.global_model.retrain import Retrain
@@ -27,7 +29,7 @@ from tests.support.toy import ToyFederation, ToyGrid, request
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import FederationError
-from unlearning.protocol import Wire
+from unlearning.protocol import Wire, filled
 
 SENT: Arrays = {
     "weight": np.array([[1, -2], [3, 4]], np.float32),
@@ -457,20 +459,39 @@ def test_a_malformed_receipt_acknowledges_nothing(tmp_path: Path) -> None:
     }
 
 
-def test_a_config_like_the_one_before_is_what_it_would_be_alone() -> None:
-    first = {"a": 1, "b": "x", "c": {"d": [1, 2]}, "e": 0.5}
-    before = to_content(to_record({}), {}, first)[Wire.CONFIG]
-    assert isinstance(before, ConfigRecord)
-    for config in (
-        first,
-        {**first, "a": True},  # equal to 1, but no integer
-        {**first, "a": 2, "e": 1},
-        {**first, "c": {}},
-        {**first, "f": 1},
-        {"a": 1},
+class _Elsewhere(dict[str, object]):
+    """A record that keeps its entries in another place than Flower's do today."""
+
+
+def test_a_record_that_is_filled_at_once_is_as_flower_makes_it() -> None:
+    config: dict[str, object] = {"a": 1, "b": "x", "c": True, "e": 0.5}
+    array = to_record({"w": np.arange(3.0)})["w"]
+    one = MetricRecord({"loss": 0.5})
+    for made, wanted, entries in (
+        (ConfigRecord(), ConfigRecord(config), config),  # type: ignore[arg-type]
+        (MetricRecord(), one, {"loss": 0.5}),
+        (ArrayRecord(), ArrayRecord({"w": array}), {"w": array}),
+        (RecordDict(), RecordDict({"m": one}), {"m": one}),
+        (_Elsewhere(), config, config),
     ):
-        alone = dict(to_content(to_record({}), {}, config)[Wire.CONFIG])  # type: ignore[arg-type]
-        like = dict(to_content(to_record({}), {}, config, like=before)[Wire.CONFIG])  # type: ignore[arg-type]
-        assert like == alone
-        assert [*map(type, like.values())] == [*map(type, alone.values())]
-    assert dict(before) == dict(to_content(to_record({}), {}, first)[Wire.CONFIG])  # type: ignore[arg-type]
+        assert filled(made, entries) is made  # type: ignore[type-var]
+        assert dict(made) == dict(wanted)  # type: ignore[call-overload]
+        assert [*map(type, made.values())] == [*map(type, wanted.values())]
+        if isinstance(made, (ConfigRecord, MetricRecord, ArrayRecord)):
+            assert made.deflate() == wanted.deflate()  # type: ignore[union-attr]
+
+
+def test_a_message_checks_no_entry_of_its_records_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's check of a dozen entries took longer than all else of a small message."""
+    checked: list[object] = []
+    real = TypedDict.__setitem__
+
+    def counting(record: TypedDict[str, object], key: str, value: object) -> None:
+        checked.append(key)
+        real(record, key, value)
+
+    monkeypatch.setattr(TypedDict, "__setitem__", counting)
+    content = to_content(to_record({"w": np.zeros(2)}), {}, {"a": 1, "b": "x"})
+    sent = Message(content, 1, "train")
+    trained(sent, ([np.zeros(2)], 3, {Wire.NAMES: '["w"]', "loss": 0.5}), 0.1)
+    assert not checked

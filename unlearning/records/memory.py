@@ -8,6 +8,7 @@ and is deleted with the data.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
@@ -38,6 +39,8 @@ class ClientMemory:
     def __init__(self, home: Path | None, client: int) -> None:
         self._folder = None if home is None else home / f"client-{client:05d}"
         self._buried = None if self._folder is None else str(self._folder / "tombstones.json")
+        # Every writer replaces the file by another, and tombstones only grow.
+        self._read: tuple[tuple[int, ...], Omission] = (), _NOTHING
 
     @property
     def tombstones(self) -> Omission:
@@ -45,8 +48,12 @@ class ClientMemory:
         if self._buried is None:
             return _NOTHING
         try:
-            with open(self._buried, "rb") as file:  # at every message
-                return _omission(file.read())
+            if (stamp := _stamp(os.stat(self._buried))) == self._read[0]:  # asked at every message
+                return self._read[1]
+            with open(self._buried, "rb") as file:
+                stamp, found = _stamp(os.fstat(file.fileno())), _omission(file.read())
+            self._read = stamp, found
+            return found
         except FileNotFoundError:
             return _NOTHING
         except (ValueError, AttributeError) as error:
@@ -134,6 +141,11 @@ class ClientMemory:
 
     def _path(self, name: str) -> Path | None:
         return None if self._folder is None else self._folder / name
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    """Return what is another for any file that takes the place of one."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(maxsize=1024)

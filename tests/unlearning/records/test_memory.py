@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.omissions import OMISSIONS
 from unlearning import arrays as named
 from unlearning.errors import HistoryError
-from unlearning.records import files
+from unlearning.records import files, memory
 from unlearning.records.files import write_atomically
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
@@ -45,6 +45,29 @@ def test_tombstones_add_up_across_restarts(
         total = total | omission
     assert ClientMemory(home, 3).tombstones == total
     assert ClientMemory(home, 4).tombstones == Omission()
+
+
+def test_tombstones_are_read_again_only_where_they_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = ClientMemory(tmp_path, 3), ClientMemory(tmp_path, 3)
+    elsewhere.bury(Omission(samples=frozenset({1})))
+    assert here.tombstones.samples == {1}
+    read: list[bytes] = []
+    plain = memory._omission
+
+    def reading(data: bytes) -> Omission:
+        read.append(data)
+        return plain(data)
+
+    monkeypatch.setattr(memory, "_omission", reading)
+    assert here.tombstones == here.tombstones == Omission(samples=frozenset({1}))
+    assert not read
+    for sample in range(2, 20):  # by another process, as fast as it can
+        elsewhere.bury(Omission(samples=frozenset({sample})))
+        assert sample in here.tombstones.samples
+    (tmp_path / "client-00003" / "tombstones.json").unlink()
+    assert here.tombstones == Omission()
 
 
 def test_models_come_back_with_their_facts(tmp_path: Path) -> None:
