@@ -418,14 +418,10 @@ def omissions(
     if current is None:
         return {Wire.OMIT: _told(forgotten.omission(client))}
     asked, others = current.omission(client), forgotten.without(current.id)
-    if any(r.id in held and asked.covers(r.omission(client)) for r in others.requests if held):
-        others = Forgotten(
-            tuple(
-                r
-                for r in others.requests
-                if not (r.id in held and asked.covers(r.omission(client)))
-            )
-        )
+    if held:
+        again = {r.id for r in others.requests if asked.covers(r.omission(client))} & held
+        if again:
+            others = Forgotten(tuple(r for r in others.requests if r.id not in again))
     return {Wire.OMIT: _told(others.omission(client)), Wire.FORGET: _told(asked)}
 
 

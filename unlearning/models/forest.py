@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from unlearning.arrays import Array, Arrays, content_of
 from unlearning.errors import ConfigError, FederationError, RoundError
 from unlearning.models import parts, trees
-from unlearning.models.forest_parts import Blocks
+from unlearning.models.forest_parts import block_hashes
 from unlearning.models.trees import LEAF, OPEN, Plan, Tried
 from unlearning.protocol import Instruction, Reply
 
@@ -133,7 +133,7 @@ class Forest:
         state = hashlib.sha256()
         for name in sorted(arrays):
             array = arrays[name]
-            own = content_of(Blocks(self, arrays).hashed() if name == "left" else array)
+            own = content_of(block_hashes(self, arrays) if name == "left" else array)
             state.update(f"{name}|{array.dtype.str}|{array.shape}|{own}|".encode())
         return state.hexdigest()
 

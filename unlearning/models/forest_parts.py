@@ -21,7 +21,7 @@ from unlearning.arrays import Array, Arrays, frozen
 from unlearning.models import trees
 from unlearning.models.trees import Plan, stretches
 
-__all__ = ["Blocks", "Grown", "Pruned", "patched", "spliced"]
+__all__ = ["Blocks", "Grown", "Pruned", "block_hashes", "patched", "spliced"]
 
 Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint8]
@@ -65,28 +65,51 @@ class Blocks:
         self.sizes[is_inner] = forest.sizes(arrays)
         self.begins = np.cumsum(self.sizes) - self.sizes
         self.left = arrays["left"].reshape(-1, forest.num_classes)
-        self._whole = arrays["left"]
+        self._arrays = arrays
+        self._last: tuple[Integers, Integers] | None = None
 
     def of(self, rows: Integers) -> Integers:
         """Return the blocks of some inner nodes, one after the other."""
-        place = stretches(self.begins[rows], self.sizes[rows])
-        return self.left[place].astype(np.int64)
+        return self.left[self.places(rows)].astype(np.int64)
+
+    def places(self, rows: Integers) -> Integers:
+        """Return where the blocks of some inner nodes lie in ``left``; the last are known."""
+        if self._last is None or self._last[0] is not rows:
+            self._last = rows, stretches(self.begins[rows], self.sizes[rows])
+        return self._last[1]
+
+    @property
+    def tried(self) -> Array:
+        """How many candidates each inner node has."""
+        if "tried" in self._arrays:
+            return self._arrays["tried"]
+        return self.sizes[self.sizes > 0].astype(np.int32)
 
     @property
     def hashes(self) -> Hashes | None:
         """The SHA-256 of every block, shape (num_inner, 32), where it is known; read-only."""
-        found = _hashes.get(id(self._whole))
-        return found[1] if found is not None and found[0]() is self._whole else None
+        return _known(self._arrays["left"])
 
     def hashed(self) -> Hashes:
         """Return the SHA-256 of every block; of a frozen array they are worked out once."""
         known = self.hashes
         if known is None:
-            rows = np.flatnonzero(self.sizes)
+            rows, whole = np.flatnonzero(self.sizes), self._arrays["left"]
             known = _hashed(self.left, self.begins[rows], self.sizes[rows])
-            if not self._whole.flags.writeable and self._whole.base is None:
-                _note(self._whole, known)
+            if not whole.flags.writeable and whole.base is None:
+                _note(whole, known)
         return known
+
+
+def block_hashes(forest: Forest, arrays: Mapping[str, Array]) -> Hashes:
+    """Return the SHA-256 of every block of a state; of a frozen one they are worked out once."""
+    known = _known(arrays["left"])
+    return Blocks(forest, arrays).hashed() if known is None else known
+
+
+def _known(whole: Array) -> Hashes | None:
+    found = _hashes.get(id(whole))
+    return found[1] if found is not None and found[0]() is whole else None
 
 
 class Grown(NamedTuple):
@@ -187,12 +210,12 @@ def patched(forest: Forest, nodes: Arrays, blocks: Blocks, rows: Integers, mine:
     """
     whole, flat = _empty(forest, int(np.count_nonzero(blocks.sizes)), len(blocks.left))
     flat[:] = blocks.left
-    flat[stretches(blocks.begins[rows], blocks.sizes[rows])] = mine
+    flat[blocks.places(rows)] = mine
     hashes = None
     if (known := blocks.hashes) is not None:
         hashes = known.copy()
         _renew(hashes, rows, flat, blocks.sizes, blocks.begins)
-    return _state(forest, nodes, whole, blocks.sizes, hashes)
+    return _state(forest, nodes, whole, blocks.tried, hashes)
 
 
 def spliced(
@@ -243,7 +266,7 @@ def spliced(
         hashes = np.empty((int(inner.sum()), _WIDTH), np.uint8)
         hashes[is_old[inner]] = known[stays[blocks.sizes > 0]]
         _renew(hashes, np.union1d(now[rows], np.flatnonzero(~is_old & inner)), flat, sizes, begins)
-    return _state(forest, joined, whole, sizes, hashes)
+    return _state(forest, joined, whole, sizes[inner].astype(np.int32), hashes)
 
 
 def _copy(
@@ -280,16 +303,15 @@ def _empty(forest: Forest, num_inner: int, num_candidates: int) -> tuple[Array, 
 
 
 def _state(
-    forest: Forest, nodes: Arrays, whole: Array, sizes: Integers, hashes: Hashes | None
+    forest: Forest, nodes: Arrays, whole: Array, tried: Array, hashes: Hashes | None
 ) -> Arrays:
     """Return a state that nobody can write to; what is known of its blocks is noted."""
     whole.flags.writeable = False
     if hashes is not None:
         _note(whole, hashes)
-    # Trees and paths may still be those of the state before, which is not ours.
-    kept = {name: frozen(array, own=name not in ("tree", "path")) for name, array in nodes.items()}
-    tried = {"tried": frozen(sizes[sizes > 0].astype(np.int32), own=True)}
-    return {**kept, "left": whole, **(tried if forest.plan.binary else {})}
+    # All but the counts may still be those of the state before, which is not ours.
+    kept = {name: frozen(array, own=name == "counts") for name, array in nodes.items()}
+    return {**kept, "left": whole, **({"tried": frozen(tried)} if forest.plan.binary else {})}
 
 
 def _renew(hashes: Hashes, rows: Integers, flat: Array, sizes: Integers, begins: Integers) -> None:

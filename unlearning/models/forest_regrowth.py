@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearning.arrays import Array, Arrays
+from unlearning.arrays import Arrays
 from unlearning.errors import FederationError, RoundError
 from unlearning.models import parts, trees
 from unlearning.models.forest import check_counts
@@ -110,9 +110,7 @@ class Regrowth:
             return
         chosen = forest.verdicts(self._path, total, left, tried.begins)
         goes_on = self._decide(chosen, left, tried)
-        self._holders = {
-            client: self._reached(chosen, reply.arrays)[goes_on] for client, reply in found.items()
-        }
+        self._holders = self._reached(chosen, goes_on, found)
 
     def _check(self, found: Mapping[int, Reply], clients: Collection[int]) -> None:
         known = dict(zip(self.members, self._cut.rests["examples"].tolist(), strict=True))
@@ -158,12 +156,17 @@ class Regrowth:
         self._counts, self._ways = below["counts"][goes_on], ways
         return np.asarray(goes_on)
 
-    def _reached(self, chosen: Integers, answer: Mapping[str, Array]) -> NDArray[np.bool_]:
-        """Return which children of the nodes that split a client's examples reach."""
-        left = answer["left"].reshape(-1, self._forest.num_classes)
-        on_left = left[chosen[chosen >= 0]].sum(1)
-        both = answer["total"][chosen >= 0].sum(1)
-        return np.asarray(np.stack([on_left > 0, both > on_left], 1).ravel())
+    def _reached(
+        self, chosen: Integers, goes_on: NDArray[np.bool_], found: Mapping[int, Reply]
+    ) -> dict[int, NDArray[np.bool_]]:
+        """Return which of the nodes that are open from now on the examples of a client reach."""
+        split, num_classes = chosen >= 0, self._forest.num_classes
+        answers = [reply.arrays for reply in found.values()]
+        left = [one["left"].reshape(-1, num_classes)[chosen[split]] for one in answers]
+        on_left = np.stack(left).sum(2)
+        both = np.stack([one["total"][split] for one in answers]).sum(2)
+        reaches = np.stack([on_left > 0, both > on_left], 2).reshape(len(answers), -1)
+        return dict(zip(found, reaches[:, goes_on], strict=True))
 
     def merged(self) -> Arrays:
         """Return the forest with what has grown; what is still open is open there."""

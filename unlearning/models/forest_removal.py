@@ -74,18 +74,16 @@ def pruned(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool 
             "more examples were to be removed than the forest holds; an owner's data changed since "
             "it was grown, so grow it again"
         )
-    feature = arrays["feature"].copy()
-    nodes = {**trees.structure(arrays), "feature": feature, "counts": counts}
+    nodes = {**trees.structure(arrays), "counts": counts}
     rests = forest.rests_on(examples)
     if not any(examples.values()):  # as learning leaves it where nobody holds an example
         roots = {name: forest.initial()[name] for name in nodes}
-        nobody = np.zeros(len(feature), dtype=bool)
+        nobody = np.zeros(len(counts), dtype=bool)
         return Pruned(forest, nodes, blocks, nobody, Grown.bare(forest, roots), inner, mine, rests)
     begun = rows[:0]
     if stay:
-        leaves = rows[feature[rows] < 0]
+        leaves = rows[arrays["feature"][rows] < 0]
         begun = leaves[~forest.closed(arrays["path"][leaves], counts[leaves])]
-        feature[begun] = OPEN
     return _repaired(forest, nodes, blocks, begun, inner, mine, rests)
 
 
@@ -96,6 +94,12 @@ def _summed(
 
     These are class counts of the nodes, and those left of candidates of the inner ones.
     """
+    if len(replies) == 1:  # as a rule: one owner, who names its nodes in order
+        found = replies[0].arrays
+        if (np.diff(found["rows"]) > 0).all():
+            own = found["left"].reshape(-1, forest.num_classes)
+            rows, total = found["rows"].astype(np.int64), found["total"].astype(np.int64)
+            return rows, total, own.astype(np.int64)
     said = [np.zeros(0, dtype=np.int64), *(reply.arrays["rows"] for reply in replies)]
     rows = np.unique(np.concatenate(said))
     total = np.zeros((len(rows), forest.num_classes), dtype=np.int64)
@@ -132,12 +136,15 @@ def _repaired(
     new_threshold = np.zeros(len(rows), dtype=np.int64)
     split = found >= 0
     new_feature[split], new_threshold[split] = tried.at(found[split])
-    feature, threshold = nodes["feature"], nodes["threshold"].copy()
-    differs = (new_feature != feature[rows]) | (new_threshold != threshold[rows])
-    feature[rows[differs]], threshold[rows[differs]] = new_feature[differs], new_threshold[differs]
-    nodes = {**nodes, "threshold": threshold}
-    keep = np.ones(len(feature), dtype=bool)
-    if differs.any():
+    differs = new_feature != nodes["feature"][rows]
+    differs |= new_threshold != nodes["threshold"][rows]
+    keep = np.ones(len(nodes["feature"]), dtype=bool)
+    if differs.any() or len(begun):  # else the arrays stay, and what is known of them holds
+        feature, threshold = nodes["feature"].copy(), nodes["threshold"].copy()
+        feature[begun] = OPEN
+        feature[rows[differs]] = new_feature[differs]
+        threshold[rows[differs]] = new_threshold[differs]
+        nodes = {**nodes, "feature": feature, "threshold": threshold}
         keep = ~_below(nodes, rows[differs])
     again = differs & split & keep[rows]
     below = forest.children(nodes, rows[again], total[again], mine[found[again]])

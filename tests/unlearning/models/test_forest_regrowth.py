@@ -127,6 +127,24 @@ def test_the_same_forest_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(hashed) == after["clients"].nbytes + after["examples"].nbytes
 
 
+@pytest.mark.parametrize("plan", PLANS)
+def test_what_a_deletion_leaves_as_it_was_is_neither_copied_nor_hashed_again(plan: Plan) -> None:
+    """Where no split changes these are all arrays but the counts."""
+    model = Forest(plan, CLASSES, 3)
+    arrays = learned(model, shares())
+    still = [r for r in range(SIZE) if not len(Regrowth(model, cut(model, arrays, r)))]
+    arrays = without(model, arrays, still[0])
+    after = next(
+        found
+        for found in (without(model, arrays, row) for row in still[1:])
+        if found["feature"] is arrays["feature"]
+    )
+    changed = {"counts", "left", "clients", "examples"}
+    assert {name for name in after if after[name] is not arrays[name]} == changed
+    whole = named.copy(after)
+    assert model.fingerprint(after) == model.fingerprint(whole)
+
+
 def test_the_forest_is_there_before_all_of_it_has_grown() -> None:
     model = Forest(PLANS[0], CLASSES, 3)
     row = deep(model)
