@@ -24,6 +24,7 @@ from experiments.runs.details import read_details
 from experiments.runs.progress import Tick
 from experiments.runs.results import read_results
 from strategies.registry import strategies
+from tests.support.undrawn import undrawn
 from unlearning.errors import ConfigError, HistoryError
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
@@ -124,7 +125,10 @@ def test_nothing_of_the_forgotten_is_left_in_the_stores(compared: Path) -> None:
     Ledger(compared / "ledger.sqlite").verify()
 
 
-def test_two_runs_of_one_config_are_equal_bit_for_bit(compared: Path, tmp_path: Path) -> None:
+def test_two_runs_of_one_config_are_equal_bit_for_bit(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undrawn(monkeypatch.setattr)
     again = launch.compare(small(), tmp_path / "again", observer=silent)
     assert digests(again) == digests(compared)
 
@@ -163,7 +167,8 @@ def test_every_scope_is_compared(tmp_path: Path, request_table: str) -> None:
         assert (forget["original"] or 0) > 0.1
 
 
-def test_requests_one_after_the_other(tmp_path: Path) -> None:
+def test_requests_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undrawn(monkeypatch.setattr)
     requests = (
         '[{scope = "client", clients = [3], at_round = 2},'
         ' {scope = "client", clients = [5], at_round = 4}]'
@@ -414,7 +419,8 @@ def test_a_strategy_that_needs_a_history_refuses_a_model_trained_elsewhere(tmp_p
 
 
 def test_all_strategies_that_can_answer_do(tmp_path: Path) -> None:
-    config = few("rounds=2", "recovery_rounds=1", 'requests=[{scope="class", classes=[7]}]')
+    small_world = "rounds=2", "recovery_rounds=1", "data.clients=4", "data.limit=240"
+    config = small(*small_world, 'requests=[{scope="class", classes=[7]}]')
     out = launch.compare(config, tmp_path / "run", strategies=("all",), observer=silent)
     rows = {row.strategy for row in read_results(out)[1]}
     refused = {entry.strategy: entry.reason for entry in read_details(out).refused}

@@ -25,16 +25,17 @@ def names():
     return sorted(attacks.attacks())
 
 
-def small(monkeypatch, name, **constants):
+def small(monkeypatch, name, *, rounds=6, **constants):
     """Let an attack run on less, and return its trials by variant and defence."""
     module = importlib.import_module(f"experiments.attacks.{name.replace('-', '_')}")
     usual = stage.settings
 
     def settings(seed, guard=None, **changes):
         less = {
-            "rounds": 12,
+            "rounds": rounds,
             "recovery_rounds": 2,
             "data": {"name": "digits", "clients": 6, "limit": 600},
+            "train": {"local_epochs": 2, "batch_size": 32, "learning_rate": 0.2},
         }
         return usual(seed, guard, **{**less, **changes})
 
@@ -127,7 +128,7 @@ def test_the_guess_is_the_class_whose_bias_fell_most():
 
 def test_camouflaged_backdoor(monkeypatch):
     strategies = {"retrain": {}}
-    found = small(monkeypatch, "camouflaged-backdoor", _STRATEGIES=strategies)
+    found = small(monkeypatch, "camouflaged-backdoor", rounds=12, _STRATEGIES=strategies)
     off, on = found["retrain", "off"], found["retrain", "on"]
     assert off.success > 0.8
     assert on.stopped

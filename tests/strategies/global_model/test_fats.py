@@ -6,6 +6,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
+from math import prod
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ def rounds_of(clients: tuple[int, ...], gone: frozenset[int] = frozenset()) -> I
             yield client, drawn
 
 
+@cache
 def chance(outcome: Round, clients: int, gone: frozenset[int]) -> Fraction:
     held = EXAMPLES - (0 if outcome[0] else len(gone))
     return Fraction(1, clients) * Fraction(1, held) ** STEPS
@@ -44,7 +47,7 @@ def training(gone: frozenset[int]) -> Law:
     everyone = tuple(range(CLIENTS))
     law: Law = Counter()
     for path in itertools.product(list(rounds_of(everyone, gone)), repeat=ROUNDS):
-        law[path] += np.prod([chance(one, CLIENTS, gone) for one in path])
+        law[path] += prod(chance(one, CLIENTS, gone) for one in path)
     return law
 
 
@@ -52,19 +55,21 @@ def after(rule: str) -> Law:
     """Return the law after client 0 has forgotten its example 0, by a rule for the roll-back."""
     gone, everyone = frozenset({0}), tuple(range(CLIENTS))
     law: Law = Counter()
+    begun: Law = Counter()  # the rounds that stay of a path that is rolled back
     for path, likely in training(frozenset()).items():
         hit = [t for t, (client, drawn) in enumerate(path) if client == 0 and 0 in drawn]
         if not hit:
             law[path] += likely
-            continue
-        first = hit[0]
+        else:
+            begun[path[: hit[0]]] += likely
+    for stays, likely in begun.items():
         kept = (0,) if rule == "kept" else everyone
         choices = [list(rounds_of(kept, gone))]
-        choices += [list(rounds_of(everyone, gone))] * (ROUNDS - first - 1)
+        choices += [list(rounds_of(everyone, gone))] * (ROUNDS - len(stays) - 1)
         for rest in itertools.product(*choices):
             chances = [chance(rest[0], len(kept), gone)]
             chances += [chance(one, CLIENTS, gone) for one in rest[1:]]
-            law[path[:first] + rest] += likely * np.prod(chances)
+            law[stays + rest] += likely * prod(chances)
     return law
 
 
@@ -128,7 +133,7 @@ def stable(home, *, seed: int = 0, fraction: float = 0.6, **settings: object) ->
 
 @pytest.mark.parametrize("scope", [Scope.CLIENT, Scope.SAMPLE, Scope.CLASS])
 def test_it_is_retraining_from_scratch_bit_for_bit(tmp_path, scope) -> None:
-    for seed in range(4):
+    for seed in range(2):
         toy = stable(tmp_path / f"{seed}", seed=seed)
         arrays = toy.learn(rounds=4)
         found = toy.branch(tmp_path / f"{seed}-a").unlearn(Fats(), request(scope), arrays)
@@ -199,7 +204,7 @@ class Stable:
         )
 
 
-@few_or_many(5)
+@few_or_many(3)
 def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
     tmp_path, monkeypatch, number
 ) -> None:
@@ -208,7 +213,7 @@ def test_answers_to_random_sequences_do_not_depend_on_what_was_forgotten(
         assert one == other
 
 
-@few_or_many(5)
+@few_or_many(3)
 def test_the_answer_is_the_training_of_the_data_that_are_left(
     tmp_path, monkeypatch, number
 ) -> None:

@@ -17,6 +17,7 @@ from strategies.base import UnlearningStrategy
 from strategies.global_model.retrain import Retrain
 from strategies.structure.newton import Newton
 from tests.support.toy import CLASSES, FEATURES, ToyFederation, request
+from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, FederationError
 from unlearning.models import newton
 from unlearning.models.logistic_model import LogisticModel
@@ -48,6 +49,24 @@ LONG = 8 * 9  # nine steps: as many products as features, gradient, bound, round
 def lean(tmp_path: Path) -> ToyFederation:
     """Return the same federation, in which nobody forms a matrix."""
     return federation(tmp_path / "lean", **SEARCHED)
+
+
+@pytest.fixture(scope="module")
+def converged(tmp_path_factory: pytest.TempPathFactory) -> tuple[ToyFederation, Arrays]:
+    """Return it when it has learned, and its model; it is there to be branched from."""
+    made = federation(tmp_path_factory.mktemp("lean") / "lean", **SEARCHED)
+    return made, made.run(UnlearningStrategy(), rounds=LONG)
+
+
+@pytest.fixture
+def searched(
+    converged: tuple[ToyFederation, Arrays], tmp_path: Path
+) -> tuple[ToyFederation, Arrays]:
+    """Return a branch of it, with noise of its own to destroy, and its model."""
+    made, arrays = converged
+    twin = made.branch(tmp_path / "twin")
+    twin.federation.model = cast(LogisticModel, made.federation.model).twin()
+    return twin, arrays
 
 
 @pytest.mark.parametrize("scope", ["client", "sample", "class"])
@@ -117,10 +136,10 @@ def test_within_the_budget_clients_are_asked_once(toy: ToyFederation) -> None:
 
 @pytest.mark.parametrize("scope", ["client", "sample", "class"])
 def test_a_step_that_is_searched_for_is_the_direct_one(
-    toy: ToyFederation, lean: ToyFederation, scope: str
+    toy: ToyFederation, searched: tuple[ToyFederation, Arrays], scope: str
 ) -> None:
     expected = toy.run(UnlearningStrategy(), rounds=12)
-    arrays = lean.run(UnlearningStrategy(), rounds=LONG)
+    lean, arrays = searched
     np.testing.assert_allclose(arrays["weights"], expected["weights"], atol=1e-9)
     expected = toy.unlearn(Newton(**GENEROUS), request(scope), expected)
     lean.asked.clear()
@@ -150,8 +169,10 @@ def test_a_request_in_the_middle_of_a_search_leaves_nothing_of_it(lean: ToyFeder
         assert (after["weights"] != arrays["weights"]).all()
 
 
-def test_a_client_lost_on_the_way_is_left_out_of_the_whole_step(lean: ToyFederation) -> None:
-    arrays = lean.run(UnlearningStrategy(), rounds=LONG)
+def test_a_client_lost_on_the_way_is_left_out_of_the_whole_step(
+    searched: tuple[ToyFederation, Arrays],
+) -> None:
+    lean, arrays = searched
     answered: list[str] = []
 
     def stays_away(answer: list[np.ndarray]) -> list[np.ndarray]:
@@ -176,8 +197,10 @@ def test_a_client_lost_on_the_way_is_left_out_of_the_whole_step(lean: ToyFederat
     np.testing.assert_allclose(after["weights"], expected, atol=1e-9)
 
 
-def test_clients_that_come_and_go_are_an_error_and_no_model(lean: ToyFederation) -> None:
-    arrays = lean.run(UnlearningStrategy(), rounds=LONG)
+def test_clients_that_come_and_go_are_an_error_and_no_model(
+    searched: tuple[ToyFederation, Arrays],
+) -> None:
+    lean, arrays = searched
     calls = iter(range(10**6))
 
     def now_and_then(answer: list[np.ndarray]) -> list[np.ndarray]:
@@ -190,8 +213,10 @@ def test_clients_that_come_and_go_are_an_error_and_no_model(lean: ToyFederation)
         lean.unlearn(Newton(**GENEROUS, newton_rounds=1), request("sample", client=3), arrays)
 
 
-def test_beyond_the_budget_a_search_begins_anew_too(lean: ToyFederation) -> None:
-    arrays = lean.run(UnlearningStrategy(), rounds=LONG)
+def test_beyond_the_budget_a_search_begins_anew_too(
+    searched: tuple[ToyFederation, Arrays],
+) -> None:
+    lean, arrays = searched
     strategy = Newton(epsilon=1e-6, newton_rounds=9)
     after = lean.unlearn(strategy, request("client"), arrays)
     assert after["epoch"] == 1
