@@ -18,6 +18,7 @@ from experiments.federation.task import Scenario, task
 from experiments.runs.results import read_results
 from strategies.roster import Roster
 from tests.support.toy import ToyFederation, ToyGrid
+from tests.support.undrawn import undrawn
 from unlearning import arrays as named
 
 ROOT = Path(__file__).parents[3]
@@ -209,7 +210,10 @@ def digits(*changes: str) -> Config:
 @pytest.mark.parametrize(
     "changes", [(), ("data.partitioner=dirichlet", "data.alpha=0.5"), ("train.momentum=0.5",)]
 )
-def test_stacked_clients_come_to_the_same_models(tmp_path: Path, changes: tuple[str, ...]) -> None:
+def test_stacked_clients_come_to_the_same_models(
+    tmp_path: Path, changes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undrawn(monkeypatch.setattr)
     found = {}
     for grid in ("local", "stacked" if changes else "auto"):
         out = compare(
