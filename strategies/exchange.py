@@ -419,7 +419,8 @@ def omissions(
         return {Wire.OMIT: _told(forgotten.omission(client))}
     asked, others = current.omission(client), forgotten.without(current.id)
     if held:
-        again = {r.id for r in others.requests if asked.covers(r.omission(client))} & held
+        kept_back = (r for r in others.requests if r.id in held)
+        again = {r.id for r in kept_back if asked.covers(r.omission(client))}
         if again:
             others = Forgotten(tuple(r for r in others.requests if r.id not in again))
     return {Wire.OMIT: _told(others.omission(client)), Wire.FORGET: _told(asked)}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Message
 
@@ -174,6 +175,7 @@ def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
     monkeypatch.setattr(Store, "read", look)
     put_together = called(monkeypatch, forest_parts, "spliced", "patched")
     binned = called(monkeypatch, Plan, "binned")
+    generators = called(monkeypatch, np.random, "default_rng")
     sent: list[int] = []
     grown = 0
     for sample in range(8):
@@ -195,6 +197,7 @@ def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
         sent.append(grid.sent)
     federation.history.close()
     assert grown > 1
+    assert not generators  # counting draws nothing, and a generator takes as long as the counting
     assert not looks  # at what lies in the history's folder: however large, none of it changes
     assert min(sent) == 2  # the owner's counts, and its deletion
     assert 2 < max(sent) <= 2 + depth * _CLIENTS
