@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import ctypes
 import importlib
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clients.app import _time_limit
+from tests.support.forked import ended, forked
 
 SLOW = "import time\nfor _ in range(40): time.sleep(0.01)\nDONE = True\n"
 
@@ -39,18 +40,12 @@ def test_without_a_limit_nothing_is_set() -> None:
         time.sleep(0.01)
 
 
-HANG = """
-import ctypes
-from clients.app import _time_limit
-with _time_limit(0.2, disposable=True):
-    ctypes.PyDLL(None).sleep(1200)  # holds the interpreter's lock: nothing in Python runs meanwhile
-"""
+def test_a_worker_that_hangs_outside_of_python_ends(tmp_path: Path) -> None:
+    def hang() -> None:
+        library, lock = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+        with _time_limit(0.2, disposable=True):  # the interpreter's lock is held: no handler runs
+            library.pthread_mutex_lock(lock)
+            library.pthread_mutex_lock(lock)
 
-
-@pytest.mark.timeout(600)  # of which it takes but the imports, however busy the machine
-def test_a_worker_that_hangs_outside_of_python_ends() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", HANG], capture_output=True, timeout=500, check=False
-    )
-    assert ended.returncode == 1
-    assert b"Timeout" in ended.stderr
+    assert ended(forked(hang, tmp_path / "said"), 60) == 1
+    assert "Timeout (0:00:00" in (tmp_path / "said").read_text()

@@ -1,5 +1,6 @@
 """What ``fedunlearn new`` writes: it works as it is, and nothing is overwritten."""
 
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ def test_its_test_passes_with_nothing_but_pytest(tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         check=False,
     )
     assert "3 passed" in done.stdout, done.stdout + done.stderr
