@@ -33,6 +33,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # Of Flower's entry points, which lie on the floor above: Flower imports them, nothing here does.
 _ENTRY = f"{__package__.partition('.')[0]}.app"
 _SUPEREXEC = "flower-superexec"  # Flower starts it once, and not again when it dies
+_SERVERAPP = "flwr-serverapp"  # one for every run, until Flower knows how it ended
 _UP_S = 90.0  # longest wait for the SuperLink
 
 
@@ -138,6 +139,11 @@ class Server:
     def is_whole(self) -> bool:
         """Whether the SuperLink runs and has its SuperExec, without which no run begins."""
         return self.is_running and processes.helpers(self.pid_file, _SUPEREXEC) != []
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a run of the SuperLink has a process; False where the system does not tell."""
+        return bool(processes.helpers(self.pid_file, _SERVERAPP))
 
     def add(self, public: Path, name: str | None = None) -> tuple[Member, Path]:
         """Enter a site's key; return its entry and the invitation to hand to the site.

@@ -112,8 +112,9 @@ def _ended(server: Server, folder: Path, run_id: str) -> tuple[str, str]:
     state, details, asked = "", "", time.monotonic()
     while not state.startswith(_ENDED):
         time.sleep(_POLL_S)
-        # Every look at the SuperLink starts a program; the run folder says when it is due.
-        if _is_working(folder) and time.monotonic() < asked + _LOOK_S:
+        # Every look at the SuperLink starts a program; folder and process say when it is due.
+        is_working = _is_working(folder) or server.is_at_work
+        if is_working and time.monotonic() < asked + _LOOK_S:
             continue
         asked = time.monotonic()
         if not server.is_whole:
