@@ -15,7 +15,7 @@ from tests.support.small import small
 from tests.support.undrawn import undrawn
 from unlearning.request import Request, Scope
 
-FIRST, LAST = 4, 9  # rounds, with a request after each
+FIRST, LAST = 4, 12  # rounds, with a request after each
 NOTES = 12_000  # bytes a request: itself, its events, what was measured; about half of it is used
 DATA = 90 * 64 * 4  # bytes of the examples alone
 
