@@ -279,18 +279,22 @@ def _with_defaults(name: str) -> list[str]:
         "examples": "by what it costs",
         "failed": "for want of an answer",
     }
+    several = max(facts["seeds"]) > 1
+    seeds = "to ".join(f"{count} " for count in sorted(facts["seeds"])).strip()
+    every = f" With every seed: in {facts['always']}." if several else ""
     missed = ", ".join(f"{said} in {facts[part]}" for part, said in words.items() if facts[part])
     return [
         "",
         "## With its defaults",
         "",
         f"Goal met in {facts['met']} of {facts['tried']} settings"
-        f"{f'; missed {missed}' if missed else ''}.",
+        f"{f'; missed {missed}' if missed else ''}.{every}",
         f"A random reset of as many weights as `no-t` negates: {control['met']}.",
         "",
         "The goal: a client's backdoor within .05 of retraining's, accuracy on the retained",
         "within 3 points, at most half of retraining's examples. Small networks on digits, MNIST",
-        "and Adult, three ways of sharing out, one and four local epochs, one seed;",
+        f"and Adult, three ways of sharing out, one and four local epochs, "
+        f"{f'means of {seeds} seeds' if several else 'one seed'};",
         "`defaults_all.csv` has the measures, `tuning.md` beside it the table of all strategies.",
     ]
 

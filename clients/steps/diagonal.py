@@ -8,11 +8,15 @@ Martens, "New Insights and Perspectives on the Natural Gradient Method", JMLR 20
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
 from torch import nn
 
 from clients.derivatives import gauss_newton_diagonal, named_arrays
 from clients.steps import Local, Outcome
+from clients.training import number
 from unlearning.arrays import Arrays
 from unlearning.protocol import Settings
 
@@ -23,13 +27,18 @@ def diagonal(
     """Return, per parameter, the diagonal over the retained data and over the forget set.
 
     Answers ``retain/<parameter>`` and ``forget/<parameter>``, whichever has data; no labels are
-    read.
+    read. Settings: ``share`` (of the examples of each, drawn at random, rounded up; 1: all).
     """
+    share = number(settings, "share", 1.0)
     found: Arrays = {}
     processed = 0
     for name, data in (("retain", local.retain), ("forget", local.forget)):
         if not len(data):
             continue
+        wanted = math.ceil(share * len(data))
+        if wanted < len(data):
+            drawn = np.sort(generator.choice(len(data), wanted, replace=False))
+            data = data.take(torch.from_numpy(drawn).to(data.labels.device))
         values, classes = gauss_newton_diagonal(model, data)
         found |= {f"{name}/{key}": array for key, array in named_arrays(values).items()}
         processed += classes * len(data)

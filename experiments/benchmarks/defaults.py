@@ -2,19 +2,23 @@
 
 ``python -m experiments.benchmarks.defaults [--root data] [--seeds 0] [--data digits,mnist]
 [--cifar FILE.npz] [--strategies fed-osd,no-t,fed-recover] [--variant "NAME:STRATEGY:KEY=VALUE ..."]
-[--elsewhere] [--out FILE]`` learns digits, MNIST,
+[--elsewhere] [--short] [--before FILE] [--out FILE]`` learns digits, MNIST,
 Adult and CIFAR-10 with small networks and small parts of the data, shared out evenly, by Dirichlet
 .3 and two classes a client, with one and with four local epochs. In each, client 3 has a backdoor
-and leaves. A setting's rows are written when it is done, and are not made again; the table of all
-is printed at the end.
+and leaves. A row is a strategy in a setting with a seed; rows are written when their federation is
+done, and what is in the file is not made again. At the end the table of all is printed, means over
+the seeds and standard deviations: a row per setting, or with ``--short`` a row per strategy.
+``--before FILE`` measures nothing and prints what strategies came to in that file beside what they
+come to now.
 
 Controls: plain training for as many rounds and at the rate of ``no-t`` (``plain, no-t's``), with a
-random reset of as many weights as ``no-t`` negates before it (``random reset``), and plain training
-at training's rate for what ``fed-recover``, the dearest of the three, costs (``plain``).
+random reset of as many weights as ``no-t`` negates before it (``random reset``), plain training
+at training's rate for what the dearest strategies cost (``plain``), and a random reset of as many
+weights as ``memory-pruning`` resets, with as many rounds after it.
 
 Defaults are chosen with ``--elsewhere``, on other seeds and another client than those reported;
 ``--variant``, which may be repeated, tries a strategy with other options beside its defaults.
-``--strategies all`` tries every strategy there is, and prints a row for each.
+``--strategies all`` tries every strategy there is.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from __future__ import annotations
 import argparse
 import csv
 import shlex
+import statistics
 import sys
 import time
 from collections import Counter
@@ -39,11 +44,13 @@ from experiments.tuning.trials import Measured, Try, elsewhere, measure
 from strategies.local_model.no_t import NoT, layers_to_negate
 from strategies.registry import strategies
 from strategies.shares import rounds_of
+from strategies.structure.memory_pruning import MemoryPruning
 from unlearning import arrays as named
 
 __all__ = [
     "DATA",
     "SHARING",
+    "before_and_after",
     "by_strategy",
     "config_of",
     "exceeded",
@@ -90,13 +97,16 @@ SHARING: dict[str, dict[str, Any]] = {
     "two classes": {"partitioner": "pathological", "num_classes_per_partition": 2},
 }
 _FIELDS = (
-    "data", "sharing", "local_epochs", "seeds", "strategy", "distance", "cost",
+    "data", "sharing", "local_epochs", "seed", "strategy", "distance", "cost",
     "retain_accuracy", "forget_accuracy", "test_accuracy", "backdoor_success", "failed", "cpu_s",
 )  # fmt: skip
 _BACKDOOR, _RETAIN, _COST = 0.05, 0.03, 0.5  # the goal: see `meets`
 _LAST_DIGIT = 1e-6  # what is written has four
+_HALF_DIGIT = 0.005  # a spread below is none where two digits are shown
+_SHOWN = ("backdoor_success", "retain_accuracy", "cost")
 
 Line = Mapping[str, str]
+Place = tuple[str, str, str]  # data, sharing, local epochs
 
 
 def config_of(
@@ -152,21 +162,21 @@ def meets(line: Line, retrained: Line) -> bool:
 
 
 def summary(lines: Iterable[Line]) -> str:
-    """Return all settings as a table in Markdown, and how many of them each strategy meets."""
-    settings: dict[tuple[str, str, str], dict[str, Line]] = {}
-    for line in lines:
-        place = line["data"], line["sharing"], line["local_epochs"]
-        settings.setdefault(place, {})[line["strategy"]] = line
-    names = list(dict.fromkeys(name for found in settings.values() for name in found))
-    tried = [name for name in names if name not in (ORIGINAL, RETRAIN)]
-    rows = [[*place, *(_cell(found, name) for name in names)] for place, found in settings.items()]
+    """Return all settings as a table in Markdown, and how many of them each strategy meets.
+
+    A cell: the mean over the seeds of what is left of the backdoor, of accuracy on the retained and
+    of the cost, with standard deviations where there are several seeds; a star if the means miss
+    the goal.
+    """
+    places = _by_place(lines)
+    names = list(dict.fromkeys(name for found in places.values() for name in found))
     met = {
-        name: sum(
-            meets(found[name], found[RETRAIN]) for found in settings.values() if name in found
-        )
-        for name in tried
+        name: [_meets_mean(found, name) for found in places.values() if name in found]
+        for name in names
+        if name not in (ORIGINAL, RETRAIN)
     }
-    counts = [f"{met[name]} of {len(settings)}" if name in met else "" for name in names]
+    rows = [[*place, *(_cell(found, name) for name in names)] for place, found in places.items()]
+    counts = [f"{sum(met[n])} of {len(met[n])}" if n in met else "" for n in names]
     rows.append(["goal met", "", "", *counts])
     head = ["data", "sharing", "epochs", *names]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
@@ -181,10 +191,14 @@ def by_strategy(lines: Iterable[Line]) -> str:
     for name, facts in tallied(lines).items():
         met, tried = facts["met"], facts["tried"]
         missed = [str(facts[part] or "") for part in ("backdoor", "accuracy", "examples", "failed")]
-        rows.append((-met, [name, f"{met} of {tried}", *missed, f"{facts['mean_cost']:.2f}"]))
+        spread = "" if facts["spread"] is None else f"{facts['spread']:.3f}"
+        always = f"{facts['always']} of {tried}" if spread else ""
+        seeds = "-".join(str(count) for count in sorted(facts["seeds"]))
+        cost = f"{facts['mean_cost']:.2f}"
+        rows.append((-met, [name, f"{met} of {tried}", *missed, cost, seeds, always, spread]))
     head = [
         "strategy", "goal met", "missed by backdoor", "by accuracy", "by examples", "no answer",
-        "mean examples",
+        "mean examples", "seeds", "met with every seed", "spread of the backdoor",
     ]  # fmt: skip
     body = [row for _, row in sorted(rows, key=lambda row: row[0])]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
@@ -193,42 +207,122 @@ def by_strategy(lines: Iterable[Line]) -> str:
 def tallied(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
     """Return by strategy in how many settings the goal was met, and by what it was missed.
 
-    One setting may miss it by several. Strategies that answered nowhere are left out.
+    Means over the seeds decide; one setting may miss it by several. Strategies that answered
+    nowhere are left out.
+
+    Returns
+    -------
+    dict
+        By strategy: ``met``, ``tried`` and ``failed``, numbers of settings; ``backdoor``,
+        ``accuracy`` and ``examples``, by what it was missed in how many; ``mean_cost``; ``seeds``,
+        the least and the largest number of seeds of a setting; ``always``, settings in which every
+        seed meets the goal; ``spread``, the mean over settings of the standard deviation over seeds
+        of the backdoor left above retraining's (None with one seed).
     """
-    settings: dict[tuple[str, str, str], dict[str, Line]] = {}
-    for line in lines:
-        place = line["data"], line["sharing"], line["local_epochs"]
-        settings.setdefault(place, {})[line["strategy"]] = line
+    places = _by_place(lines)
     found: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for there in settings.values() for name in there):
-        tried = [(there[name], there[RETRAIN]) for there in settings.values() if name in there]
-        answered = [(own, base) for own, base in tried if not own["failed"]]
+    for name in dict.fromkeys(name for there in places.values() for name in there):
+        tried = [_pairs(there, name) for there in places.values() if name in there]
+        answered = [pairs for pairs in tried if not any(own["failed"] for own, _ in pairs)]
         if name == RETRAIN or not answered:
             continue
-        over = Counter(part for own, base in answered for part in exceeded(own, base))
+        means = [_means(pairs) for pairs in answered]
+        over = Counter(part for own, base in means for part in exceeded(own, base))
+        spreads = [_spread(pairs) for pairs in answered if len(pairs) > 1]
+        sizes = [len(pairs) for pairs in tried]
         found[name] = {
-            "met": sum(meets(own, base) for own, base in tried),
+            "met": sum(meets(own, base) for own, base in means),
             "tried": len(tried),
             **{part: over[part] for part in ("backdoor", "accuracy", "examples")},
             "failed": len(tried) - len(answered),
-            "mean_cost": sum(float(own["cost"]) for own, _ in answered) / len(answered),
+            "mean_cost": statistics.fmean(float(own["cost"]) for own, _ in means),
+            "seeds": {min(sizes), max(sizes)},
+            "always": sum(all(meets(own, base) for own, base in pairs) for pairs in tried),
+            "spread": statistics.fmean(spreads) if spreads else None,
         }
     return found
+
+
+def before_and_after(before: Iterable[Line], after: Iterable[Line]) -> str:
+    """Return a table in Markdown of what strategies came to with former defaults and come to now.
+
+    Compared are the settings and seeds of which both have something.
+    """
+    old, new = list(before), list(after)
+    both = {_where(line) for line in old} & {_where(line) for line in new}
+    was, now = (
+        tallied(line for line in lines if _where(line) in both or line["strategy"] == RETRAIN)
+        for lines in (old, new)
+    )
+    head = ["strategy", "goal met before", "mean examples", "goal met now", "mean examples"]
+    rows = [
+        [name, *(part for one in (was[name], now[name]) for part in _met_and_cost(one))]
+        for name in sorted(was.keys() & now.keys(), key=lambda name: (-now[name]["met"], name))
+        if name != ORIGINAL
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _met_and_cost(facts: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{facts['met']} of {facts['tried']}", f"{facts['mean_cost']:.2f}"
+
+
+def _where(line: Line) -> tuple[str, ...]:
+    return tuple(line[name] for name in _FIELDS[:5])
+
+
+def _by_place(lines: Iterable[Line]) -> dict[Place, dict[str, list[Line]]]:
+    places: dict[Place, dict[str, list[Line]]] = {}
+    for line in lines:
+        place = line["data"], line["sharing"], line["local_epochs"]
+        places.setdefault(place, {}).setdefault(line["strategy"], []).append(line)
+    return places
+
+
+def _pairs(found: Mapping[str, Sequence[Line]], name: str) -> list[tuple[Line, Line]]:
+    """Return what a strategy came to in a setting, each seed beside retraining with that seed."""
+    retrained = {line["seed"]: line for line in found[RETRAIN]}
+    return [(line, retrained[line["seed"]]) for line in found[name]]
+
+
+def _means(pairs: Sequence[tuple[Line, Line]]) -> tuple[Line, Line]:
+    """Return the means over the seeds of a strategy that answered, and of retraining."""
+    own, base = (
+        {name: str(statistics.fmean(float(line[name]) for line in side)) for name in _SHOWN}
+        for side in zip(*pairs, strict=True)
+    )
+    return own | {"failed": ""}, base | {"failed": ""}
+
+
+def _meets_mean(found: Mapping[str, Sequence[Line]], name: str) -> bool:
+    pairs = _pairs(found, name)
+    return not any(own["failed"] for own, _ in pairs) and meets(*_means(pairs))
+
+
+def _spread(pairs: Sequence[tuple[Line, Line]]) -> float:
+    return statistics.stdev(_difference(own, base, "backdoor_success") for own, base in pairs)
 
 
 def _difference(one: Line, other: Line, measure: str) -> float:
     return float(one[measure]) - float(other[measure])
 
 
-def _cell(found: Mapping[str, Line], name: str) -> str:
-    line = found.get(name)
-    if line is None:
+def _cell(found: Mapping[str, Sequence[Line]], name: str) -> str:
+    lines = found.get(name)
+    if lines is None:
         return ""
-    if line["failed"]:
+    if any(line["failed"] for line in lines):
         return "failed"
-    parts = [f"{float(line[m]):.2f}" for m in ("backdoor_success", "retain_accuracy", "cost")]
-    plain = name in (ORIGINAL, RETRAIN) or meets(line, found[RETRAIN])
+    parts = [_with_spread([float(line[measure]) for line in lines]) for measure in _SHOWN]
+    plain = name in (ORIGINAL, RETRAIN) or _meets_mean(found, name)
     return " / ".join(parts) + ("" if plain else " *")
+
+
+def _with_spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.2f}"
+    if len(values) == 1 or (spread := statistics.stdev(values)) < _HALF_DIGIT:
+        return mean
+    return f"{mean}±{spread:.2f}"
 
 
 def _tries(config: Config, names: Sequence[str]) -> list[Try]:
@@ -243,12 +337,17 @@ def _tries(config: Config, names: Sequence[str]) -> list[Try]:
         "factor": no_t.fine_tune_factor,
     }
     share = turned / sum(array.size for array in weights.values())
+    pruning = make("memory-pruning", {})
+    assert isinstance(pruning, MemoryPruning)
+    learned = 1 + rounds_of(pruning.fine_tune_rounds, config.rounds)
+    as_many = {"rounds": learned, "share": pruning.share}
     controls = "experiments.tuning.controls"
     return [
         *(Try(name, name, {}) for name in names),
         Try("plain, no-t's", f"{controls}:PlainTraining", same),
         Try("random reset", f"{controls}:RandomReset", {**same, "share": share}),
         Try("plain", f"{controls}:PlainTraining", {"rounds": 7}),  # .48 of 25 rounds, without 5
+        Try("random reset, memory-pruning's", f"{controls}:RandomReset", as_many),
     ]
 
 
@@ -297,34 +396,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strategies", default=",".join(SHIPPED))
     parser.add_argument("--variant", action="append", default=[])
     parser.add_argument("--elsewhere", action="store_true")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--before", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "defaults.csv")
     given = parser.parse_args(arguments)
+    if given.before:
+        sys.stdout.write(before_and_after(read(given.before), read(given.out)) + "\n")
+        return
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    known = {(line["data"], line["sharing"], line["local_epochs"]) for line in read(given.out)}
     for data in given.data.split(","):
         for sharing in SHARING:
             for epochs in EPOCHS:
-                if (data, sharing, str(epochs)) in known:
-                    continue
                 config = config_of(data, sharing, epochs, given.root, given.cifar)
                 used: Sequence[int] = seeds
                 if given.elsewhere:
                     config, used = elsewhere(config, len(seeds))
-                begun = time.process_time()
-                names = _named(given.strategies)
-                tries = [*map(_variant, given.variant), *_tries(config, names)]
-                found = measure(config, used, tries)
-                spent = time.process_time() - begun
-                place = (data, sharing, str(epochs), ",".join(map(str, used)))
-                new = not given.out.exists()
-                with given.out.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, _FIELDS, lineterminator="\n")
-                    if new:
-                        writer.writeheader()
-                    writer.writerows(_lines(place, found, spent))
-                sys.stderr.write(f"{data}, {sharing}, {epochs} epochs: {spent:.0f} s\n")
-    table = by_strategy if given.strategies == ALL else summary
+                for seed in used:
+                    place = (data, sharing, str(epochs), str(seed))
+                    _measured(place, config, given)
+    table = by_strategy if given.short else summary
     sys.stdout.write(table(read(given.out)) + "\n")
+
+
+def _measured(place: tuple[str, ...], config: Config, given: argparse.Namespace) -> None:
+    """Write the rows of a setting and a seed that are not in the file yet."""
+    lines, new_file = read(given.out), not given.out.exists()
+    known = {line["strategy"] for line in lines if tuple(line[n] for n in _FIELDS[:4]) == place}
+    wanted = [*map(_variant, given.variant), *_tries(config, _named(given.strategies))]
+    tries = [one for one in wanted if one.name not in known]
+    if not tries:
+        return
+    begun = time.process_time()
+    found = measure(config, [int(place[-1])], tries)
+    spent = time.process_time() - begun
+    with given.out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, _FIELDS, lineterminator="\n")
+        if new_file:
+            writer.writeheader()
+        new = {name: measured for name, measured in found.items() if name not in known}
+        writer.writerows(_lines(place, new, spent))
+    sys.stderr.write(f"{', '.join(place)}: {spent:.0f} s\n")
 
 
 if __name__ == "__main__":

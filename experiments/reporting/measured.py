@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from experiments.runs.results import FINE_TUNE, RETRAIN, Row, read_table
 from unlearning.evaluation.scorecard import average_gap, summarise
 
-__all__ = ["PLAIN_RETRAINING", "figure", "gap_of", "measured"]
+__all__ = ["PLAIN_RETRAINING", "figure", "former_defaults", "gap_of", "measured"]
 
 _RESULTS = Path(__file__).parents[1] / "results"
 _FILES = {  # what was asked for: the file
@@ -73,6 +76,28 @@ def measured(name: str) -> list[str]:
         f"| {' | '.join(_TITLES)} |",
         "| --- " * len(_TITLES) + "|",
         *rows,
+        *_made_with(name),
+    ]
+
+
+def former_defaults() -> dict[str, dict[str, Any]]:
+    """Return what options of strategies were by default when results were recorded, by strategy.
+
+    Those that have changed since, and that ``defaults*.csv`` alone were made without.
+    """
+    return tomllib.loads((_RESULTS / "former_defaults.toml").read_text(encoding="utf-8"))
+
+
+def _made_with(name: str) -> list[str]:
+    """Return the lines that say with which former defaults a table was made; none if with none."""
+    former = former_defaults().get(name, {})
+    given = ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in former.items())
+    if not given:
+        return []
+    return [
+        "",
+        f"Made with {given} where their configs name nothing else: the defaults of their day,",
+        "others than those below.",
     ]
 
 

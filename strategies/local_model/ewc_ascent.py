@@ -13,12 +13,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.trust import parameters_within, reach
+from strategies.shares import Span
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -65,7 +67,7 @@ class EwcAscent(UnlearningStrategy):
 
     Parameters
     ----------
-    ascent_rate : float, default 0.01
+    ascent_rate : float, default 0.1
         Step of the ascent (eta). This and all other defaults are our choice: the paper's could not
         be verified.
     ascent_steps : int, default 50
@@ -75,10 +77,11 @@ class EwcAscent(UnlearningStrategy):
     penalty : float, default 0
         Weight of the penalty (lambda), for a diagonal of mean 1. 0: set after five steps, so that
         its gradient is as long as that of the loss.
-    stop_loss : float, default 0
-        End once the mean cross-entropy on the forget set has reached this. 0: for clients and
-        samples the holder's mean loss on data it never trained on, "as if unseen"; for a class
-        ln(number of classes), the loss of a blind guess.
+    stop_loss : float, default 10
+        End once the mean cross-entropy on the forget set has reached this, in nats. 0: for clients
+        and samples the holder's mean loss on data it never trained on, "as if unseen", which
+        wrong labels exceed from the start; for a class ln(number of classes), the loss of a blind
+        guess.
     fisher_floor : float, default 0.01
         Least entry of the diagonal, as a share of its mean.
     fisher_examples : int, default 0
@@ -102,15 +105,19 @@ class EwcAscent(UnlearningStrategy):
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "ascent_rate": Span(1e-3, 0.3, log=True),
+        "stop_loss": Span(1.0, 20.0),
+    }
 
     def __init__(
         self,
         *,
-        ascent_rate: float = 0.01,
+        ascent_rate: float = 0.1,
         ascent_steps: int = 50,
         clip: float = 1.0,
         penalty: float = 0.0,
-        stop_loss: float = 0.0,
+        stop_loss: float = 10.0,
         fisher_floor: float = 0.01,
         fisher_examples: int = 0,
         trust: float = 1.0,

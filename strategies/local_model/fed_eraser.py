@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range, one_of
+from strategies.shares import Span
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import HistoryError
@@ -75,16 +77,17 @@ class FedEraser(UnlearningStrategy):
 
     Parameters
     ----------
-    interval : int, default 2
-        Distance between replayed rounds (Delta t).
+    interval : int, default 3
+        Distance between replayed rounds (Delta t). The paper has 2; with one local epoch, of which
+        calibration cannot be less, that costs more than half of retraining: our choice.
     ratio : float, default 0.5
         Share of the local epochs spent on calibration (r), rounded up; (0, 1].
     calibration_scope : str, default "per_client_layer"
         ``per_client_layer``, ``per_client_model`` (the paper's formula), or ``mean_layer`` (the
         released code: average first, then calibrate each array).
-    interval_scale : float, default 1.0
-        Factor on every calibrated step. The paper uses 1, so the rebuilt trajectory is about
-        1 / interval as long; ``interval`` itself compensates for that.
+    interval_scale : float, default 0
+        Factor on every calibrated step; 0: ``interval``, which makes up for the rounds left out
+        (our choice). The paper uses 1, so the rebuilt trajectory is about 1 / interval as long.
 
     Notes
     -----
@@ -99,19 +102,22 @@ class FedEraser(UnlearningStrategy):
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     needs = frozenset({"globals", "updates"})
     reuses = True
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "interval": Span(1, 5, whole=True),
+    }
 
     def __init__(
         self,
         *,
-        interval: int = 2,
+        interval: int = 3,
         ratio: float = 0.5,
         calibration_scope: str = "per_client_layer",
-        interval_scale: float = 1.0,
+        interval_scale: float = 0.0,
     ) -> None:
         super().__init__()
         in_range("interval", interval, 1)
         in_range("ratio", ratio, 1e-6, 1)
-        in_range("interval_scale", interval_scale, 1e-6)
+        in_range("interval_scale", interval_scale, 0)
         one_of(
             "calibration_scope",
             calibration_scope,
@@ -158,7 +164,7 @@ class FedEraser(UnlearningStrategy):
         with self._past.one_by_one(), self._rewriting.record(t, arrays) as entry:
             if not self._present(t):
                 return arrays
-            total, factor = Mean(), self.interval_scale
+            total, factor = Mean(), self._scale
             for client, examples, step in self._steps(server_round, t, replies):
                 scaled = step if factor == 1 else named.scale(step, factor)
                 entry.add(client, examples, scaled)
@@ -195,7 +201,7 @@ class FedEraser(UnlearningStrategy):
     def _calibrated_mean(self, t: int, clients: Iterable[int], mean: Arrays) -> Arrays:
         recorded = self._past.examples(t)
         old = weighted_mean((recorded[c], self._past.update(t, c)) for c in clients)
-        return named.scale(calibrate(old, mean), self.interval_scale)
+        return named.scale(calibrate(old, mean), self._scale)
 
     def _present(self, t: int) -> list[int]:
         """Return the remaining clients that took part in a stored round."""
@@ -210,6 +216,10 @@ class FedEraser(UnlearningStrategy):
         if steps := float(usual.get("max_steps", 0)):
             short["max_steps"] = math.ceil(self.ratio * steps)
         return short
+
+    @property
+    def _scale(self) -> float:
+        return self.interval_scale or float(self.interval)
 
     @property
     def _past(self) -> History:

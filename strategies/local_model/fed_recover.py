@@ -83,10 +83,11 @@ class FedRecover(UnlearningStrategy):
     warmup : float, default 0.2
         First rounds, in which all clients answer (T_w, 20 in the paper); more than ``memory`` to
         fill it. This and the next two: below 1, the share of the rounds that are replayed.
-    correct_every : float, default 0.3
+    correct_every : float, default 0.25
         After that all clients answer in every such round (T_c, 10 in the paper).
-    final : float, default 0.05
-        Last rounds, in which all clients answer (T_f, 5 in the paper).
+    final : float, default 0
+        Last rounds, in which all clients answer (T_f, 5 in the paper). Recovery follows, in which
+        they do as well: our choice.
     tolerance : float, default 1e-6
         Share of a round's original coordinates that may exceed the limit of what is usual (alpha),
         [0, 0.1]. An estimate that exceeds the limit anywhere is replaced by the client's answer.
@@ -101,10 +102,10 @@ class FedRecover(UnlearningStrategy):
     client that does not answer when asked is left out of that round. ``asked`` and ``replayed``
     count client rounds of the last request; their ratio is what the paper calls cost.
 
-    Where it fails (``experiments/results/tuning.md``; goal met in 14 of 24 settings): with four
-    local epochs on Adult .05 and .08 more of the backdoor stay than after retraining
-    (pseudo-gradients of many steps are far from the theory's), and where its estimates are often
-    abnormal it costs more than half of retraining (.52 to .80, most of all on CIFAR-10).
+    Where it fails (``experiments/results/tuning.md``): with four local epochs on Adult up to .08
+    more of the backdoor stay than after retraining (pseudo-gradients of many steps are far from the
+    theory's), and where its estimates are often abnormal it costs more than half of retraining (up
+    to .54, with the former defaults .80 on CIFAR-10).
     """
 
     scopes = frozenset({Scope.CLIENT})
@@ -112,7 +113,7 @@ class FedRecover(UnlearningStrategy):
     tunable: ClassVar[Mapping[str, Span]] = {
         "warmup": Span(0.05, 0.4),
         "correct_every": Span(0.1, 0.6),
-        "final": Span(0.05, 0.2),
+        "final": Span(0.0, 0.2),
     }
 
     def __init__(
@@ -120,8 +121,8 @@ class FedRecover(UnlearningStrategy):
         *,
         memory: int = 2,
         warmup: float = 0.2,
-        correct_every: float = 0.3,
-        final: float = 0.05,
+        correct_every: float = 0.25,
+        final: float = 0.0,
         tolerance: float = 1e-6,
     ) -> None:
         super().__init__()

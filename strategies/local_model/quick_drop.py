@@ -9,9 +9,11 @@ Data Generation", Middleware 2024 (arXiv 2311.15603).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.trust import mean_within, reach
+from strategies.shares import Span
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.protocol import Instruction, Reply, Scalar, Settings
@@ -43,9 +45,10 @@ class QuickDrop(UnlearningStrategy):
         Rounds of ascent, the authors' value.
     ascent_rate : float, default 0.1
         Step of the ascent; the authors have 0.1 or 0.004, depending on the data.
-    repair_rounds : int, default 5
-        Rounds of descent on synthetic examples afterwards, the authors' value. Recovery rounds of
-        the run follow as after every request.
+    repair_rounds : int, default 1
+        Rounds of descent on synthetic examples afterwards. The authors have 5; with few examples a
+        client, a round of as many passes costs about as much as one of training, and recovery
+        rounds of the run follow as after every request: our choice.
     repair_rate : float, default 0.02
         Step of the repair, the authors' value.
     local_epochs : int, default 5
@@ -75,6 +78,10 @@ class QuickDrop(UnlearningStrategy):
     needs = frozenset({"synthetic"})
     asks_forgotten = True
     moves_inputs = True
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "ascent_rate": Span(0.01, 0.5, log=True),
+        "repair_rounds": Span(0, 5, whole=True),
+    }
 
     def __init__(
         self,
@@ -85,7 +92,7 @@ class QuickDrop(UnlearningStrategy):
         matching_batch: int = 256,
         ascent_rounds: int = 1,
         ascent_rate: float = 0.1,
-        repair_rounds: int = 5,
+        repair_rounds: int = 1,
         repair_rate: float = 0.02,
         local_epochs: int = 5,
         batch_size: int = 256,

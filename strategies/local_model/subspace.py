@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
 from strategies.local_model.trust import project, reach
+from strategies.shares import Span
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
@@ -93,8 +95,9 @@ class Subspace(UnlearningStrategy):
         Times the step that is taken (eta). Our choice.
     ascent_rate : float, default 0.01
         Step of the ascent, as in ``gradient-ascent``.
-    ascent_epochs : int, default 5
-        Passes over the forget set, as in ``gradient-ascent``.
+    ascent_epochs : int, default 10
+        Passes over the forget set, twice as many as in ``gradient-ascent``: of the way that they
+        go a part is left. Our choice.
     ascent_momentum : float, default 0.9
         Momentum of the ascent.
     ascent_batch_size : int, default 128
@@ -121,6 +124,9 @@ class Subspace(UnlearningStrategy):
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "ascent_epochs": Span(1, 20, whole=True),
+    }
 
     def __init__(
         self,
@@ -130,7 +136,7 @@ class Subspace(UnlearningStrategy):
         max_patches: int = 4096,
         scale: float = 1.0,
         ascent_rate: float = 0.01,
-        ascent_epochs: int = 5,
+        ascent_epochs: int = 10,
         ascent_momentum: float = 0.9,
         ascent_batch_size: int = 128,
         clip: float = 5.0,

@@ -9,11 +9,13 @@ Balordi, Manini, Stella, Merlo, "Tackling Federated Unlearning as a Parameter Es
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.answers import fitting
 from strategies.base import UnlearningStrategy, in_range
+from strategies.shares import Span
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.models.selection import largest_of_each, weights
@@ -55,6 +57,9 @@ class ParameterEstimation(UnlearningStrategy):
         code takes picks 1 to 5 per cent, too few in a trial: our choice.
     masked_rounds : int, default 4
         Rounds in which everyone who stays trains these entries alone, as in the paper's example.
+    measured : float, default 0.2
+        Share of its examples on which a client measures, at least one, drawn at random; (0, 1].
+        The paper takes all of them, which costs as many passes as there are classes: our choice.
 
     Attributes
     ----------
@@ -67,21 +72,30 @@ class ParameterEstimation(UnlearningStrategy):
     mean loss, every client counting alike as in the authors' code; it reads the sum over classes,
     without labels, so one pass costs as many gradients as there are classes. Without an answer of
     an owner, or where an array has fewer than 1 / ``share`` entries, nothing is reset: the request
-    fails. Norm scales, buffers and frozen
-    weights are never reset. In a trial on digits the backdoor stayed out where it used pixels that
-    nobody else's data move, and came back to a third in recovery where it used others.
+    fails. Norm scales, buffers and frozen weights are never reset. In a trial on digits the
+    backdoor stayed out where it used pixels that nobody else's data move, and came back to a third
+    in recovery where it used others.
     """
 
     several_tasks = False
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})
     asks_forgotten = True
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "share": Span(0.01, 0.5),
+        "masked_rounds": Span(0, 8, whole=True),
+        "measured": Span(0.05, 1.0),
+    }
 
-    def __init__(self, *, share: float = 0.1, masked_rounds: int = 4) -> None:
+    def __init__(
+        self, *, share: float = 0.1, masked_rounds: int = 4, measured: float = 0.2
+    ) -> None:
         super().__init__()
         in_range("share", share, 0, 1)
         in_range("masked_rounds", masked_rounds, 0)
         self.share = share
+        in_range("measured", measured, 1e-9, 1)
         self.masked_rounds = masked_rounds
+        self.measured = measured
         self.reset = 0
         self._chosen: Arrays = {}
         self._owners: tuple[int, ...] = ()
@@ -95,7 +109,7 @@ class ParameterEstimation(UnlearningStrategy):
     def instruct(self, server_round: int) -> Mapping[int, Instruction]:
         """Ask everyone for curvatures; then have those who stay train the chosen entries."""
         if server_round == 1:
-            ask = Instruction("diagonal", answers="free")
+            ask = Instruction("diagonal", {"share": self.measured}, answers="free")
             return dict.fromkeys(sorted({*self.remaining, *self._owners}), ask)
         free = {f"{FREE}{name}": mask for name, mask in self._chosen.items()}
         return {

@@ -12,10 +12,12 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.base import UnlearningStrategy, in_range
+from strategies.shares import Span, check_rounds, rounds_of
 from unlearning import arrays as named
 from unlearning.arrays import Array, Arrays
 from unlearning.models.selection import kernels, largest_of_each
@@ -67,10 +69,14 @@ class PruningClient(UnlearningStrategy):
     most : float, default 0.05
         Part of every matrix or kernel that is cut where the remaining clients agree (P_max). The
         review has 0.15, which destroyed a small model before recovery: our choice.
-    least : float, default 0.01
-        Part that is cut where they do not (P_min).
+    least : float, default 0.05
+        Part that is cut where they do not (P_min). The review has 0.01: our choice, with which
+        their agreement counts only once ``most`` is raised.
     power : float, default 5.0
         How late agreement counts (gamma).
+    fine_tune_rounds : float, default 0.25
+        Rounds of those who stay after the cut, before the recovery rounds that every strategy has;
+        below 1, the share of the rounds learned so far. Our choice.
 
     Attributes
     ----------
@@ -88,15 +94,28 @@ class PruningClient(UnlearningStrategy):
 
     scopes = frozenset({Scope.CLIENT})
     needs = frozenset({"updates"})
+    tunable: ClassVar[Mapping[str, Span]] = {
+        "least": Span(0.01, 0.2),
+        "fine_tune_rounds": Span(0.0, 0.3),
+    }
 
-    def __init__(self, *, most: float = 0.05, least: float = 0.01, power: float = 5.0) -> None:
+    def __init__(
+        self,
+        *,
+        most: float = 0.05,
+        least: float = 0.05,
+        power: float = 5.0,
+        fine_tune_rounds: float = 0.25,
+    ) -> None:
         super().__init__()
         in_range("least", least, 0, 1)
         in_range("most", most, least, 1)
         in_range("power", power, 0)
+        check_rounds("fine_tune_rounds", fine_tune_rounds)
         self.most = most
         self.least = least
         self.power = power
+        self.fine_tune_rounds = fine_tune_rounds
         self.cut = 0
 
     def prepare(self, request: Request, history: History, arrays: Arrays) -> tuple[Arrays, int]:
@@ -120,7 +139,7 @@ class PruningClient(UnlearningStrategy):
         return {
             n: np.where(masks[n], np.zeros_like(a), a) if n in masks else a
             for n, a in start.items()
-        }, 0
+        }, rounds_of(self.fine_tune_rounds, self.federation.completed)
 
 
 _Side = tuple[int, tuple[int, ...]] | None  # a round, and whose updates of it are meant

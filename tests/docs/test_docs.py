@@ -48,8 +48,8 @@ def test_every_strategy_has_a_page_with_its_facts_and_options():
         assert f'strategy = "{name}"' in page
         assert "## References" in page
         assert ":class:" not in page
-    assert "interval = 2" in pages["fed-eraser"]
-    assert "- `interval` (int, default 2)\n  Distance between" in pages["fed-eraser"]
+    assert "interval = 3" in pages["fed-eraser"]
+    assert "- `interval` (int, default 3)\n  Distance between" in pages["fed-eraser"]
 
 
 def test_every_paper_is_listed_once_and_each_page_leads_to_its_own():

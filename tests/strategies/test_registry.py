@@ -86,7 +86,7 @@ def test_descriptions_tell_what_strategies_declare():
     eraser = found["fed-eraser"]
     assert "client" in eraser.scopes
     assert eraser.needs == ("globals", "updates")
-    assert eraser.options["interval"] == 2
+    assert eraser.options["interval"] == 3
     assert eraser.summary.endswith(".")
     assert found["retrain"].guarantee == "exact"
     assert all(entry.options.keys().isdisjoint({"self", "kwargs"}) for entry in found.values())

@@ -9,15 +9,17 @@ import pytest
 from experiments.benchmarks import defaults
 from experiments.benchmarks.defaults import DATA, EPOCHS, SHARING, config_of, meets, summary
 from experiments.benchmarks.rows import RESULTS
+from experiments.tuning.trials import MEASURES
 
 
 def line(
-    strategy: str, backdoor: float, retain: float, cost: float, failed: str = ""
+    strategy: str, backdoor: float, retain: float, cost: float, failed: str = "", seed: int = 0
 ) -> dict[str, str]:
     return {
         "data": "digits",
         "sharing": "iid",
         "local_epochs": "1",
+        "seed": str(seed),
         "strategy": strategy,
         "backdoor_success": str(backdoor),
         "retain_accuracy": str(retain),
@@ -76,6 +78,17 @@ def test_the_row_of_every_strategy_is_what_the_file_says() -> None:
     assert defaults.by_strategy(defaults.read(RESULTS / "defaults_all.csv")) in text
 
 
+def test_before_and_after_and_what_was_chosen_are_what_the_files_say() -> None:
+    text = (RESULTS / "tuning.md").read_text(encoding="utf-8")
+    names = ("defaults_before", "defaults_all", "defaults_tried")
+    before, after, tried = (defaults.read(RESULTS / f"{name}.csv") for name in names)
+    assert defaults.before_and_after(before, after) in text
+    controls = ("retrain", "plain", "plain, no-t's", "random reset")
+    shown = (", former", ", chosen")
+    chosen = [x for x in tried if x["strategy"] in controls or x["strategy"].endswith(shown)]
+    assert defaults.by_strategy(chosen) in text
+
+
 def test_variants_are_tried_elsewhere(tmp_path, monkeypatch, capsys) -> None:
     asked = []
 
@@ -105,6 +118,64 @@ def test_a_row_for_each_strategy_leaves_out_those_that_never_answer() -> None:
         line("z", 0.0, 0.0, 0.0, "why"),
     ]
     assert defaults.by_strategy(lines).splitlines()[2:] == [
-        "| x | 1 of 1 |  |  |  |  | 0.40 |",
-        "| y | 0 of 1 | 1 | 1 |  |  | 0.20 |",
+        "| x | 1 of 1 |  |  |  |  | 0.40 | 1 |  |  |",
+        "| y | 0 of 1 | 1 | 1 |  |  | 0.20 | 1 |  |  |",
     ]
+
+
+def test_seeds_are_averaged_each_beside_its_own_retraining() -> None:
+    """X leaves .02 and .10 above retraining: .06 on average, a deviation of .0566."""
+    lines = [
+        line("retrain", 0.0, 0.9, 1.0),
+        line("retrain", 0.1, 0.9, 1.0, seed=1),
+        line("retrain", 0.9, 0.9, 1.0, seed=2),  # with a seed that x was not tried with
+        line("x", 0.02, 0.9, 0.4),
+        line("x", 0.2, 0.88, 0.4, seed=1),
+    ]
+    assert defaults.by_strategy(lines).splitlines()[2:] == [
+        "| x | 0 of 1 | 1 |  |  |  | 0.40 | 2 | 0 of 1 | 0.057 |"
+    ]
+    assert "| 0.11±0.13 / 0.89±0.01 / 0.40 * |" in summary(lines)
+    lines[-1] = line("x", 0.16, 0.88, 0.4, seed=1)
+    assert defaults.tallied(lines)["x"]["met"] == 1
+    assert defaults.tallied(lines)["x"]["always"] == 0
+
+
+def test_before_and_after_are_held_against_each_other_where_both_are() -> None:
+    base = line("retrain", 0.0, 0.9, 1.0)
+    before = [base, line("x", 0.3, 0.9, 0.6), line("gone", 0.0, 0.9, 0.2)]
+    after = [base, line("retrain", 0.0, 0.9, 1.0, seed=1), line("x", 0.0, 0.9, 0.4)]
+    after += [line("x", 0.9, 0.1, 0.9, seed=1), line("y", 0.0, 0.9, 0.4)]
+    assert defaults.before_and_after(before, after).splitlines()[2:] == [
+        "| x | 0 of 1 | 0.60 | 1 of 1 | 0.40 |"
+    ]
+
+
+def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch, capsys) -> None:
+    made = []
+
+    def measure(config, seeds, tries):
+        made.extend(
+            (config.data.partitioner, config.train.local_epochs, *seeds, one.name) for one in tries
+        )
+        return {
+            one: defaults.Measured(0.0, 0.4, dict.fromkeys(MEASURES, 0.5))
+            for one in ("retrain", *(t.name for t in tries))
+        }
+
+    monkeypatch.setattr(defaults, "measure", measure)
+    monkeypatch.setattr(
+        defaults, "_tries", lambda config, names: [defaults.Try(n, n, {}) for n in names]
+    )
+    rest = ["--data", "digits", "--out", str(tmp_path / "all.csv")]
+    defaults.main(["--seeds", "0", "--strategies", "no-t", *rest])
+    assert len(made) == 6
+    defaults.main(["--seeds", "0,1", "--strategies", "no-t,quit", "--short", *rest])
+    assert len(set(made)) == len(made) == 24
+    lines = defaults.read(tmp_path / "all.csv")
+    assert (
+        len({(x["sharing"], x["local_epochs"], x["seed"], x["strategy"]) for x in lines})
+        == len(lines)
+        == 36
+    )
+    assert "| quit | 6 of 6 |  |  |  |  | 0.40 | 2 | 6 of 6 | 0.000 |" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_buffers_are_those_of_the_mean() -> None:
 
 
 def test_without_momentum_it_is_retraining_bit_for_bit(tmp_path) -> None:
-    plain = HeavyBall(momentum=0.0, share=1.0)
+    plain = HeavyBall(momentum=0.0, step=1.0, share=1.0)
     assert ToyFederation(tmp_path).answers_alike(plain, Retrain())
 
 

@@ -160,9 +160,20 @@ def test_one_step_by_hand():
     np.testing.assert_allclose(clean.update(1, 0)["w"], [0, 10], rtol=1e-12)
 
 
+def test_a_step_makes_up_for_the_rounds_left_out_of_its_window():
+    """One of three rounds is kept: lengths 5 and 1 three times; of a window of one, once."""
+    round_ = {0: (1, vector(3.0, -4.0)), 1: (1, vector(1.0, 0.0)), 2: (1, vector(0.0, 1.0))}
+    replies = [Reply(0, 1, {}, update=vector(0.0, 1.0)), Reply(2, 1, {}, update=vector(0.0, 1.0))]
+    for rounds, factor in ((3, 3.0), (1, 1.0)):
+        strategy, model, _ = prepared([round_] * rounds, rollback=0.0)
+        assert len(strategy._plan) == 1
+        after = strategy.combine(1, model, iter(replies))
+        np.testing.assert_allclose(after["w"] - model["w"], [0, factor * 3], rtol=1e-12)
+
+
 def test_a_client_that_does_not_answer_is_left_out():
     round_ = {0: (1, vector(3.0, -4.0)), 1: (4, vector(1.0, 0.0)), 2: (3, vector(0.0, 1.0))}
-    strategy, model, _ = prepared([round_], keep_clients=1.0)
+    strategy, model, _ = prepared([round_])
     after = strategy.combine(1, model, iter([Reply(2, 3, {}, update=vector(1.0, 0.0))]))
     np.testing.assert_allclose(after["w"], [1, 0], rtol=1e-12)
     assert strategy.rewritten.participants(1) == {2: 3}
@@ -216,7 +227,7 @@ def test_it_saves_work_and_leaves_a_clean_history(tmp_path):
         {"keep_rounds": 0.0},
         {"keep_clients": 1.5},
         {"ratio": 0.0},
-        {"step_scale": 0.0},
+        {"step_scale": -1.0},
     ],
 )
 def test_options_out_of_range_are_refused(options):

@@ -203,6 +203,19 @@ def test_the_scale_multiplies_every_step(scope: str, wanted: tuple[float, float]
     np.testing.assert_allclose(arrays["a"], wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+def test_left_at_0_the_scale_makes_up_for_the_rounds_left_out(scope: str) -> None:
+    found = [
+        rebuild(strategy, golden(strategy))["a"].tolist()
+        for strategy in (
+            FedEraser(interval=2, calibration_scope=scope),
+            FedEraser(interval=2, calibration_scope=scope, interval_scale=2.0),
+            FedEraser(interval=2, calibration_scope=scope, interval_scale=1.0),
+        )
+    ]
+    assert found[0] == found[1] != found[2]
+
+
 def test_the_scale_multiplies_the_calibrated_mean_once() -> None:
     strategy = FedEraser(interval=1, calibration_scope="mean_layer", interval_scale=2.0)
     arrays = rebuild(strategy, golden(strategy))
@@ -280,7 +293,7 @@ def test_calibration_is_short_and_rounded_up(
         {"interval": 0},
         {"ratio": 0.0},
         {"ratio": 1.1},
-        {"interval_scale": 0.0},
+        {"interval_scale": -1.0},
         {"calibration_scope": "layer"},
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from clients.derivatives import gauss_newton_diagonal
 from clients.local import Local
 from clients.state import arrays_of, load_arrays
 from clients.steps import Shard
+from clients.steps.diagonal import diagonal
 from clients.steps.train import train
 from clients.steps.train_masked import train_masked
 from strategies import holdings
@@ -73,10 +76,10 @@ def test_with_nothing_to_reset_it_is_a_round_of_training_and_fails(tmp_path, mon
     arrays = toy.learn(rounds=3)
     twin = toy.branch(tmp_path / "b")
     with pytest.raises(FederationError, match="share = 0 of the weights is less than one of them"):
-        twin.unlearn(MemoryPruning(share=0.0), request(Scope.CLIENT), arrays)
+        twin.unlearn(MemoryPruning(share=0.0, fine_tune_rounds=0), request(Scope.CLIENT), arrays)
     monkeypatch.setattr(holdings, "refuse_idle", lambda *told: None)
     after = toy.branch(tmp_path / "d").unlearn(
-        MemoryPruning(share=0.0), request(Scope.CLIENT), arrays
+        MemoryPruning(share=0.0, fine_tune_rounds=0), request(Scope.CLIENT), arrays
     )
     tuned = toy.branch(tmp_path / "c")
     seeds = [[0, 4, client, 1] for client in (0, 2, 3)]  # of an unlearning round
@@ -97,10 +100,25 @@ def trained_by(toy: ToyFederation, arrays: named.Arrays, seeds: list[list[int]])
 
 def test_with_everything_reset_it_is_a_fresh_model(tmp_path) -> None:
     toy = ToyFederation(tmp_path)
-    arrays, strategy = toy.learn(rounds=2), MemoryPruning(share=1.0)
+    arrays, strategy = toy.learn(rounds=2), MemoryPruning(share=1.0, fine_tune_rounds=0)
     fresh = toy.unlearn(strategy, request(Scope.CLIENT), arrays)
     assert strategy.reset == sum(a.size for a in weights(arrays).values())
     assert sorted(fresh["layer.weight"].ravel()) == sorted(toy.initial["layer.weight"].ravel())
+
+
+def test_rounds_of_fine_tuning_follow_as_a_share_of_those_learned(tmp_path) -> None:
+    """A half of four rounds: what was reset moves on, by ordinary rounds of those who stay."""
+    toy = ToyFederation(tmp_path / "a")
+    arrays = toy.learn(rounds=4)
+    strategy = MemoryPruning(share=1.0, fine_tune_rounds=0.5)
+    after = toy.branch(tmp_path / "b").unlearn(strategy, request(Scope.CLIENT), arrays)
+    twin = toy.branch(tmp_path / "c")
+    only = MemoryPruning(share=1.0, fine_tune_rounds=0)
+    expected = twin.unlearn(only, request(Scope.CLIENT), arrays)
+    for number in (2, 3):
+        expected = trained_by(twin, expected, [[0, 4 + number, client, 1] for client in (0, 2, 3)])
+    assert named.digest(after) == named.digest(expected)
+    assert strategy.reset == only.reset
 
 
 def test_the_leavers_data_have_no_say(tmp_path) -> None:
@@ -120,6 +138,20 @@ def test_the_leavers_data_have_no_say(tmp_path) -> None:
 def test_information_is_half_the_squared_share() -> None:
     found = information({"w": np.array([3.0, 0, 2])}, {"w": np.array([4.0, 5, 2])})
     assert found["w"].tolist() == [0.28125, 0.0, 0.5]
+
+
+def test_curvature_may_be_measured_on_a_share_of_the_examples() -> None:
+    """All of them at 1, rounded up below; each keeps its sum over classes, as gradients cost."""
+    model, data = nn.Linear(3, 3), points(0, 7)
+    seen = replace(local(data), forget=data.take(torch.arange(3)))
+    whole, part = (
+        diagonal(model, seen, {"share": share}, np.random.default_rng(0)) for share in (1.0, 0.5)
+    )
+    assert [whole.examples_processed, part.examples_processed] == [3 * (7 + 3), 3 * (4 + 2)]
+    plain = diagonal(model, seen, {}, np.random.default_rng(0))
+    assert named.digest(whole.arrays) == named.digest(plain.arrays)
+    assert named.digest(part.arrays) != named.digest(plain.arrays)
+    assert part.num_examples == 10
 
 
 def test_gauss_newton_of_a_linear_model_is_known() -> None:

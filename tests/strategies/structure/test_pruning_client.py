@@ -33,7 +33,9 @@ def test_without_cutting_it_is_the_mean_of_the_others(tmp_path) -> None:
     toy = ToyFederation(tmp_path)
     arrays = toy.learn(rounds=3)
     history = toy.federation.history
-    after = toy.unlearn(PruningClient(least=0.0, most=0.0), request(Scope.CLIENT), arrays)
+    after = toy.unlearn(
+        PruningClient(least=0.0, most=0.0, fine_tune_rounds=0), request(Scope.CLIENT), arrays
+    )
     shares = history.weights(3, {1})
     step = named.weighted_sum((p, history.update(3, k)) for k, p in shares.items())
     expected = named.apply_update(history.arrays(3), step)
@@ -45,12 +47,22 @@ def test_the_exact_share_of_a_matrix_is_cut_and_nothing_else(tmp_path) -> None:
     toy = ToyFederation(tmp_path)
     arrays = toy.learn(rounds=3)
     toy.asked.clear()
-    strategy = PruningClient(least=0.34, most=0.34)
+    strategy = PruningClient(least=0.34, most=0.34, fine_tune_rounds=0)
     after = toy.unlearn(strategy, request(Scope.CLIENT), arrays)
     assert (after["layer.weight"] == 0).sum() == strategy.cut == 3
     assert (after["layer.bias"] != 0).all()
     assert after["running_mean"].tolist() == arrays["running_mean"].tolist()
     assert not toy.asked
+
+
+def test_rounds_of_fine_tuning_follow_as_a_share_of_those_learned(tmp_path) -> None:
+    toy = ToyFederation(tmp_path)
+    arrays = toy.learn(rounds=4)
+    toy.asked.clear()
+    strategy = PruningClient(least=0.34, most=0.34, fine_tune_rounds=0.5)
+    after = toy.unlearn(strategy, request(Scope.CLIENT), arrays)
+    assert toy.federation.costs["unlearn"].client_rounds == 2 * 3
+    assert (after["layer.weight"] != 0).all()  # what was cut is learned again
 
 
 def test_a_leaver_missing_in_the_last_round_is_cut_out_of_the_model_in_force(tmp_path) -> None:
@@ -59,7 +71,9 @@ def test_a_leaver_missing_in_the_last_round_is_cut_out_of_the_model_in_force(tmp
     draw = toy.federation.sample
     toy.federation.sample = lambda t, clients: tuple(c for c in draw(t, clients) if c != 1)
     arrays = toy.run(PruningClient(), arrays, rounds=1)
-    after = toy.unlearn(PruningClient(least=0.12, most=0.12), request(Scope.CLIENT), arrays)
+    after = toy.unlearn(
+        PruningClient(least=0.12, most=0.12, fine_tune_rounds=0), request(Scope.CLIENT), arrays
+    )
     same = after["layer.weight"] == arrays["layer.weight"]
     assert (~same).sum() == 1
     assert after["layer.weight"][~same] == 0
