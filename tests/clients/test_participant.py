@@ -193,6 +193,14 @@ def test_every_step_module_holds_a_step_of_its_name() -> None:
         ]
 
 
+def test_only_a_step_without_a_network_can_do_without_a_generator() -> None:
+    """A network draws on its own, so all that a step of one does begins from one address."""
+    idle = {name for name in steps.names() if not steps.draws(name)}
+    assert "forest_counts" in idle
+    assert "train" not in idle
+    assert not any(steps.needs_model(name) for name in idle)
+
+
 # Training -----------------------------------------------------------------------------------
 
 
