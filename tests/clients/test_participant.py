@@ -22,7 +22,7 @@ from tests.support.toy import TRAIN, ToyFederation, ToyModel, shard
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, FederationError
-from unlearning.protocol import Wire
+from unlearning.protocol import EVERY, Wire
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
 
@@ -290,6 +290,27 @@ def test_evaluation_answers_for_each_split() -> None:
     assert evaluate("held-out")[1] == 6
     with pytest.raises(FederationError, match="unknown split 'train'"):
         evaluate("train")
+
+
+def test_of_fewer_than_ten_examples_only_that_they_are_few_is_told() -> None:
+    """A sum over so few would tell of each; of none there is nothing to hide."""
+    arrays = list(arrays_of(ToyModel(0)).values())
+    asked = config(split=EVERY, **{Wire.FORGET: omit(samples=[3, 4])})  # type: ignore[arg-type]
+    _, _, told = participant(None).evaluate(arrays, asked)
+    assert (told["retain-examples"], told["retain-few"]) == (SIZE - 2, 0)
+    assert 0 <= told["retain-right"] <= SIZE - 2
+    for split in ("forget", "held_out"):  # two and six
+        assert [told[f"{split}-{key}"] for key in ("examples", "right", "few")] == [0, 0, 1]
+    _, _, told = participant(None).evaluate(arrays, config(split=EVERY))
+    assert [told[f"forget-{key}"] for key in ("examples", "right", "few")] == [0, 0, 0]
+
+
+def test_what_no_example_has_cannot_be_forgotten() -> None:
+    with pytest.raises(FederationError, match="feature 3 is forgotten; an example has 3 values"):
+        fit(participant(None), **{Wire.FORGET: omit(features=[3])})
+    several = Shard(data().features, torch.zeros(SIZE, 2, dtype=torch.int64))
+    with pytest.raises(FederationError, match="cannot forget a class; name a task"):
+        fit(participant(None, train=several), **{Wire.FORGET: omit(classes=[0])})
 
 
 def test_an_empty_split_answers_with_no_examples() -> None:

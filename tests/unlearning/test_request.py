@@ -206,3 +206,10 @@ def test_all_but_one_request_are_added_up_as_if_it_had_never_come() -> None:
                 found = forgotten.without(other.id).omission(client)
                 assert found == Forgotten(rest).omission(client)
                 assert forgotten.omission(client) == Forgotten(forgotten.requests).omission(client)
+
+
+def test_records_name_samples_of_their_owners() -> None:
+    with pytest.raises(RequestError, match="looked up as samples of their owners; none are named"):
+        Request(Scope.CLIENT, clients=(1,), records=("ann",))
+    with pytest.raises(RequestError, match="no sample is named for client 2"):
+        Request(Scope.SAMPLE, samples={1: (4,), 2: ()}, records=("ann",))

@@ -12,6 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rfc8785
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from tests.support.tampered import change
 from unlearning.errors import LedgerError, StorageError
@@ -403,3 +410,16 @@ def test_what_is_signed_is_canonical_however_it_is_written(value: dict[str, obje
 def test_numbers_that_libraries_write_differently_are_not_signed(value: float) -> None:
     with pytest.raises(LedgerError, match="cannot be signed"):
         canonical({"a": value})
+
+
+def test_a_key_of_another_kind_is_told(tmp_path: Path) -> None:
+    other = X25519PrivateKey.generate()
+    public, private = tmp_path / "other.pub", tmp_path / "other.key"
+    public.write_bytes(
+        other.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    private.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(LedgerError, match=r"other\.pub is a key of another kind; an Ed25519"):
+        read_public(public)
+    with pytest.raises(LedgerError, match=r"other\.key is of another kind; Ed25519 is needed"):
+        Seal.read(private)

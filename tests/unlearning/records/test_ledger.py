@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.support.tampered import change
 from unlearning.errors import LedgerError
 from unlearning.records.ledger import ANSWER, BATCH, EVENTS, GENESIS, Ledger
+from unlearning.records.receipt import make
+from unlearning.records.seal import Seal
 from unlearning.request import Request, Scope
 
 
@@ -557,3 +560,17 @@ def test_facts_are_stored_canonically(tmp_path: Path, ledger: Ledger) -> None:
     connection.close()
     assert text == '{"a":[1.5,null,true],"b":1}'
     assert json.loads(text) == ledger.events()[-1].facts
+
+
+def test_a_ledger_in_memory_signs_nothing_and_a_federation_is_not_begun_anew(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger()
+    ledger.receive(Request(Scope.CLIENT, clients=(1,), id="r"))
+    with pytest.raises(LedgerError, match="only branches of a comparison are"):
+        ledger.restart()
+    with pytest.raises(LedgerError, match="in memory has no key"):
+        _ = ledger.seal
+    with pytest.raises(LedgerError, match="has no signed head"):
+        make(ledger, "r", Seal.make(tmp_path / "some.key"), datetime.now(UTC))
+    assert ledger.state("r") == "received"
