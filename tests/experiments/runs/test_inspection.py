@@ -95,16 +95,12 @@ def problems(folder):
 
 
 def test_an_edited_ledger_is_found(folder):
-    with sqlite3.connect(folder.ledger) as db:
-        db.execute("DROP TRIGGER never_changed")
-        db.execute("UPDATE events SET event = 'refused' WHERE seq = 3")
+    change(folder.ledger, "UPDATE events SET event = 'refused' WHERE seq = 3")
     assert "breaks at seq 3" in problems(folder)
 
 
 def test_a_ledger_that_was_cut_off_is_found(folder):
-    with sqlite3.connect(folder.ledger) as db:
-        db.execute("DROP TRIGGER never_deleted")
-        db.execute("DELETE FROM events WHERE seq = 3")
+    change(folder.ledger, "DELETE FROM events WHERE seq = 3")
     assert "its end was cut off" in problems(folder)
 
 
