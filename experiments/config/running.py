@@ -55,7 +55,9 @@ class HistoryConfig(Table):
         default="float32", description="float32 or float16"
     )
     encrypt: bool = Field(
-        default=False, description="whether models and updates are encrypted where a run keeps them"
+        default=False,
+        description="whether models and updates are encrypted where a run keeps them; what a round "
+        "has of replies beyond 32 MB waits in an unnamed file below TMPDIR, which is not",
     )
     keys: str | None = Field(
         default=None,
