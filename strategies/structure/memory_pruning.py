@@ -75,7 +75,7 @@ class MemoryPruning(UnlearningStrategy):
     removed more of a backdoor; with 0.5 this one did, and kept the accuracy that the random one
     lost, but on other data and ways of sharing out up to .5 of a backdoor stayed. With 0.8 it met
     the goal of ``experiments/results/tuning.md`` in all of 18 settings, a random reset of as many
-    with as many rounds in 5. The round asks everyone who stays, and the mean is weighted
+    with as many rounds in 6. The round asks everyone who stays, and the mean is weighted
     by examples. A fresh value is one of the untrained array's, in an order drawn per request:
     another draw of the layer's own law. Norm scales, buffers and frozen weights are never reset.
     Owners of a class or of samples take part without them.
