@@ -353,11 +353,11 @@ def test_list_strategies_tells_what_they_declare():
     eraser = entries["fed-eraser"]
     assert eraser["guarantee"] == "approximate"
     assert "client" in eraser["scopes"]
-    assert eraser["options"]["interval"] == 2
+    assert eraser["options"]["interval"] == 3
     assert eraser["asks_forgotten"] is False
     shown = call("list", "strategies").stdout
     assert "fed-eraser" in shown
-    assert "interval = 2" in shown
+    assert "interval = 3" in shown
 
 
 @pytest.mark.parametrize(("kind", "name"), [("datasets", "digits"), ("models", "mlp")])
