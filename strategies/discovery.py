@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from functools import cache, lru_cache
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 import strategies as package
 
-__all__ = ["alias", "concrete", "defined", "is_complete", "options"]
+__all__ = ["alias", "concrete", "defined", "is_complete", "kinds", "options"]
 
+_PLAIN: Mapping[str, type] = {kind.__name__: kind for kind in (bool, int, float, str)}
 Kind = TypeVar("Kind")
 
 
@@ -91,25 +93,35 @@ def options(cls: type, base: type) -> dict[str, Any]:
 
     A constructor that passes ``**rest`` on takes its base's arguments as well, as far as ``base``.
     """
-    return dict(_options(cls, base))
+    return {name: parameter.default for name, parameter in _parameters(cls, base).items()}
+
+
+def kinds(cls: type, base: type) -> dict[str, type]:
+    """Return of the keyword arguments those annotated as plain values: bool, int, float or str."""
+    found = {name: parameter.annotation for name, parameter in _parameters(cls, base).items()}
+    return {
+        name: _PLAIN[word]
+        for name, given in found.items()
+        if (word := given if isinstance(given, str) else getattr(given, "__name__", "")) in _PLAIN
+    }
 
 
 @lru_cache(maxsize=256)
-def _options(cls: type, base: type) -> dict[str, Any]:
-    """Return what :func:`options` does; a class is looked at once."""
-    found: dict[str, Any] = {}
+def _parameters(cls: type, base: type) -> Mapping[str, inspect.Parameter]:
+    """Return the keyword arguments of a strategy; a class is looked at once."""
+    found: dict[str, inspect.Parameter] = {}
     for parent in cls.__mro__:
         if "__init__" not in vars(parent):
             continue
         parameters = list(inspect.signature(vars(parent)["__init__"]).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                found.setdefault(parameter.name, parameter.default)
+                found.setdefault(parameter.name, parameter)
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
         if parent is base:
             break
-    return found
+    return MappingProxyType(found)
 
 
 def _kebab(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 StrategyClass = type[UnlearningStrategy]
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text, in quotes"}
 
 
 def strategies() -> dict[str, StrategyClass]:
@@ -108,17 +110,30 @@ def make(name: str, settings: Mapping[str, object]) -> UnlearningStrategy:
     Raises
     ------
     ConfigError
-        If the strategy or an option is unknown, or the strategy refuses a value.
+        If the strategy or an option is unknown, or a value is of another kind than the option
+        says, or the strategy refuses it.
     """
     cls = resolve(name)
-    known = options(cls)
-    for key in settings:
+    known, kinds = options(cls), discovery.kinds(cls, UnlearningStrategy)
+    for key, value in settings.items():
         if key not in known:
             raise ConfigError(unknown(f"option of strategy {name!r}", key, known))
+        if key in kinds and not _is_of(kinds[key], value):
+            raise ConfigError(
+                f"option {key!r} of strategy {name!r} is {value!r}; it must be {_WORDS[kinds[key]]}"
+            )
     try:
         return cls(**dict(settings))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"options of strategy {name!r}: {error}") from error
+
+
+def _is_of(kind: type, value: object) -> bool:
+    """Return whether a value is of a kind: a whole number is a number, and no truth is one."""
+    if kind is bool or isinstance(value, bool):
+        return isinstance(value, bool) and kind is bool
+    wanted = {int: numbers.Integral, float: numbers.Real}
+    return isinstance(value, wanted.get(kind, kind))
 
 
 def options(cls: StrategyClass) -> dict[str, Any]:

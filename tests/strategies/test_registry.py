@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 
 from experiments.config import registry
@@ -79,6 +80,34 @@ def test_an_unknown_option_is_refused_and_the_known_ones_named():
 def test_a_value_that_the_strategy_refuses_is_a_mistake_of_the_config(own):
     with pytest.raises(ConfigError, match=r"options of strategy .*strength is -1"):
         registry.make("my_forgetting:Mine", {"strength": -1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "wrong"),
+    [
+        (bool, "true or false", (1, 0.0, "false", None)),
+        (int, "a whole number", (2.5, True, "2", None, [2])),
+        (float, "a number", (False, "0.1", None, [0.1])),
+        (str, "text, in quotes", (3, True, None, ["head"])),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_whatever_the_option(kind, words, wrong):
+    """A text would count as true, and half a round would be found out much later."""
+    tried = 0
+    for name, cls in registry.strategies().items():
+        for option, taken in discovery.kinds(cls, UnlearningStrategy).items():
+            for value in wrong if taken is kind else ():
+                said = rf"^option '{option}' of strategy '{name}' is .*; it must be {words}$"
+                with pytest.raises(ConfigError, match=said):
+                    registry.make(name, {option: value})
+                tried += 1
+    assert tried > 20
+
+
+def test_a_whole_number_is_a_number_and_what_says_no_kind_takes_anything(own):
+    assert registry.make("no-t", {"fine_tune_factor": np.int64(2)}).fine_tune_factor == 2
+    assert registry.make("fed-eraser", {"interval": np.int32(4)}).interval == 4
+    assert registry.make("my_forgetting:Mine", {"strength": 2.5}).strength == 2.5
 
 
 def test_descriptions_tell_what_strategies_declare():
