@@ -5,7 +5,7 @@ A strategy never sees it. Along the way it looks at a subset of each set, at the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ Floats = NDArray[np.float32]
 Kind = TypeVar("Kind", bound=np.generic)
 
 _GLANCE = 1000  # examples of each set looked at after every round
+_TRIGGERED = "triggered"  # beside the sets: the test examples that a patch is to mislead
 
 
 class Judge:
@@ -61,20 +62,15 @@ class Judge:
         """
         arrays = Looked(arrays)
         wanted = {"forget", "held_out"} if alone else self._sets.keys()
-        at_once = [self._sets[name].x for name in wanted]
-        at_once += [] if self._triggered is None else [self._triggered.x]
-        self._task.look(arrays, at_once, self._device)
-        seen = {
-            name: self._look(
-                arrays, found if name in wanted else Examples(found.x[:0], found.y[:0])
-            )
+        sets = {
+            name: found if name in wanted else Examples(found.x[:0], found.y[:0])
             for name, found in self._sets.items()
         }
+        seen = self._look(arrays, {**sets, **self._with_trigger})
         triggered = None
         if self._triggered is not None:
-            probabilities = self._predict(arrays, self._triggered.x)
-            target = self._triggered.target
-            triggered = Triggered(probabilities, self._triggered.y, target=target)
+            said = seen[_TRIGGERED]
+            triggered = Triggered(said.probabilities, said.labels, target=self._triggered.target)
         return Outputs(
             test=seen["test"],
             retain=seen["retain"],
@@ -90,28 +86,39 @@ class Judge:
     def glance(self, arrays: Arrays) -> dict[str, float | None]:
         """Return accuracies on a fixed subset of each set, for the timeline."""
         arrays = Looked(arrays)
+        sets = {name: self._sets[name] for name in ("test", "retain", "forget")}
+        chosen = {name: _subset(one) for name, one in {**sets, **self._with_trigger}.items()}
+        seen = self._look(arrays, chosen)
         found: dict[str, float | None] = {}
-        chosen = {name: _subset(self._sets[name]) for name in ("test", "retain", "forget")}
-        at_once = [one.x for one in chosen.values()]
-        at_once += [] if self._triggered is None else [_some(self._triggered.x)]
-        self._task.look(arrays, at_once, self._device)
-        for name, examples in chosen.items():
-            seen = self._look(arrays, examples)
-            value = accuracy(seen.probabilities, seen.labels) if len(seen) else None
+        for name in sets:
+            said = seen[name]
+            value = accuracy(said.probabilities, said.labels) if len(said) else None
             found[f"{name}_accuracy"] = value
         if self._triggered is not None:
-            data = self._triggered
-            predicted = self._predict(arrays, _some(data.x)).argmax(1)
-            target = data.target if isinstance(data.target, int) else _some(data.target)
-            found["backdoor_success"] = backdoor_success(predicted, _some(data.y), target)
+            said, target = seen[_TRIGGERED], self._triggered.target
+            target = target if isinstance(target, int) else _some(target)
+            predicted = said.probabilities.argmax(1)
+            found["backdoor_success"] = backdoor_success(predicted, said.labels, target)
         return found
 
-    def _look(self, arrays: Arrays, found: Examples) -> Predictions:
-        """Return what a model says about examples, a row per label that is to be predicted."""
-        return Predictions(self._predict(arrays, found.x), found.y)
+    @property
+    def _with_trigger(self) -> dict[str, Examples]:
+        """The test examples with a backdoor's patch, if there is one."""
+        shown = self._triggered
+        return {} if shown is None else {_TRIGGERED: Examples(shown.x, shown.y)}
 
-    def _predict(self, arrays: Arrays, x: Floats) -> Floats:
-        return self._task.predict(arrays, x, self._device)
+    def _look(self, arrays: Arrays, sets: Mapping[str, Examples]) -> dict[str, Predictions]:
+        """Return what a model says about sets of examples, all of them looked at at once."""
+        said = self._said(arrays, [found.x for found in sets.values()])
+        pairs = zip(sets.items(), said, strict=True)
+        return {name: self._predictions(own, found) for (name, found), own in pairs}
+
+    def _said(self, arrays: Arrays, sets: Sequence[Floats]) -> list[Floats]:
+        return self._task.predict_each(arrays, sets, self._device)
+
+    def _predictions(self, said: Floats, found: Examples) -> Predictions:
+        """Return what was said about examples, a row per label that is to be predicted."""
+        return Predictions(said, found.y)
 
 
 def _subset(examples: Examples) -> Examples:

@@ -132,9 +132,11 @@ class Learned:
         """
         return self._predictor.probabilities(arrays, x, device)
 
-    def look(self, arrays: Mapping[str, Array], sets: Sequence[Floats], device: str) -> None:
-        """Look at sets at once, where that saves time; :meth:`predict` is then quick about each."""
-        self._predictor.look(arrays, sets, device)
+    def predict_each(
+        self, arrays: Mapping[str, Array], sets: Sequence[Floats], device: str = "cpu"
+    ) -> list[Floats]:
+        """Return what :meth:`predict` does of each of several sets, looked at at once."""
+        return self._predictor.of_each(arrays, sets, device)
 
     def predict_all(self, arrays: Mapping[str, Array], x: Floats, device: str = "cpu") -> Floats:
         """Return a model's probabilities of what follows every token, (n, length, num_classes).

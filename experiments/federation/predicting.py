@@ -76,22 +76,18 @@ class Predictor:
         convolutions says is dear, and asked for again when a round's model is judged: it is
         remembered of the last few models, and then cannot be written to.
         """
-        if not self._remembers:
-            return self._read(arrays, [x], device, _softmax)[0]
-        return self._remembered(arrays, [x], device)[0]
+        return self.of_each(arrays, [x], device)[0]
 
-    def look(self, arrays: Mapping[str, Array], sets: Sequence[Floats], device: str) -> None:
-        """Look at several sets as if they were one, where it is remembered what is said of them.
-
-        The chunks are then fewer and fuller: each one turns all weights of a network with
-        convolutions over.
-        """
-        if self._remembers:
-            self._remembered(arrays, sets, device)
-
-    def _remembered(
+    def of_each(
         self, arrays: Mapping[str, Array], sets: Sequence[Floats], device: str
     ) -> list[Floats]:
+        """Return the :meth:`probabilities` of several sets.
+
+        A network with convolutions looks at them as if they were one: the chunks are then fewer and
+        fuller, and each one turns all of its weights over.
+        """
+        if not self._remembers:
+            return [self._read(arrays, [x], device, _softmax)[0] for x in sets]
         model = arrays.digest if isinstance(arrays, Looked) else digest(arrays)
         said = self._said.pop(model, {})
         self._said[model] = said

@@ -107,8 +107,8 @@ class TaskJudge(Judge):
             by="task",
         )
 
-    def _look(self, arrays: Arrays, found: Examples) -> Predictions:
-        return pair_predictions(self._task, self._predict(arrays, found.x), found.y)
+    def _predictions(self, said: Floats, found: Examples) -> Predictions:
+        return pair_predictions(self._task, said, found.y)
 
     def _training(self, forgotten: Forgotten) -> tuple[dict[str, Examples], Integers]:
         """Return the pairs that stay, those to be forgotten, and held-out ones like the latter.

@@ -7,9 +7,10 @@ spread evenly over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.federation.judge import Judge
 from experiments.federation.judged_sets import judged_sets
@@ -20,6 +21,8 @@ from unlearning.evaluation.tally import EVERYTHING, Groups
 from unlearning.request import Forgotten, Request
 
 __all__ = ["TextJudge", "spread_evenly"]
+
+Floats = NDArray[np.float32]
 
 _MOST = 2000  # windows of a set: 64,000 characters at the usual length, 25 MB of probabilities
 
@@ -58,8 +61,10 @@ class TextJudge(Judge):
     def _each(self) -> int:
         return self._task.input_shape[0]
 
-    def _look(self, arrays: Arrays, found: Examples) -> Predictions:
-        said = self._task.predict_all(arrays, found.x, self._device)
+    def _said(self, arrays: Arrays, sets: Sequence[Floats]) -> list[Floats]:
+        return [self._task.predict_all(arrays, x, self._device) for x in sets]
+
+    def _predictions(self, said: Floats, found: Examples) -> Predictions:
         labels = self._task.labels(found.x, found.y)
         return Predictions(said.reshape(-1, said.shape[-1]), labels.ravel(), each=self._each)
 

@@ -106,16 +106,23 @@ def test_sets_are_looked_at_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = [draw((n, 1, 8, 8), np.float32) for n in (3, 0, 1, 5)]
     chunks: list[int] = []
     network.register_forward_pre_hook(lambda module, given: chunks.append(len(given[0])))
-    predictor.look(arrays, sets, "cpu")
+    hashed: list[int] = []
+    digest = predicting.digest
+    monkeypatch.setattr(predicting, "digest", lambda a: (hashed.append(len(a)), digest(a))[1])
+    at_once = predictor.of_each(Looked(arrays), sets, "cpu")
     assert chunks == [5, 4]
-    for x in sets:
+    assert hashed == [len(arrays), 1, 1, 1, 1]  # the model and every set, once
+    for x, said in zip(sets, at_once, strict=True):
         alone = Predictor(_Counting(), 10, lambda x: x).probabilities(arrays, x, "cpu")
         found = predictor.probabilities(arrays, x, "cpu")
         np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
         assert found.shape == (len(x), 10)
+        assert found is said
     assert chunks == [5, 4]
     dense = Predictor(networks.build("linear", (1, 8, 8), 10), 10, lambda x: x)
-    dense.look({}, sets, "cpu")  # it does not remember, and looks when it is asked
+    own = networks.to_arrays(networks.build("linear", (1, 8, 8), 10))
+    for x, said in zip(sets, dense.of_each(own, sets, "cpu"), strict=True):
+        assert said.tobytes() == dense.probabilities(own, x, "cpu").tobytes()
 
 
 def test_a_model_is_loaded_once_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
