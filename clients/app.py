@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clients.participant import Participant
 from unlearning.errors import FederationError
 from unlearning.npy import decoded, encoded
-from unlearning.protocol import Scalar, Wire, filled, part
+from unlearning.protocol import Scalar, Wire, filled, names_in, part, told_names
 from unlearning.request import Omission
 
 __all__ = ["MakeParticipant", "arrays_in", "config_of", "make_client_app", "trained"]
@@ -111,7 +111,7 @@ def trained(
 ) -> Message:
     """Return the reply to a ``train`` message: what ``fit`` answered, and how long it took."""
     arrays, count, metrics = answer
-    names = _names(str(metrics.pop(Wire.NAMES)))
+    names = names_in(str(metrics.pop(Wire.NAMES)))
     numbers = {key: _number(key, value) for key, value in metrics.items()}
     numbers[Wire.NUM_EXAMPLES] = int(count)
     numbers[Wire.CLIENT_SECONDS] = seconds
@@ -123,12 +123,6 @@ def trained(
     return Message(filled(RecordDict(), records), reply_to=message)
 
 
-@lru_cache(maxsize=64)
-def _names(text: str) -> tuple[str, ...]:
-    """Return the names of arrays that a text holds: those of a model, time and again."""
-    return tuple(json.loads(text))
-
-
 def config_of(message: Message) -> dict[str, Scalar]:
     """Return the scalars that came with a message."""
     record = part(message.content, Wire.CONFIG, ConfigRecord) or ConfigRecord()
@@ -137,13 +131,8 @@ def config_of(message: Message) -> dict[str, Scalar]:
 
 def _arrays(message: Message, config: dict[str, Scalar]) -> list[NDArray[Any]]:
     record = part(message.content, Wire.ARRAYS, ArrayRecord) or ArrayRecord()
-    config[Wire.NAMES] = _told(tuple(record))
+    config[Wire.NAMES] = told_names(record)
     return list(arrays_in(record).values())
-
-
-@lru_cache(maxsize=64)
-def _told(names: tuple[str, ...]) -> str:
-    return json.dumps(names)
 
 
 def arrays_in(record: ArrayRecord) -> dict[str, NDArray[Any]]:

@@ -24,7 +24,7 @@ from unlearning.arrays import Array, Arrays
 from unlearning.errors import FederationError
 from unlearning.models.array_model import ArrayModel
 from unlearning.models.portions import travelling
-from unlearning.protocol import EVERY, Settings, Wire
+from unlearning.protocol import EVERY, Settings, Wire, names_in, told_names
 from unlearning.records.commitment import leaf, root
 from unlearning.records.memory import ClientMemory
 from unlearning.request import Omission
@@ -176,7 +176,7 @@ class Participant(NumPyClient):
             Arrays in the order of ``metrics["array-names"]`` (JSON), the number of examples, and
             the step's metrics.
         """
-        names = _named(str(config[Wire.NAMES]))
+        names = names_in(str(config[Wire.NAMES]))
         work = self.begun(dict(zip(names, parameters, strict=True)), config)
         return self.ended(work, self.ran(work))
 
@@ -240,7 +240,7 @@ class Participant(NumPyClient):
             **outcome.metrics,
             **beside,
             Wire.EXAMPLES_PROCESSED: processed,
-            Wire.NAMES: _told(tuple(arrays)),
+            Wire.NAMES: told_names(arrays),
         }
         return list(arrays.values()), outcome.num_examples, metrics
 
@@ -285,7 +285,7 @@ class Participant(NumPyClient):
         0 examples. ``every`` answers for all of them with counts alone, and of a split with fewer
         than ten examples only that they are few: a sum over so few would tell of each.
         """
-        names = _named(str(config[Wire.NAMES]))
+        names = names_in(str(config[Wire.NAMES]))
         arrays = dict(zip(names, parameters, strict=True))
         split = str(config.get(Wire.SPLIT, "retain")).replace("-", "_")
         local = self._local(config, {})
@@ -447,17 +447,6 @@ def _omission(config: Config, key: str) -> Omission:
 def _omission_of(text: str) -> Omission:
     """Return an omission of its JSON: the same few come with every message."""
     return Omission.from_json(json.loads(text))
-
-
-@lru_cache(maxsize=64)
-def _told(names: tuple[str, ...]) -> str:
-    return json.dumps(list(names))
-
-
-@lru_cache(maxsize=64)
-def _named(text: str) -> tuple[str, ...]:
-    """Return the names of arrays that a text holds: those of a model, time and again."""
-    return tuple(json.loads(text))
 
 
 def _loaded(text: object) -> dict[str, Any]:

@@ -6,8 +6,10 @@ and metrics back. The names used on the wire stand here, in Flower's kebab-case.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+import json
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from unlearning.arrays import Arrays
@@ -23,7 +25,9 @@ __all__ = [
     "Settings",
     "Wire",
     "filled",
+    "names_in",
     "part",
+    "told_names",
 ]
 
 Part = TypeVar("Part")
@@ -143,6 +147,26 @@ def part(content: Mapping[str, object], key: str, kind: type[Part]) -> Part | No
     """
     found = content.get(key)
     return found if isinstance(found, kind) else None
+
+
+def told_names(names: Iterable[str]) -> str:
+    """Return names of arrays as they are told beside the arrays.
+
+    >>> told_names(["layer.weight", "layer.bias"])
+    '["layer.weight", "layer.bias"]'
+    """
+    return _told(tuple(names))
+
+
+@lru_cache(maxsize=64)  # those of a model, time and again
+def _told(names: tuple[str, ...]) -> str:
+    return json.dumps(names)
+
+
+@lru_cache(maxsize=64)
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names that :func:`told_names` told."""
+    return tuple(json.loads(text))
 
 
 def filled(record: Record, entries: Mapping[str, object]) -> Record:

@@ -5,7 +5,6 @@ It learns once; every arm of an attack then goes on from a copy of all that was 
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
@@ -34,7 +33,7 @@ from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning.arrays import Arrays
 from unlearning.evaluation.metrics import accuracy, backdoor_success
-from unlearning.protocol import Scalar, Wire
+from unlearning.protocol import Scalar, Wire, names_in
 from unlearning.records.commitment import Commitment
 from unlearning.records.history import COLUMNS, History
 from unlearning.records.ledger import Event, Ledger
@@ -308,8 +307,8 @@ class Stage:
                 fault = stage.faults.get(self.client)
                 if fault is None or str(config[Wire.STEP]) != "train":
                     return arrays, count, metrics
-                names = json.loads(str(metrics[Wire.NAMES]))
-                sent = dict(zip(json.loads(str(config[Wire.NAMES])), parameters, strict=True))
+                names = names_in(str(metrics[Wire.NAMES]))
+                sent = dict(zip(names_in(str(config[Wire.NAMES])), parameters, strict=True))
                 bent = fault(sent, dict(zip(names, arrays, strict=True)), config)
                 return [bent[name] for name in names], count, metrics
 
