@@ -44,6 +44,13 @@ class Shard:
         """Return the examples at ``index`` (positions or a mask)."""
         return Shard(self.features[index], self.labels[index])
 
+    def drawn(self, count: int, generator: np.random.Generator) -> Shard:
+        """Return so many examples, drawn at random, in their order; all where there are no more."""
+        if count >= len(self):
+            return self
+        chosen = np.sort(generator.choice(len(self), count, replace=False))
+        return self.take(torch.from_numpy(chosen).to(self.labels.device))
+
     def table(self) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
         """Return features, flattened to ``(n, d)``, and labels ``(n,)`` as NumPy arrays."""
         features = self.features.detach().cpu().numpy()

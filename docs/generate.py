@@ -280,7 +280,7 @@ def _with_defaults(name: str) -> list[str]:
         "failed": "for want of an answer",
     }
     several = max(facts["seeds"]) > 1
-    seeds = "to ".join(f"{count} " for count in sorted(facts["seeds"])).strip()
+    seeds = " to ".join(map(str, sorted(facts["seeds"])))
     every = f" With every seed: in {facts['always']}." if several else ""
     missed = ", ".join(f"{said} in {facts[part]}" for part, said in words.items() if facts[part])
     return [
@@ -293,7 +293,7 @@ def _with_defaults(name: str) -> list[str]:
         "",
         "The goal: a client's backdoor within .05 of retraining's, accuracy on the retained",
         "within 3 points, at most half of retraining's examples. Small networks on digits, MNIST",
-        f"and Adult, three ways of sharing out, one and four local epochs, "
+        "and Adult, three ways of sharing out, one and four local epochs, "
         f"{f'means of {seeds} seeds' if several else 'one seed'};",
         "`defaults_all.csv` has the measures, `tuning.md` beside it the table of all strategies.",
     ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import nn
 
 from clients.derivatives import gauss_newton_diagonal, named_arrays
@@ -35,10 +34,7 @@ def diagonal(
     for name, data in (("retain", local.retain), ("forget", local.forget)):
         if not len(data):
             continue
-        wanted = math.ceil(share * len(data))
-        if wanted < len(data):
-            drawn = np.sort(generator.choice(len(data), wanted, replace=False))
-            data = data.take(torch.from_numpy(drawn).to(data.labels.device))
+        data = data.drawn(math.ceil(share * len(data)), generator)
         values, classes = gauss_newton_diagonal(model, data)
         found |= {f"{name}/{key}": array for key, array in named_arrays(values).items()}
         processed += classes * len(data)

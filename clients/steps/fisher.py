@@ -9,7 +9,6 @@ Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNA
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import nn
 
 from clients.derivatives import mean_squared_gradient, named_arrays
@@ -27,9 +26,8 @@ def fisher(
     """
     data = local.retain
     wanted = int(number(settings, "fisher_examples", 0))
-    if 0 < wanted < len(data):
-        drawn = np.sort(generator.choice(len(data), wanted, replace=False))
-        data = data.take(torch.from_numpy(drawn).to(data.labels.device))
+    if wanted > 0:
+        data = data.drawn(wanted, generator)
     if not len(data):
         return Outcome(0, 0, {})
     return Outcome(len(data), len(data), named_arrays(mean_squared_gradient(model, data)))

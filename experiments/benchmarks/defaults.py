@@ -178,8 +178,7 @@ def summary(lines: Iterable[Line]) -> str:
     rows = [[*place, *(_cell(found, name) for name in names)] for place, found in places.items()]
     counts = [f"{sum(met[n])} of {len(met[n])}" if n in met else "" for n in names]
     rows.append(["goal met", "", "", *counts])
-    head = ["data", "sharing", "epochs", *names]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    return _table(["data", "sharing", "epochs", *names], rows)
 
 
 def by_strategy(lines: Iterable[Line]) -> str:
@@ -201,7 +200,7 @@ def by_strategy(lines: Iterable[Line]) -> str:
         "mean examples", "seeds", "met with every seed", "spread of the backdoor",
     ]  # fmt: skip
     body = [row for _, row in sorted(rows, key=lambda row: row[0])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+    return _table(head, body)
 
 
 def tallied(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
@@ -260,6 +259,10 @@ def before_and_after(before: Iterable[Line], after: Iterable[Line]) -> str:
         for name in sorted(was.keys() & now.keys(), key=lambda name: (-now[name]["met"], name))
         if name != ORIGINAL
     ]
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 

@@ -92,8 +92,8 @@ class ParameterEstimation(UnlearningStrategy):
         super().__init__()
         in_range("share", share, 0, 1)
         in_range("masked_rounds", masked_rounds, 0)
-        self.share = share
         in_range("measured", measured, 1e-9, 1)
+        self.share = share
         self.masked_rounds = masked_rounds
         self.measured = measured
         self.reset = 0
