@@ -23,23 +23,16 @@ from unlearning.protocol import Reply
 if TYPE_CHECKING:
     from unlearning.models.forest import Forest
 
-__all__ = ["pruned", "remove"]
+__all__ = ["pruned"]
 
 Integers = NDArray[np.int64]
-
-
-def remove(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Arrays:
-    """Return the forest without some examples; nodes below a split that changed are open.
-
-    Parameters and errors are those of :func:`pruned`.
-    """
-    return pruned(forest, arrays, gone, stay=stay).merged()
 
 
 def pruned(forest: Forest, arrays: Arrays, gone: Iterable[Reply], *, stay: bool = False) -> Pruned:
     """Return the forest without some examples, not yet put together.
 
-    Without any example at all it is the forest before learning.
+    Nodes below a split that changed are open. Without any example at all it is the forest before
+    learning.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from unlearning import arrays as named
 from unlearning.errors import ConfigError, FederationError
 from unlearning.models.forest import Forest
 from unlearning.models.forest_counts import counts_of_forgotten, counts_of_open
-from unlearning.models.forest_removal import remove
+from unlearning.models.forest_removal import pruned
 from unlearning.models.trees import LEAF, OPEN, Plan, in_order, level
 from unlearning.protocol import Reply
 from unlearning.request import Request, Scope
@@ -147,7 +147,7 @@ def test_deletions_in_any_order_equal_growing_again(
         left = np.setdiff1d(left, gone)
         found = counts_of_forgotten(model.settings(), arrays, x[gone], y[gone])
         before = named.digest(arrays)
-        opened = remove(model, arrays, [Reply(0, len(gone), found._asdict())])
+        opened = pruned(model, arrays, [Reply(0, len(gone), found._asdict())]).merged()
         assert named.digest(arrays) == before
         arrays = opened
         while not model.is_complete(arrays):
@@ -301,7 +301,7 @@ def test_counts_that_are_not_there_are_refused() -> None:
         model.settings(), arrays, np.repeat(x[:1], 9, 0), np.repeat(y[:1], 9)
     )
     with pytest.raises(FederationError, match="more examples were to be removed"):
-        remove(model, arrays, [Reply(0, 9, found._asdict())])
+        pruned(model, arrays, [Reply(0, 9, found._asdict())])
 
 
 def test_malformed_counts_are_no_answer(caplog: pytest.LogCaptureFixture) -> None:

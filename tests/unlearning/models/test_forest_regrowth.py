@@ -15,7 +15,7 @@ from unlearning.models.forest import Forest
 from unlearning.models.forest_counts import counts_along, counts_of_forgotten, counts_of_open
 from unlearning.models.forest_parts import Pruned
 from unlearning.models.forest_regrowth import Regrowth
-from unlearning.models.forest_removal import pruned, remove
+from unlearning.models.forest_removal import pruned
 from unlearning.models.tree_sums import Table, along, passed, reaching, walks
 from unlearning.models.trees import OPEN, Links, Plan, growing, ways
 from unlearning.protocol import Reply
@@ -204,7 +204,7 @@ def test_only_blocks_that_changed_are_hashed_again(monkeypatch: pytest.MonkeyPat
     x, y = points()
     gone = counts_of_forgotten(model.settings(), arrays, x[[4]], y[[4]])
     owner = next(client for client, part in shares().items() if 4 in part)
-    after = remove(model, arrays, [Reply(owner, 1, gone._asdict())])
+    after = pruned(model, arrays, [Reply(owner, 1, gone._asdict())]).merged()
     model.fingerprint(after)
     assert 0 < sum(hashed) <= (arrays["feature"][gone.rows] >= 0).sum() < len(arrays["left"])
     assert hashlib.sha256(after["left"][0].tobytes()).digest() == (
