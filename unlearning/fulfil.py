@@ -138,32 +138,21 @@ def fulfil(
         ``failed`` and why, and the data stay out of training all the same. The request can be
         served again, by another strategy as well.
     """
-    ledger.receive(request)
-    state = ledger.state(request.id)
+    facts = {"strategy": type(strategy).__name__, "guarantee": str(strategy.guarantee)}
+    fault: BaseException | None = None
+    with ledger.together():
+        ledger.receive(request)
+        state = ledger.state(request.id)
+        is_made = request.id in history.served and state in ("unlearned", "deletion-pending")
+        if state not in FINAL and not is_made:
+            fault = _begin(request, strategy, arrays, ledger, guard, facts)
+    if fault is not None:
+        raise fault
     if state in FINAL:
         return arrays
-    if request.id in history.served and state in ("unlearned", "deletion-pending"):
+    if is_made:
         finish(request, strategy, ledger)
         return arrays
-    facts = {"strategy": type(strategy).__name__, "guarantee": str(strategy.guarantee)}
-    try:
-        if guard is not None:
-            guard.check(request)
-        strategy.check(request)
-        options = strategy.options()
-    except FedUnlearnError as error:
-        if state == "unlearned":  # once: a kill took the answer, and now it cannot be given
-            _fail(request, ledger, error, facts)
-        else:
-            ledger.add(request.id, "refused", **facts, reason=str(error))
-        raise
-    except Exception as error:  # the strategy is at fault, not the request
-        ledger.add(request.id, "started", **facts, model_before=strategy.fingerprint(arrays))
-        _fail(request, ledger, error, facts)
-        raise
-    ledger.add(
-        request.id, "started", **facts, options=options, model_before=strategy.fingerprint(arrays)
-    )
     found: dict[str, object] = {}
     try:
         after = strategy.unlearn(request, history, arrays)
@@ -196,6 +185,37 @@ def fulfil(
         raise
     finish(request, strategy, ledger, deleted=_deleted(held, history.digests()))
     return after
+
+
+def _begin(
+    request: Request,
+    strategy: Unlearner,
+    arrays: Arrays,
+    ledger: Ledger,
+    guard: Guard | None,
+    facts: Mapping[str, object],
+) -> BaseException | None:
+    """Write down that a request is begun, or why it is not; return what was raised then."""
+    try:
+        if guard is not None:
+            guard.check(request)
+        strategy.check(request)
+        options = strategy.options()
+    except FedUnlearnError as error:
+        if ledger.state(request.id) == "unlearned":  # once: a kill took the answer, and now it
+            _fail(request, ledger, error, facts)  # cannot be given
+        else:
+            ledger.add(request.id, "refused", **facts, reason=str(error))
+        return error
+    except Exception as error:  # the strategy is at fault, not the request
+        ledger.add(request.id, "started", **facts, model_before=strategy.fingerprint(arrays))
+        _fail(request, ledger, error, facts)
+        return error
+    except BaseException as error:  # an interrupt; what was received stays so
+        return error
+    before = strategy.fingerprint(arrays)
+    ledger.add(request.id, "started", **facts, options=options, model_before=before)
+    return None
 
 
 def finish(request: Request, strategy: Unlearner, ledger: Ledger, **facts: object) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from unlearning.arrays import Arrays, digest
 from unlearning.errors import LedgerError, UnsupportedRequestError
 from unlearning.fulfil import finish, fulfil
+from unlearning.records.head import Head
+from unlearning.records.heads import Heads
 from unlearning.records.history import History
 from unlearning.records.ledger import Ledger
 from unlearning.request import Guarantee, Request, Scope
@@ -240,6 +243,32 @@ def test_what_is_settled_is_not_served_again(ledger: Ledger, history: History, f
     assert fulfil(REQUEST, strategy, BEFORE, history, ledger) is BEFORE
     assert strategy.calls == []
     assert states(ledger) == ["received", "started", fate]
+
+
+def test_a_request_is_received_and_begun_in_one_write(tmp_path: Path, history: History) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        strategy = Scribe(ledger, fails="unlearn", error=KeyboardInterrupt())
+        begun: list[list[str]] = []
+        write = Heads.write
+
+        def written(heads: Heads, head: Head) -> None:
+            begun.append(states(ledger))
+            write(heads, head)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Heads, "write", written)
+            with pytest.raises(KeyboardInterrupt):
+                fulfil(REQUEST, strategy, BEFORE, history, ledger)
+        assert begun == [["received", "started"], ["received", "started", "failed"]]
+
+
+def test_an_interrupt_before_a_request_is_begun_leaves_it_received(
+    ledger: Ledger, history: History
+) -> None:
+    strategy = Scribe(ledger, fails="check", error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        fulfil(REQUEST, strategy, BEFORE, history, ledger)
+    assert states(ledger) == ["received"]
 
 
 def test_a_crash_at_any_event_can_be_made_good(ledger: Ledger, history: History) -> None:

@@ -15,6 +15,7 @@ from unlearning.errors import LedgerError
 from unlearning.records.anchor import CHANGED
 from unlearning.records.book import Book
 from unlearning.records.event import Event
+from unlearning.records.following import Following
 
 __all__ = ["ANCHORED", "REANCHORED", "Anchoring", "Cover", "cover"]
 
@@ -62,7 +63,7 @@ class Anchoring:
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self._seq = 0  # the last event that was looked at
+        self._following = Following(book)
         self._noted: Event | None = None
 
     def settle(self, append: Append) -> None:
@@ -141,11 +142,9 @@ class Anchoring:
         )
 
     def _last(self) -> Event | None:
-        rows = self._book.rows(
-            "seq > ? AND event IN (?, ?) AND request_id = ''", (self._seq, ANCHORED, REANCHORED)
-        )
-        self._noted = Event.of(rows[-1]) if rows else self._noted
-        self._seq = self._noted.seq if rows and self._noted else self._seq
+        rows, anew = self._following.news()
+        said = [row for row in rows if not row[2] and row[4] in (ANCHORED, REANCHORED)]
+        self._noted = Event.of(said[-1]) if said else None if anew else self._noted
         return self._noted
 
     def _events(self) -> list[Event]:

@@ -55,6 +55,7 @@ class Book:
         self._tree, self._last = Tree(), GENESIS
         self._head: Head | None = None  # of the tree, as it was written last
         self._unchanged_at: int | None = None
+        self._is_writing = False
         self._changes = 0  # events that this process has added or undone
         self._name = ""
         if self.heads is not None and path is not None and not path.exists():
@@ -121,12 +122,28 @@ class Book:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Keep everyone else from writing until the block ends; undo it on an exception."""
+        """Keep everyone else from writing until the block ends; undo it on an exception.
+
+        One inside another is part of it: what either adds is there when the outer one ends.
+        """
         if self.readonly:
             raise LedgerError(f"{self.place} was opened to be read only")
+        with self.turn:
+            if self._is_writing:
+                yield
+                return
+            self._is_writing = True
+            try:
+                with self._transaction():
+                    yield
+            finally:
+                self._is_writing = False
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         # The head's file follows the ledger in the same order for all processes.
         turn = nullcontext() if self.heads is None else self.heads.turn()
-        with self.turn, turn:
+        with turn:
             before: tuple[Tree, str, Head | None] = Tree(), GENESIS, None
             try:
                 with transaction(self.db, self.place, LedgerError):
@@ -209,6 +226,14 @@ class Book:
                 )
             self._tree.add(str(row[7]).encode())
             self._last = str(row[7])
+
+    @property
+    def last(self) -> tuple[int, str]:
+        """The number and the hash of the last event, inside a transaction."""
+        if self.heads is not None:
+            return self._tree.size, self._last
+        rows = self.rows("seq = (SELECT MAX(seq) FROM events)")
+        return (int(str(rows[0][0])), str(rows[0][7])) if rows else (0, GENESIS)
 
     def append(self, row: Row) -> None:
         """Add an event, and bring the head up to it, inside a transaction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unlearning.records import states
 from unlearning.records.book import Book, Row
 from unlearning.records.event import Event
+from unlearning.records.following import Following
 from unlearning.request import Request
 
 __all__ = ["Docket"]
@@ -12,8 +13,6 @@ __all__ = ["Docket"]
 
 class Docket:
     """Reads a book and judges by one branch; it writes nothing.
-
-    Every event is read once: a run asks several times a round, and the ledger only grows.
 
     Parameters
     ----------
@@ -25,12 +24,12 @@ class Docket:
 
     def __init__(self, book: Book, branch: str) -> None:
         self._book, self._branch = book, branch
+        self._following = Following(book)
         self._begin()
 
     def _begin(self) -> None:
-        self._seq = 0  # the last event that was read
-        self._stamp: tuple[int, int] | None = None  # of the book, when it was
         self._received: list[Request] = []
+        self._spans: dict[str, tuple[int, int]] = {}  # the first and the last event of each request
         self._events: dict[str, list[str]] = {}
         self._states: dict[str, str] = {}
         self._held: dict[str, Event] = {}  # the last time that each was held
@@ -51,6 +50,11 @@ class Docket:
         self._catch_up()
         return dict(self._states)
 
+    def state(self, request_id: str) -> str | None:
+        """Return the state of a request; None: it is unknown."""
+        self._catch_up()
+        return self._states.get(request_id)
+
     def held(self) -> dict[str, Event]:
         """Return the requests that are held, by id: the event that says why."""
         self._catch_up()
@@ -69,23 +73,27 @@ class Docket:
         self._catch_up()
         return set(self._started)
 
+    def span(self, request_id: str) -> tuple[int, int] | None:
+        """Return the numbers of a request's first and last event; None: it is unknown."""
+        self._catch_up()
+        return self._spans.get(request_id)
+
+    def past(self, request_id: str) -> list[str] | None:
+        """Return what happened to a request on this branch; None: it is unknown."""
+        return None if self.span(request_id) is None else list(self._events.get(request_id, ()))
+
     def _catch_up(self) -> None:
         with self._book.turn:
-            stamp = self._book.stamp
-            if stamp == self._stamp:
-                return
-            if (
-                self._seq and self._book.size < self._seq
-            ):  # what was read inside a transaction was undone
+            rows, anew = self._following.news()
+            if anew:
                 self._begin()
-            for row in self._book.rows("seq > ?", (self._seq,)):
-                self._seq = int(str(row[0]))
+            for row in rows:
                 if row[2]:
                     self._take(row)
-            self._stamp = stamp
 
     def _take(self, row: Row) -> None:
-        name, event = str(row[2]), str(row[4])
+        seq, name, event = int(str(row[0])), str(row[2]), str(row[4])
+        self._spans[name] = self._spans.get(name, (seq, seq))[0], seq
         if event == "received":
             self._received.append(Request.from_json(Event.of(row).facts))
         if not self.counts(row):

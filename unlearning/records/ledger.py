@@ -9,8 +9,8 @@ file and a forged addition show too. No data and no arrays are kept here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -161,7 +161,7 @@ class Ledger(Closing):
         with self._writing():
             if check is not None:
                 check()
-            if self._book.rows("request_id = ?", (request.id,)):
+            if self._docket.span(request.id):
                 return False
             self._append(request.id, "", "received", text)
         return True
@@ -249,11 +249,10 @@ class Ledger(Closing):
             raise LedgerError(unknown("ledger event", event, EVENTS[1:]))
         text = canonical(facts)
         with self._writing():
-            rows = self._book.rows("request_id = ?", (request_id,))
-            if not rows:
+            past = self._docket.past(request_id)
+            if past is None:
                 known = [request.id for request in self.requests()]
                 raise LedgerError(unknown("request", request_id, known))
-            past = [str(row[4]) for row in rows if self._docket.counts(row)]
             where = f" on branch {self._branch!r}" if self._branch else ""
             states.check(event, past, f"request {request_id}{where}")
             return self._append(request_id, self._branch, event, text)
@@ -277,6 +276,15 @@ class Ledger(Closing):
         with self._writing():
             self._note(event, facts)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all that is added in a block at once: a crash leaves all of it or nothing.
+
+        Nobody else can write meanwhile, so the block is to be short.
+        """
+        with self._writing():
+            yield
+
     def _writing(self) -> AbstractContextManager[None]:
         """Keep everyone else from writing for the time of a block; the anchor comes first."""
         self._anchoring.settle(self._note)
@@ -286,8 +294,7 @@ class Ledger(Closing):
         self._append("", "", event, canonical(facts))
 
     def _append(self, request_id: str, branch: str, event: str, facts: str) -> Event:
-        last = self._book.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
-        seq, previous = last.fetchone() or (0, GENESIS)
+        seq, previous = self._book.last
         utc = now().isoformat(timespec="milliseconds")
         fields = (seq + 1, utc, request_id, branch, event, facts, previous)
         row = (*fields, hash_of(fields))
@@ -300,7 +307,9 @@ class Ledger(Closing):
         """Return the events of all branches (of one request), in order."""
         if request_id is None:
             return [Event.of(row) for row in self._book.rows()]
-        return [Event.of(row) for row in self._book.rows("request_id = ?", (request_id,))]
+        first, last = self._docket.span(request_id) or (1, self._book.size)
+        rows = self._book.rows("request_id = ? AND seq BETWEEN ? AND ?", (request_id, first, last))
+        return [Event.of(row) for row in rows]
 
     def rows_of(self, request_id: str) -> list[Row]:
         """Return the events of a request as they are hashed: all fields, in order.
@@ -340,10 +349,10 @@ class Ledger(Closing):
         LedgerError
             If the request is unknown.
         """
-        known = self._docket.states()
-        if request_id not in known:
-            raise LedgerError(unknown("request", request_id, known))
-        return known[request_id]
+        state = self._docket.state(request_id)
+        if state is None:
+            raise LedgerError(unknown("request", request_id, self._docket.states()))
+        return state
 
     def waiting(self) -> list[Request]:
         """Return the requests that are still to be served on this branch, in order received.

@@ -34,7 +34,7 @@ from unlearning.request import Request, Scope
 _CONFIG = Path(__file__).parents[3] / "experiments" / "configs" / "digits_client.toml"
 _CLIENTS, _ROUNDS = 4, 3
 _BESIDE = 20_000  # bytes hashed beside the arrays that changed: events, rows of the index
-_FLUSHES = 6  # of a request for one sample: four events' heads, and the owner's deletion
+_FLUSHES = 5  # of a request for one sample: three heads of four events, the owner's deletion
 _OTHERS = 8  # flushes of a round that are no client's: its model, its folders, its index
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.tampered import change
 from unlearning.errors import LedgerError
+from unlearning.records.book import Row
 from unlearning.records.ledger import ANSWER, BATCH, EVENTS, GENESIS, Ledger
 from unlearning.records.receipt import make
 from unlearning.records.seal import Seal
@@ -206,6 +208,63 @@ def test_a_locked_ledger_is_said_in_words(tmp_path: Path, ledger: Ledger) -> Non
     other.close()
     ledger.add("a", "started")
     ledger.verify()
+
+
+def test_what_is_written_together_is_there_whole_or_not_at_all(ledger: Ledger) -> None:
+    assert ledger.path is not None
+    with Ledger(ledger.path, readonly=True) as other:
+        with ledger.together():
+            ledger.receive(request("a"))
+            ledger.add("a", "started")
+            assert ledger.state("a") == "serving"
+            assert other.requests() == []
+        assert [event.event for event in other.events()] == ["received", "started"]
+        other.verify()
+        head = other.signed_head
+        assert head is not None
+        assert head.size == 2
+
+        def fails() -> None:
+            with ledger.together():
+                ledger.receive(request("b"))
+                assert ledger.state("b") == "received"
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fails()
+        ledger.receive(request("c"))  # under the number that "b" had
+        ledger.add("c", "started")
+        assert [one.id for one in ledger.requests()] == ["a", "c"]
+        assert [one.id for one in other.requests()] == ["a", "c"]
+        with pytest.raises(LedgerError, match="unknown request 'b'"):
+            ledger.state("b")
+        ledger.verify()
+
+
+def test_an_event_costs_no_more_where_many_went_before(ledger: Ledger) -> None:
+    read: list[int] = []
+    rows = ledger._book.rows
+
+    def counted(*args: Any) -> list[Row]:
+        found = rows(*args)
+        read.append(len(found))
+        return found
+
+    def of_one(name: str) -> int:
+        read.clear()
+        ledger.receive(request(name))
+        ledger.add(name, "started")
+        ledger.add(name, "unlearned")
+        assert len(ledger.events(name)) == 3
+        ledger.add(name, "fulfilled")
+        return sum(read)
+
+    ledger._book.rows = counted  # type: ignore[method-assign]
+    of_one("first")
+    before = of_one("second")
+    for number in range(30):
+        of_one(f"r{number}")
+    assert of_one("last") == before
 
 
 # --- the chain -----------------------------------------------------------------------------------
