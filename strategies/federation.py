@@ -419,8 +419,10 @@ class Federation:
     @property
     def is_spent(self) -> bool:
         """Whether unlearning and recovery have used up their budget of examples."""
+        if not self.budget:
+            return False
         used = sum(self.costs.get(phase, Cost()).examples for phase in ("unlearn", "recover"))
-        return bool(self.budget) and used >= self.budget
+        return used >= self.budget
 
     def preparation(self, names: Iterable[str]) -> Cost:
         """Return what learning spent on keepsakes, a part of the cost of learning."""

@@ -204,9 +204,10 @@ def unanswered(federation: Federation) -> frozenset[str]:
 
 def forgotten_before(forgotten: Forgotten, request: Request, held: frozenset[str]) -> Forgotten:
     """Return what the model no longer rests on: requests before this one that were answered."""
-    return Forgotten(
-        tuple(r for r in forgotten.requests if r.id != request.id and r.id not in held)
-    )
+    left_out = held | {request.id}
+    rest = tuple(one for one in forgotten.requests if one.id not in left_out)
+    # As a rule all of them, and what is known of these is not added up again.
+    return forgotten if len(rest) == len(forgotten.requests) else Forgotten(rest)
 
 
 def leave(

@@ -37,6 +37,7 @@ __all__ = [
     "is_finite",
     "is_parameter",
     "is_same",
+    "known",
     "marked",
     "mismatch",
     "nbytes",
@@ -138,7 +139,7 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
     State that no module trains may be infinite, as a mask is, but is a number all the same.
     """
     for name, array in arrays.items():
-        if array.dtype.kind != "f" or _known(array, _all_finite):
+        if array.dtype.kind != "f" or known(array, _all_finite):
             continue
         if not name.endswith(_MARK) or np.isnan(array).any():
             return plain(name)
@@ -193,7 +194,7 @@ def fingerprint(arrays: Mapping[str, Array]) -> str:
 
 def content_of(array: Array) -> str:
     """Return the SHA-256 of an array's bytes alone; of a :func:`frozen` one it is known."""
-    return _known(array, _own)
+    return known(array, _own)
 
 
 def frozen(array: Array, *, own: bool = False) -> Array:
@@ -217,8 +218,8 @@ def _is_frozen(array: Array) -> bool:
 _facts: dict[tuple[int, Callable[[Array], object]], tuple[weakref.ref[Array], Any]] = {}
 
 
-def _known(array: Array, what: Callable[[Array], Known]) -> Known:
-    """Return ``what`` of an array; of a frozen one it is worked out once."""
+def known(array: Array, what: Callable[[Array], Known]) -> Known:
+    """Return ``what`` of an array; of a :func:`frozen` one it is worked out once in its life."""
     if not _is_frozen(array):
         return what(array)
     key = id(array), what

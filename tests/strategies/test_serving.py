@@ -105,6 +105,7 @@ def test_a_held_request_is_not_forgotten_yet() -> None:
     both = Forgotten((FIRST, again))
     assert serving.forgotten_before(both, again, frozenset()).requests == (FIRST,)
     assert serving.forgotten_before(both, again, frozenset({"first"})).requests == ()
+    assert serving.forgotten_before(both, Request(Scope.CLASS, classes=(1,)), frozenset()) is both
 
 
 def test_leaving_hides_the_client_whatever_comes_after() -> None:

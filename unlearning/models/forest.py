@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearning.arrays import Array, Arrays, content_of
+from unlearning.arrays import Array, Arrays, content_of, known
 from unlearning.errors import ConfigError, FederationError, RoundError
 from unlearning.models import parts, trees
 from unlearning.models.forest_parts import block_hashes
@@ -139,22 +139,22 @@ class Forest:
 
     def is_complete(self, arrays: Mapping[str, Array]) -> bool:
         """Return whether no node is open."""
-        return not (arrays["feature"] == OPEN).any()
+        return known(arrays["feature"], _is_decided)
 
     def _check_members(self, arrays: Mapping[str, Array], examples: Mapping[int, int]) -> None:
         """Refuse a round without someone whose examples are in the levels above."""
-        known = dict(zip(arrays["clients"].tolist(), arrays["examples"].tolist(), strict=True))
-        if not known or self.is_complete(arrays):
+        held = dict(zip(arrays["clients"].tolist(), arrays["examples"].tolist(), strict=True))
+        if not held or self.is_complete(arrays):
             return
-        if missing := sorted(known.keys() - examples.keys()):
+        if missing := sorted(held.keys() - examples.keys()):
             raise RoundError(
                 f"client {missing[0]} is part of the forest and gave no valid answer in this "
                 "round; a forest needs all its clients in every round"
             )
-        if changed := [client for client, count in known.items() if examples[client] != count]:
+        if changed := [client for client, count in held.items() if examples[client] != count]:
             raise RoundError(
                 f"client {changed[0]} holds {examples[changed[0]]} examples, "
-                f"{known[changed[0]]} when the forest began"
+                f"{held[changed[0]]} when the forest began"
             )
 
     def _decide(
@@ -258,6 +258,10 @@ class Forest:
             "threshold": np.zeros(len(path), dtype=np.int32),
             "counts": counts,
         }
+
+
+def _is_decided(feature: Array) -> bool:
+    return not (feature == OPEN).any()
 
 
 def _among(old: Array, fresh: Array, is_new: NDArray[np.bool_]) -> Array:

@@ -35,7 +35,10 @@ _TAG = "fedunlearn-history-index-1"
 _START = "0" * 64
 _OF_ROUND = "kind IN ('global', 'update')"  # all other files belong to no round alone
 # NOT of the above, in ranges: the index finds them without a look at every round.
-_OF_NONE = ("kind < 'global'", "kind > 'global' AND kind < 'update'", "kind > 'update'")
+_OF_NONE = " UNION ALL ".join(
+    f"SELECT * FROM blobs INDEXED BY blobs_by_kind WHERE {where}"
+    for where in ("kind < 'global'", "kind > 'global' AND kind < 'update'", "kind > 'update'")
+)
 _MEANING = {
     "rounds": "the number of its rounds",
     "chain": "the chain over its rounds",
@@ -91,11 +94,11 @@ class Sealing:
     def redo(self) -> None:
         """Bind the rows of all rounds anew."""
         self._db.execute("DELETE FROM seals")
-        self._counted = (-1, 0)
         chain = _START
         for server_round, people, files in self._found():
             chain = _chain(chain, people, files)
             self._write(server_round, people, files, chain)
+        self._counted = (-1, 0)
 
     def close(self) -> None:
         """Write the closing line."""
@@ -136,10 +139,7 @@ class Sealing:
         last = self._last()
         if not counted:
             self._counted = (-1, 0)
-        others: list[tuple[object, ...]] = []
-        for where in _OF_NONE:
-            query = f"SELECT * FROM blobs INDEXED BY blobs_by_kind WHERE {where}"
-            others += self._db.execute(query).fetchall()
+        others = self._db.execute(_OF_NONE).fetchall()
         settings = self._db.execute("SELECT * FROM settings ORDER BY key")
         return {
             "rounds": self._count(last),

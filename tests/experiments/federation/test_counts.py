@@ -23,7 +23,7 @@ from strategies.roster import Roster
 from strategies.wire import to_arrays, to_record
 from unlearning import arrays as named
 from unlearning.fulfil import fulfil
-from unlearning.models import forest_parts
+from unlearning.models import forest, forest_parts
 from unlearning.models.trees import Plan
 from unlearning.protocol import Scalar, Wire
 from unlearning.records.history import History
@@ -175,12 +175,13 @@ def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
     monkeypatch.setattr(Store, "read", look)
     put_together = called(monkeypatch, forest_parts, "spliced", "patched")
     binned = called(monkeypatch, Plan, "binned")
+    looked = called(monkeypatch, forest, "_is_decided")
     generators = called(monkeypatch, np.random, "default_rng")
     sent: list[int] = []
     grown = 0
     for sample in range(8):
         grid.sent = 0
-        for calls in (flushed, put_together, binned):
+        for calls in (flushed, put_together, binned, looked):
             calls.clear()
         before = sum(len(federation.ledger.events(one.id)) for one in federation.ledger.requests())
         answering = make("forest-deletion", {})
@@ -194,6 +195,7 @@ def test_a_deletion_from_a_forest_is_two_messages_where_no_split_changes(
         grown += grid.sent > 2
         most = 1 + (_CLIENTS if grown == 1 else 0)  # the sample; once, what each client holds
         assert len(binned) <= most
+        assert len(looked) <= 2  # for open nodes, in the forest before and after
         sent.append(grid.sent)
     federation.history.close()
     assert grown > 1
