@@ -34,8 +34,11 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Learned]:
 
 
 @pytest.fixture(scope="module")
-def controls() -> dict[object, Any]:
-    """Keep what controls answer: the same to all that ask the same of the same model."""
+def kept() -> dict[object, Any]:
+    """Keep what strategies and controls answer: the same to all that ask the same of a model.
+
+    A bundle may come to the same as another, without what a strategy does not serve.
+    """
     return {}
 
 
@@ -125,7 +128,7 @@ def test_a_bundle_is_answered_by_more_than_learning_on(
     model: str | None,
     name: str,
     learned: Callable[..., Learned],
-    controls: dict[object, Answers],
+    kept: dict[object, Answers],
     tmp_path: Path,
 ) -> None:
     """By the edit itself, and after a round of recovery."""
@@ -143,11 +146,11 @@ def test_a_bundle_is_answered_by_more_than_learning_on(
         # What clients keep beside, for other strategies, is nothing to a control.
         wanted = [[replace(one, id="") for one in many] for many in served(bundle, cls) if many]
         key = (of, named.digest(arrays), repr(wanted))
-        if key not in controls:
-            controls[key] = end(control(cls, of), of.__name__)
-        return controls[key]
+        if key not in kept:
+            kept[key] = end(made(cls) if of is cls else control(cls, of), of.__name__)
+        return kept[key]
 
-    it = end(made(cls), "it")
+    it = answer_of(cls)
     assert set(it.states) == {"fulfilled"}
     at_first = next(many for many in served(bundle, cls) if many)
     assert named.digest(told(it.edits[len(at_first) - 1])) != named.digest(told(arrays))
@@ -192,7 +195,7 @@ def test_a_list_of_all_samples_of_a_client_is_its_leaving(
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("alias", sorted(n for n, c in strategies().items() if TASK in c.scopes))
 def test_two_tasks_are_answered_by_more_than_learning_on(
-    alias: str, at_once: bool, recovery: int, controls: dict[object, Arrays], tmp_path: Path
+    alias: str, at_once: bool, recovery: int, kept: dict[object, Arrays], tmp_path: Path
 ) -> None:
     if alias in ("fine-tune", "isolated-adapters"):
         pytest.skip("the control itself, or one that works on isolated tasks alone")
@@ -210,9 +213,9 @@ def test_two_tasks_are_answered_by_more_than_learning_on(
         return arrays
 
     key = ("two tasks", at_once, recovery)
-    if key not in controls:
-        controls[key] = answer("fine-tune")
-    both = [answer(alias), controls[key]]
+    if key not in kept:
+        kept[key] = answer("fine-tune")
+    both = [answer(alias), kept[key]]
     found = {named.digest(each if alias == "head-drop" else trunk(each)) for each in both}
     assert len(found) == 2
 

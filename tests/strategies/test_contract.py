@@ -24,7 +24,7 @@ from clients import steps
 from strategies import registry
 from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import ATTRIBUTION, INITIAL, LAST_LOCAL, PUBLIC, Federation
-from tests.support.everyone import SETTINGS, network_for
+from tests.support.everyone import BRIEF, SETTINGS, network_for
 from tests.support.toy import RestlessGrid, ToyFederation, request
 from unlearning import arrays as named
 from unlearning.arrays import Arrays
@@ -74,7 +74,7 @@ class World:
     def make(self) -> UnlearningStrategy:
         """Return the strategy with its defaults, but fewer rounds: no check needs many."""
         options = registry.options(self.cls)
-        many = {name: 3 for name, n in options.items() if name.endswith("_rounds") and n > 3}
+        many = {name: 2 for name, n in options.items() if name.endswith("_rounds") and n > 2}
         return self.cls(**many, **SETTINGS.get(self.cls, {}))  # type: ignore[arg-type]
 
     def home(self) -> Path:
@@ -97,6 +97,8 @@ class World:
         network = network_for(self.cls)
         toy = ToyFederation(self.home(), clients=CLIENTS, network=network, **kept, **settings)  # type: ignore[arg-type]
         toy.federation.noise_key = b"so that a test comes out the same twice"
+        toy.federation.train = BRIEF
+        toy.federation.recovery_rounds = 1
         return toy, toy.run(self.make(), rounds=ROUNDS)
 
     def branch(self, *, restless: int | None = None) -> tuple[ToyFederation, Arrays]:

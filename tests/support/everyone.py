@@ -11,16 +11,27 @@ from experiments.models import networks as models
 from strategies import registry
 from strategies.base import EVERY_MODEL, UnlearningStrategy
 from strategies.federation import LAST_LOCAL
+from strategies.local_model.ewc_ascent import EwcAscent
 from strategies.local_model.subspace import Subspace
 from strategies.structure.class_pruning import ClassPruning
 from strategies.structure.dampening import Dampening
 from strategies.structure.parameter_estimation import ParameterEstimation
 from strategies.structure.pruning_client import PruningClient
 from tests.support.structure import toy_with
-from tests.support.toy import DeepToyModel, ToyFederation, ToyModel
+from tests.support.toy import TRAIN, DeepToyModel, ToyFederation, ToyModel
 from unlearning.arrays import Arrays
+from unlearning.protocol import Scalar
 
-__all__ = ["SETTINGS", "Learned", "everyone", "founded", "learned_once", "made", "network_for"]
+__all__ = [
+    "BRIEF",
+    "SETTINGS",
+    "Learned",
+    "everyone",
+    "founded",
+    "learned_once",
+    "made",
+    "network_for",
+]
 
 Learned = tuple[ToyFederation, Arrays]
 
@@ -34,11 +45,16 @@ def everyone() -> Iterator[object]:
 
 
 # What selects something on a toy, where nobody moves a weight twice as far as all do on average
-# and a twentieth of the weights is none.
+# and a twentieth of the weights is none; and no longer ascent than it takes to set its penalty.
 SETTINGS: dict[type[UnlearningStrategy], dict[str, float]] = {
     Dampening: {"threshold": 0.95},
+    EwcAscent: {"ascent_steps": 8},
     PruningClient: {"least": 0.34, "most": 0.5},
 }
+
+
+# One pass over the data: as much as any check of all strategies needs.
+BRIEF: dict[str, Scalar] = {**TRAIN, "local_epochs": 1}
 
 
 def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
@@ -51,7 +67,9 @@ def made(cls: type[UnlearningStrategy]) -> UnlearningStrategy:
 def founded(home: Path, cls: type[UnlearningStrategy], model: str | None) -> ToyFederation:
     """Return a toy federation that keeps what a strategy needs and has learned nothing yet."""
     if model is None:
-        return ToyFederation(home, network=network_for(cls), **_kept(cls))  # type: ignore[arg-type]
+        toy = ToyFederation(home, network=network_for(cls), **_kept(cls))  # type: ignore[arg-type]
+        toy.federation.train = BRIEF
+        return toy
     found = models.array_model(model, (3,), 3, seed=0)
     assert found is not None
     return toy_with(home, found)
