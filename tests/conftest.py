@@ -1,5 +1,6 @@
 """In which order tests run, and what all of them share."""
 
+import functools
 import gc
 import logging
 import os
@@ -87,6 +88,20 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what tests prepare and make again out of the user's cache, and share it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands() -> Iterator[None]:
+    """Build the command line once, where typer would build all of it for every call."""
+    if "typer.testing" not in sys.modules:
+        yield
+        return
+    import typer.testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        built = functools.cache(typer.testing._get_command)
+        patch.setattr(typer.testing, "_get_command", built)
         yield
 
 
