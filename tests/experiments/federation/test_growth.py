@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.federation import launch
+from experiments.federation import conduct, launch
 from experiments.runs.folder import RunFolder
 from experiments.runs.progress import Tick
 from tests.support.small import small
@@ -45,6 +45,8 @@ def test_a_request_leaves_a_few_notes_in_memory(
     undrawn(monkeypatch.setattr)
     # Of the lines of a log pytest keeps each: a fifth of what a request may leave.
     monkeypatch.setattr(logging.getLogger("fedunlearn"), "propagate", False)
+    # It takes up memory and lets all of it go, piece by piece, which is slow to count.
+    monkeypatch.setattr(conduct, "overwrite_small", lambda: None)
     folder = RunFolder(tmp_path / "run")
     asking = Asking(folder)
     settings = small(
