@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,11 @@ def test_needles_that_tell_nothing_are_refused(tmp_path: Path) -> None:
             read_needles(tmp_path / name)
 
 
-def test_a_run_of_a_federation_is_looked_for_in_flowers_database_too(tmp_path: Path) -> None:
+def test_a_run_of_a_federation_is_looked_for_in_flowers_database_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Ray's logs lie in the usual one
+    monkeypatch.delenv("FLWR_HOME", raising=False)
     run, fed = tmp_path / "run", tmp_path / "fed"
     run.mkdir()
     fed.mkdir()
