@@ -1,27 +1,26 @@
 """What ``fedunlearn new`` writes: it works as it is, and nothing is overwritten."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 
 from experiments.starter import begin
+from tests.support.forked import ended, forked
 from unlearning.errors import ConfigError
 
 
 @pytest.mark.slow
-def test_its_test_passes_with_nothing_but_pytest(tmp_path):
+def test_its_test_passes_with_nothing_but_pytest(tmp_path, monkeypatch):
     begin("my-strategy", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        check=False,
-    )
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def runs():
+        sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "."]))
+
+    code = ended(forked(runs, said := tmp_path / "said"))
+    assert "3 passed" in said.read_text(), said.read_text()
+    assert code == 0
 
 
 def test_three_files_are_written_that_name_each_other(tmp_path):
