@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.layers import House, read_plan
 
+pytestmark = pytest.mark.xdist_group("layers")  # every file is read once, by one worker
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PLAN = read_plan(PAGE)

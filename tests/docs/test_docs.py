@@ -27,6 +27,11 @@ def load():
 generate = load()
 
 
+@pytest.fixture(scope="module")
+def pages():
+    return dict(generate.strategy_pages())
+
+
 def test_every_key_of_a_config_has_a_line_with_type_default_and_meaning():
     page = generate.config_page()
     bare = []
@@ -41,8 +46,7 @@ def test_every_key_of_a_config_has_a_line_with_type_default_and_meaning():
     assert "None" not in page
 
 
-def test_every_strategy_has_a_page_with_its_facts_and_options():
-    pages = dict(generate.strategy_pages())
+def test_every_strategy_has_a_page_with_its_facts_and_options(pages):
     assert pages.keys() == strategies().keys()
     for name, page in pages.items():
         assert f'strategy = "{name}"' in page
@@ -52,11 +56,11 @@ def test_every_strategy_has_a_page_with_its_facts_and_options():
     assert "- `interval` (int, default 3)\n  Distance between" in pages["fed-eraser"]
 
 
-def test_every_paper_is_listed_once_and_each_page_leads_to_its_own():
+def test_every_paper_is_listed_once_and_each_page_leads_to_its_own(pages):
     keys = {re.match(r"@misc{(.+),", entry)[1] for entry in generate.papers().values()}
     assert len(keys) == len(generate.papers()) > 40
     cited = {}
-    for name, page in generate.strategy_pages():
+    for name, page in pages.items():
         found = re.findall(r"{cite}`(.+?)`", page)
         cited[name] = {key for line in found for key in line.split(",")}
     assert set().union(*cited.values()) == keys
@@ -124,13 +128,14 @@ def test_every_path_of_ours_in_the_table_beside_other_libraries_is_there():
     assert missing == []
 
 
-def test_a_page_has_the_formula_when_to_use_it_and_the_cost_and_a_recent_one_what_was_read():
+def test_a_page_has_the_formula_when_to_use_it_and_the_cost_and_a_recent_one_what_was_read(
+    pages,
+):
     import tomllib
 
     told = tomllib.loads((DOCS / "methods.toml").read_text(encoding="utf-8"))
     assert told.keys() == strategies().keys()
     every, recent = {"equation", "use", "cost"}, {"read", "oracle"}
-    pages = dict(generate.strategy_pages())
     for name, facts in told.items():
         assert facts["equation"].strip() in pages[name]
         assert f"## When to use it\n\n{facts['use']}" in pages[name]
