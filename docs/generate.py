@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -50,6 +50,11 @@ What the strategies and models rest on, from the references of their own pages. 
 :all:
 ```
 """
+_PARTS = {  # of the goal that defaults are held against, and how missing it is told
+    "backdoor": "what is left of the backdoor, at worst {far} above retraining's",
+    "accuracy": "accuracy on the retained, at worst {far} below retraining's",
+    "examples": "what it costs, at worst {far} of retraining's examples",
+}
 _KEY = re.compile(r"^@\w+{(.+),$", re.MULTILINE)
 _TITLE = re.compile(r"^  title = {(.+)},$", re.MULTILINE)
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
@@ -270,33 +275,49 @@ def _beside(name: str) -> list[str]:
 def _with_defaults(name: str) -> list[str]:
     """Return the section on the defaults of a strategy; none where it answered nowhere."""
     found = tallied(read(RESULTS / "defaults_all.csv"))
-    if name not in found or name in PLAIN_RETRAINING:
+    if name not in found:
         return []
     facts, control = found[name], found["random reset"]
-    words = {
-        "backdoor": "by what is left of the backdoor",
-        "accuracy": "by accuracy on the retained",
-        "examples": "by what it costs",
-        "failed": "for want of an answer",
-    }
     several = max(facts["seeds"]) > 1
     seeds = " to ".join(map(str, sorted(facts["seeds"])))
-    every = f" With every seed: in {facts['always']}." if several else ""
-    missed = ", ".join(f"{said} in {facts[part]}" for part, said in words.items() if facts[part])
+    where = ", ".join(f"{data} {met} of {tried}" for data, (met, tried) in facts["by_data"].items())
+    missed = "; ".join(_missed(facts))
+    always = f"Met with every seed in {facts['always']}." if several else ""
+    plain = "On a plain network, as here, it is retraining itself, at its cost."
+    told = [
+        f"Goal met in {facts['met']} of {facts['tried']} settings: {where}.",
+        f"Missed {missed}." if missed else "",
+        always,
+        plain if name in PLAIN_RETRAINING else "",
+    ]
     return [
         "",
         "## With its defaults",
         "",
-        f"Goal met in {facts['met']} of {facts['tried']} settings"
-        f"{f'; missed {missed}' if missed else ''}.{every}",
-        f"A random reset of as many weights as `no-t` negates: {control['met']}.",
+        " ".join(filter(None, told)),
+        f"A random reset of as many weights as `no-t` negates: {control['met']} of "
+        f"{control['tried']}.",
         "",
         "The goal: a client's backdoor within .05 of retraining's, accuracy on the retained",
-        "within 3 points, at most half of retraining's examples. Small networks on digits, MNIST",
-        "and Adult, three ways of sharing out, one and four local epochs, "
+        "within 3 points, at most half of retraining's examples. Small networks, three ways of",
+        "sharing out, one and four local epochs, "
         f"{f'means of {seeds} seeds' if several else 'one seed'};",
         "`defaults_all.csv` has the measures, `tuning.md` beside it the table of all strategies.",
     ]
+
+
+def _missed(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield by what the goal was missed, in how many settings, and by how much at worst."""
+    for part, said in _PARTS.items():
+        if facts[part]:
+            far, (data, sharing, epochs) = facts["worst"][part]
+            passes = "one local epoch" if epochs == "1" else f"{epochs} local epochs"
+            yield (
+                f"by {said.format(far=f'{far:.3f}')} ({data}, {sharing}, {passes}), "
+                f"in {facts[part]}"
+            )
+    if facts["failed"]:
+        yield f"for want of an answer in {facts['failed']}"
 
 
 def _toml(value: object) -> str:

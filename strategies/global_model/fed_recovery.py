@@ -130,10 +130,10 @@ class FedRecovery(UnlearningStrategy):
     stays approximate. Of a round of the forgotten alone all is residual; a round is skipped if its
     updates were not kept. Buffers are neither corrected nor made noisy.
 
-    As published it takes back about one round of the forgotten, and most of a backdoor stays. With
-    ``normalise = "none"`` the goal of ``experiments/results/tuning.md`` was met in 17 of 18
-    settings, on other seeds and another client than those reported: that is ``fed-accum``, not the
-    paper's method, and so no default.
+    Where it fails: as published it takes back about one round of the forgotten, however many they
+    took part in, and most of a backdoor stays. With ``normalise = "none"`` the goal of
+    ``experiments/results/tuning.md`` was met in 17 of 18 settings, on other seeds and another
+    client than those reported: that is ``fed-accum``, not the paper's method, and so no default.
     """
 
     scopes = frozenset({Scope.CLIENT})

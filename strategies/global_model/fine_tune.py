@@ -17,7 +17,10 @@ __all__ = ["FineTune"]
 
 
 class FineTune(UnlearningStrategy):
-    """No unlearning step at all: the recovery rounds that follow every request are all it does."""
+    """No unlearning step at all: the recovery rounds that follow every request are all it does.
+
+    Where it fails: nearly everywhere. What the rest of the data do not contradict stays learned.
+    """
 
     scopes = frozenset(Scope)
     edits = False

@@ -60,6 +60,11 @@ class RapidRetrain(UnlearningStrategy):
     clean one that was recorded. So nothing of the forgotten is left in it; it is distributed as
     retraining *with this optimiser*, not with the one that learned the model. Momentum and settings
     of ``[recovery]`` do not apply.
+
+    Where it fails: with two classes a client a third of the rounds is too few to come to
+    retraining's accuracy. On Adult it comes further than retraining, which with one local epoch
+    learns little but the more frequent class: a model that knows more gives some of the triggered
+    examples the other label by itself.
     """
 
     scopes = frozenset(Scope)

@@ -102,10 +102,10 @@ class FedRecover(UnlearningStrategy):
     client that does not answer when asked is left out of that round. ``asked`` and ``replayed``
     count client rounds of the last request; their ratio is what the paper calls cost.
 
-    Where it fails (``experiments/results/tuning.md``): with four local epochs on Adult up to .08
-    more of the backdoor stay than after retraining (pseudo-gradients of many steps are far from the
-    theory's), and where its estimates are often abnormal it costs more than half of retraining (up
-    to .54, with the former defaults .80 on CIFAR-10).
+    Where it fails (``experiments/results/tuning.md``): where its estimates are often abnormal, so
+    that the clients are asked in their place, it costs a little more than half of retraining. With
+    four local epochs on Adult some of the backdoor may stay: pseudo-gradients of many steps are far
+    from the theory's.
     """
 
     scopes = frozenset({Scope.CLIENT})

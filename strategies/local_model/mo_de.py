@@ -73,9 +73,9 @@ class MoDe(UnlearningStrategy):
     In guidance a holder weighs as much as any client with as many examples, and one that does not
     answer is left out: a leaver that is not to be trusted, or not there, should not be asked.
 
-    Two models are trained, and the defaults cost as much as retraining. With seven rounds in all
-    and a ``momentum`` of .2 to .5, at half of the cost, accuracy on the retained ended 5 to 19
-    points below retraining's in five of six settings of digits
+    Where it fails: by cost. Two models are trained, and the defaults cost as much as retraining.
+    With seven rounds in all and a ``momentum`` of .2 to .5, at half of the cost, accuracy on the
+    retained ended 5 to 19 points below retraining's in five of six settings of digits
     (``experiments/results/defaults_tried.csv``).
     """
 

@@ -71,6 +71,11 @@ class NegatedUpdate(UnlearningStrategy):
     The leaver must help, once. Right after it the model is poor: recovery must follow. Parameters
     alone are moved: the authors' code negates the variances of BatchNorm as well, which can make
     them negative. A sample request has its owners train on the forget set alone.
+
+    Where it fails: with two classes a client, where the leaver's update is much of what the model
+    knows of its classes, so that taking it back costs accuracy that the few rounds of recovery do
+    not win back; and where clients' data differ by the backdoor, some of which comes back in these
+    rounds. More ``strength`` mends the one and harms the other.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE})

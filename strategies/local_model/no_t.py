@@ -98,14 +98,15 @@ class NoT(UnlearningStrategy):
     quickly undone; with ReLU it is not. In a model that keeps normalisation statistics, which no
     longer fit behind a negated layer, a first round takes them again from the retained data.
 
-    Where it fails (``experiments/results/tuning.md``; goal met in 12 of 24 settings): on MNIST,
-    whose first layer of a perceptron is most of the network, accuracy on the retained ends 19 to 53
-    points below retraining's; there negate all layers at 8 times the rate (``layers = "1,3"``,
-    ``include_bias``), which fails on other data. On digits up to .06 more of the backdoor stay than
-    the goal allows, and with momentum (CIFAR-10) five times the rate is too much. A random reset of
-    as many weights, trained on at the same rate for as long, meets the goal in all 18 settings
-    outside CIFAR-10: what forgets is the loss of weights, and negation is not a good way to lose
-    them.
+    Where it fails (``experiments/results/tuning.md``): on MNIST, whose first layer of a perceptron
+    is most of the network. Units that were on for most examples are off after the negation and stay
+    so, what is off learns nothing, and accuracy on the retained ends 19 to 43 points below
+    retraining's; there negate all layers at 8 times the rate (``layers = "1,3"``,
+    ``include_bias``), which fails on other data. With two classes a client on digits up to .11 more
+    of the backdoor stay, and with momentum (CIFAR-10) five times the rate is too much. A random
+    reset of as many weights, trained on at the same rate for as long, meets the goal in all 18
+    settings outside CIFAR-10: what forgets is the loss of weights, and negation is not a good way
+    to lose them.
 
     Negating twice is the identity: a second request must not undo the first. An array that stands
     negated, with nothing learned since, is left so, and one negation answers both requests. Where

@@ -71,6 +71,10 @@ class QuickDrop(UnlearningStrategy):
     the request, those of its other classes included, and makes new ones in the rounds that follow;
     until then, and where it never trained, real examples take their place. Momentum and weight
     decay are off.
+
+    Where it fails: with two classes a client, by accuracy. The leaver's synthetic examples stand
+    for classes that few others have, the ascent on them takes those classes out, and a round of
+    repair on the others' synthetic examples does not bring them back.
     """
 
     several_tasks = False

@@ -49,9 +49,10 @@ class Quit(UnlearningStrategy):
     classes (an extension) the holders train on the rest of their data in the same steps; a class
     request comes down to suppressing one logit. Statistics of normalisation stay as they are.
 
-    With two classes (Adult) what it teaches is an even chance, which recovery undoes: most of a
-    backdoor comes back, and with 20 passes, too, the goal of ``experiments/results/tuning.md`` was
-    met in two of six settings there, in one of six of MNIST and in five of six of digits.
+    Where it fails: with two classes (Adult) what it teaches is an even chance, which recovery
+    undoes: most of a backdoor comes back. With 20 passes, too, the goal of
+    ``experiments/results/tuning.md`` was met in two of six settings there, in one of six of MNIST
+    and in five of six of digits.
     """
 
     several_tasks = False

@@ -83,12 +83,15 @@ class Fused(UnlearningStrategy):
 
     Notes
     -----
-    The frozen weights still hold what is forgotten: it is suppressed, never deleted. In a trial on
-    digits it did not beat plain fine-tuning, which trains more weights. An adapter added to frozen
-    weights is training of these entries alone, with weight decay on the whole entry. One round of
-    those who stay tells which layers react. The masks are kept in the history and hold for all
-    later rounds and requests, which train the same adapter further; buffers stay as they were.
-    There is no command that takes an adapter out again.
+    The frozen weights still hold what is forgotten: it is suppressed, never deleted.
+
+    Where it fails: nearly everywhere. The adapter is so small a part of the model that it cannot
+    answer for the frozen rest, in which the trigger stays what it was; plain fine-tuning, which
+    trains more weights, forgot more in a trial on digits. An adapter added to frozen weights is
+    training of these entries alone, with weight decay on the whole entry. One round of those who
+    stay tells which layers react. The masks are kept in the history and hold for all later rounds
+    and requests, which train the same adapter further; buffers stay as they were. There is no
+    command that takes an adapter out again.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})

@@ -88,8 +88,11 @@ class PruningClient(UnlearningStrategy):
     Agreement is the mean cosine of the remaining clients' *updates* of the last layer: that of
     their weights is near 1 in every federation. Where the leavers took part in the last round, the
     answer is cut out of the mean of the others in that round; else out of the current model, by the
-    newest updates there are. Biases, norms and buffers stay. Of any earlier round nothing is undone
-    but what the cut takes: made against poisoned updates, it shows little of membership.
+    newest updates there are. Biases, norms and buffers stay.
+
+    Where it fails: on digits, by the backdoor. Of any earlier round nothing is undone but what the
+    cut takes, and whether that is what tells a trigger is much a matter of chance: seeds differ far
+    more than with other strategies. Made against poisoned updates, it shows little of membership.
     """
 
     scopes = frozenset({Scope.CLIENT})

@@ -41,6 +41,11 @@ class RandomReset(UnlearningStrategy):
     to forget more than this at equal accuracy, or its selection is worth nothing. A fresh value is
     one of the untrained array's, in an order drawn per request. Norm scales, buffers and frozen
     weights stay.
+
+    Where it fails: with this share nearly everywhere. What is left of the weights still tells a
+    trigger, and the few rounds of recovery, at training's rate, neither wash it out nor bring all
+    of the accuracy back. A reset of more weights with more rounds at a higher rate, the control
+    "random reset" of ``experiments/results/tuning.md``, does both.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS, Scope.FEATURE})

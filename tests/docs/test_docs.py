@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.benchmarks.defaults import read, tallied
+from experiments.benchmarks.rows import RESULTS
 from experiments.config.schema import Config
 from strategies.registry import strategies
 
@@ -54,6 +56,18 @@ def test_every_strategy_has_a_page_with_its_facts_and_options(pages):
         assert ":class:" not in page
     assert "interval = 3" in pages["fed-eraser"]
     assert "- `interval` (int, default 3)\n  Distance between" in pages["fed-eraser"]
+
+
+def test_a_page_says_how_often_by_what_and_how_far_the_goal_is_missed(pages):
+    found = tallied(read(RESULTS / "defaults_all.csv"))
+    for name in ("no-t", "sharded", "sifu"):
+        told = f"Goal met in {found[name]['met']} of {found[name]['tried']} settings: "
+        assert told in pages[name]
+    far, (data, sharing, _) = found["no-t"]["worst"]["accuracy"]
+    assert f"at worst {far:.3f} below retraining's ({data}, {sharing}, " in pages["no-t"]
+    assert f", in {found['no-t']['accuracy']}" in pages["no-t"]
+    assert f"for want of an answer in {found['sifu']['failed']}" in pages["sifu"]
+    assert "it is retraining itself, at its cost" in pages["sharded"]
 
 
 def test_every_paper_is_listed_once_and_each_page_leads_to_its_own(pages):
