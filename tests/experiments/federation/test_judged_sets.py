@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from clients.descent import PlainSGD
 from experiments.config.loading import from_mapping
 from experiments.federation.judged_sets import judged_sets
 from experiments.federation.task import Scenario, Task, task
@@ -70,7 +71,7 @@ def retrained(made: Task, gone: Forgotten, seed: int) -> Arrays:
     """Return a model that fits what stays closely: what it saw it knows."""
     x, y = (torch.from_numpy(part) for part in made.retain_set(gone))
     model = made.fresh_model(seed)
-    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    optimiser = PlainSGD(model.parameters(), 0.1, momentum=0.9)
     order = torch.Generator().manual_seed(seed)
     for _ in range(15):
         for batch in torch.randperm(len(y), generator=order).split(64):
