@@ -6,10 +6,12 @@ from typer.testing import CliRunner
 import fedunlearn
 from experiments.cli import app
 from tests.experiments.api.test_run import SMALL
+from tests.support.undrawn import undrawn
 
 
 def test_strategies_stop_at_the_same_cost_and_retraining_does_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    undrawn(monkeypatch.setattr)
     config = {**SMALL, "recovery_rounds": 4, "stop": {"examples": 500}}
     found = fedunlearn.compare(config, strategies={"no-t": {"fine_tune_rounds": 1}}, out="b")
     examples = found.to_frame().set_index("strategy").examples

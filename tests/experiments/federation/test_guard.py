@@ -24,6 +24,7 @@ from experiments.runs.details import read_details
 from experiments.runs.folder import RunFolder
 from experiments.runs.inspection import overview
 from experiments.runs.results import read_results
+from tests.support.undrawn import undrawn
 from unlearning.arrays import digest
 from unlearning.errors import ConfigError, RequestError
 from unlearning.records.commitment import Commitment
@@ -202,7 +203,8 @@ def test_a_held_answer_is_told_and_released(tmp_path):
     assert "it is waiting, not held" in again.stderr
 
 
-def test_a_held_answer_is_no_row_of_a_comparison(tmp_path):
+def test_a_held_answer_is_no_row_of_a_comparison(tmp_path, monkeypatch):
+    undrawn(monkeypatch.setattr)
     config = from_mapping(
         {
             **SMALL,
@@ -248,7 +250,8 @@ def test_a_claim_opens_what_was_trained_on_and_nothing_else(tmp_path):
     assert "unknown sample 999 of client 2" in beyond.stderr
 
 
-def test_the_salt_goes_when_the_client_goes(tmp_path):
+def test_the_salt_goes_when_the_client_goes(tmp_path, monkeypatch):
+    undrawn(monkeypatch.setattr)
     config = from_mapping(
         {
             **SMALL,

@@ -7,6 +7,7 @@ from experiments.federation import launch
 from experiments.runs.details import read_details
 from experiments.runs.results import read_results
 from strategies.exchange import _kept
+from tests.support.undrawn import undrawn
 from unlearning.protocol import Reply, Wire
 
 CONFIG = {
@@ -28,7 +29,8 @@ def compared(tmp_path, *names):
     return costs, {phases.strategy: phases for phases in read_details(out).phases}
 
 
-def test_distilling_while_learning_counts_for_quick_drop_alone(tmp_path):
+def test_distilling_while_learning_counts_for_quick_drop_alone(tmp_path, monkeypatch):
+    undrawn(monkeypatch.setattr)
     costs, phases = compared(tmp_path, "quick-drop", "gradient-ascent")
     own = phases["quick-drop"]
     assert own.prepare.examples > 0

@@ -8,6 +8,7 @@ import fedunlearn
 from experiments.cli import app
 from experiments.runs.folder import RunFolder
 from tests.experiments.api.test_run import SMALL
+from tests.support.undrawn import undrawn
 from unlearning.errors import ConfigError, HistoryError
 from unlearning.records.history import History
 from unlearning.records.importing import import_rounds
@@ -78,8 +79,9 @@ def test_a_gap_between_rounds_is_refused(tmp_path):
         import_rounds(folder, tmp_path / "out")
 
 
-def test_strategies_answer_from_an_imported_history_as_from_our_own(tmp_path):
+def test_strategies_answer_from_an_imported_history_as_from_our_own(tmp_path, monkeypatch):
     """Our own rounds, taken over from files: the same models, bit for bit."""
+    undrawn(monkeypatch.setattr)
     alone = {key: value for key, value in SMALL.items() if key != "requests"}
     learned = fedunlearn.run(alone, strategy="fed-eraser", out=tmp_path / "learned")
     rounds = []

@@ -16,6 +16,7 @@ from experiments.runs.admission import admit, compose
 from experiments.runs.folder import FederationFacts, RunFolder
 from experiments.runs.record_ids import RecordIds
 from strategies.global_model.fine_tune import FineTune
+from tests.support.undrawn import undrawn
 from unlearning.arrays import Arrays
 from unlearning.errors import ConfigError, RequestError
 from unlearning.records.history import History
@@ -185,8 +186,11 @@ class Noting(FineTune):
         return arrays, 0
 
 
-def test_every_seed_of_a_comparison_forgets_the_same_records(tmp_path: Path) -> None:
+def test_every_seed_of_a_comparison_forgets_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each seed shares the data out anew: the same record lies elsewhere."""
+    undrawn(monkeypatch.setattr)
     raw, ids = own_data(tmp_path / "own.npz")
     tasks = [task(Scenario.of(from_mapping(raw), seed)) for seed in (0, 1)]
     where = {one: [_place(made, one) for made in tasks] for one in ids}
