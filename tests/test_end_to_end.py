@@ -24,6 +24,8 @@ from experiments.runs.details import read_details
 from experiments.runs.progress import Tick
 from experiments.runs.results import read_results
 from strategies.registry import strategies
+from tests.support.deployed import eventually, rounds_done
+from tests.support.forked import RAY, ended, forked, is_running
 from tests.support.undrawn import undrawn
 from unlearning.errors import ConfigError, HistoryError
 from unlearning.records.history import History
@@ -276,38 +278,44 @@ def test_a_damaged_history_file_is_named(compared: Path, tmp_path: Path) -> None
 # --- Ray and Flower ------------------------------------------------------------------------------
 
 
-SEVERAL = """
-import json, sys
-from experiments.cli import app
-for words in json.loads(sys.argv[1]):
-    if code := app(words, standalone_mode=False):
-        sys.exit(code)
-"""
 FOREST = DIGITS.with_name("forest_cancer.toml")
 FEW_TREES = ("rounds=4", "model.trees=5", "model.depth=4")
 
 
+KILLED_AFTER = 5  # of its rounds: learning is over, the first branch has begun
+
+
 @pytest.fixture(scope="module")
 def on_ray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Compare twice on Ray, each with a Ray of its own; return where and what was said."""
+    """Compare twice on Ray, the first time killed and resumed; return where and what was said."""
     home = tmp_path_factory.mktemp("ray")
-    calls = [
-        ["compare", str(config), "--out", str(home / name)]
-        + [word for one in (*sets, "engine.workers=2") for word in ("--set", one)]
-        for name, config, sets in (("digits", DIGITS, SMALL), ("forest", FOREST, FEW_TREES))
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL, json.dumps(calls)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    tables = done.stdout.split("report: ")
-    assert len(tables) == len(calls) + 1
+
+    def compared(name: str, config: Path, *sets: str) -> list[str]:
+        words = ["compare", str(config), "--out", str(home / name)]
+        return words + [word for one in (*sets, "engine.workers=2") for word in ("--set", one)]
+
+    def begin() -> None:
+        app(compared("digits", DIGITS, *SMALL))
+
+    def go_on() -> None:
+        for words in (
+            ["resume", str(home / "digits")],
+            compared("forest", FOREST, *FEW_TREES),
+        ):
+            if code := app(words, standalone_mode=False):
+                sys.exit(code)
+
+    begun = forked(begin, home / "begun", knows=RAY)
+    eventually(lambda: rounds_done(home / "digits") >= KILLED_AFTER or not is_running(begun))
+    os.kill(begun, signal.SIGKILL)
+    assert ended(begun) == -signal.SIGKILL, (home / "begun").read_text()
+    code = ended(forked(go_on, home / "said", knows=RAY), 500)
+    said = (home / "said").read_text()
+    assert code == 0, said
+    tables = said.split("report: ")
+    assert len(tables) == 3
     assert "fed-eraser" in tables[0]
-    return home, done.stdout + done.stderr
+    return home, (home / "begun").read_text() + said
 
 
 @pytest.fixture
@@ -341,7 +349,7 @@ def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.xdist_group("ray")  # one cluster at a time
 @pytest.mark.timeout(600)
 def test_ray_gives_the_same_models_bit_for_bit(compared: Path, on_ray: tuple[Path, str]) -> None:
-    """Two workers; one gives them where a run is killed on Ray and goes on there."""
+    """Two workers, killed on the way and resumed there by two others."""
     home, said = on_ray
     assert digests(home / "digits") == digests(compared)
     # Flower's warnings are let through, and none is of a deprecation.

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-__all__ = ["ended", "forked"]
+__all__ = ["RAY", "ended", "forked", "is_running"]
+
+RAY = ("flwr.simulation", "ray")  # what a run on Ray imports
 
 
-def forked(does: Callable[[], object], said: Path) -> int:
+def forked(does: Callable[[], object], said: Path, *, knows: Iterable[str] = ()) -> int:
     """Do something in a fork, which ends with it; what it says goes to a file.
+
+    Parameters
+    ----------
+    does : callable
+        What the fork does.
+    said : Path
+        The file.
+    knows : iterable of str
+        Modules that it needs and that other forks will need, too.
 
     Returns
     -------
     int
         Its process; `ended` waits for it.
     """
+    for name in knows:
+        importlib.import_module(name)
     torch.set_num_threads(1)  # threads do not survive a fork
     child = os.fork()
     if child == 0:
         _be(does, said)
     return child
+
+
+def is_running(process: int) -> bool:
+    """Return whether a fork has not come to its end."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def ended(process: int, within_s: float = 100.0) -> int:

@@ -41,7 +41,7 @@ def test_everything_works_from_keys_to_receipts(tmp_path):
 @pytest.mark.xdist_group("deployment")
 def test_a_short_run_of_real_processes_serves_a_wish_and_leaves_nothing(tmp_path):
     two = {"name": "digits", "clients": 2, "limit": 200, "test_limit": 100}
-    with deployed(tmp_path, rounds=2, recovery_rounds=0, data=two) as found:
+    with deployed(tmp_path, rounds=1, recovery_rounds=0, data=two) as found:
         found.kits[0].ask((4, 8, 15), None, None)
         out = run(found.server, found.config, tmp_path / "run")
         with RunFolder.open(out).open_ledger(readonly=True) as ledger:

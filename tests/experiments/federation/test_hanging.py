@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from experiments.cli import app
 from tests.support.deployed import eventually
+from tests.support.forked import RAY, ended, forked, is_running
 
 # One cluster at a time, side by side with tests that compute and not with others that wait.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("ray")]
@@ -52,7 +53,7 @@ def model(shape, num_classes):
     return Net()
 """
 CONFIG = """
-rounds = 2
+rounds = 1
 recovery_rounds = 0
 strategy = "fine-tune"
 data = { name = "hanging:data", partitioner = "natural-id", clients = 3 }
@@ -62,24 +63,23 @@ engine = { workers = 1, timeout_s = TIMEOUT }
 """
 
 
-def started(home: Path, timeout_s: int) -> subprocess.Popen[str]:
+def started(home: Path, timeout_s: int) -> int:
+    """Begin a run in a process of its own, and return that; what it says goes to ``said``."""
     (home / "hanging.py").write_text(HANGING)
     (home / "hanging.toml").write_text(CONFIG.replace("TIMEOUT", str(timeout_s)))
-    call = "from experiments.cli import app; app()"
-    return subprocess.Popen(
-        [sys.executable, "-c", call, "run", "hanging.toml", "--out", "run"],
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": str(home), "FEDUNLEARN_CACHE": str(home / "cache")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+
+    def run() -> None:
+        os.chdir(home)
+        sys.path.insert(0, str(home))
+        os.environ |= {"PYTHONPATH": str(home), "FEDUNLEARN_CACHE": str(home / "cache")}
+        app(["run", "hanging.toml", "--out", "run"])
+
+    return forked(run, home / "said", knows=RAY)
 
 
 def test_a_client_that_hangs_is_left_out_and_those_behind_it_answer(tmp_path: Path) -> None:
     run = started(tmp_path, 8)
-    said, _ = run.communicate(timeout=600)
-    assert run.returncode == 0, said
+    assert ended(run, 600) == 0, (tmp_path / "said").read_text()
     log = (tmp_path / "run" / "run.log").read_text()
     lost = re.findall(r"round (\d+): client (\d+) is left out: (.*)", log)
     assert {client for _, client, _ in lost} == {"1"}
@@ -88,10 +88,10 @@ def test_a_client_that_hangs_is_left_out_and_those_behind_it_answer(tmp_path: Pa
 
 def test_sigterm_does_not_wait_for_a_client_that_hangs(tmp_path: Path) -> None:
     run = started(tmp_path, 600)
-    eventually(lambda: (tmp_path / "hangs").exists() or run.poll() is not None)
-    run.send_signal(signal.SIGTERM)
+    eventually(lambda: (tmp_path / "hangs").exists() or not is_running(run))
+    os.kill(run, signal.SIGTERM)
     begun = time.monotonic()
-    said, _ = run.communicate(timeout=120)
-    assert run.returncode == 128 + signal.SIGTERM, said
+    code, said = ended(run, 120), (tmp_path / "said").read_text()
+    assert code == 128 + signal.SIGTERM, said
     assert "interrupted" in said
     assert time.monotonic() - begun < 90  # ten minutes if it waited

@@ -130,16 +130,10 @@ def alone(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # tests/test_end_to_end.py asks the same of a comparison every time
 @pytest.mark.timeout(400)
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize(
-    ("workers", "rounds"),
-    [
-        # The way back is the same with two; that two make the same model is asked elsewhere.
-        (1, 5),
-        pytest.param(2, 2, marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize(("workers", "rounds"), [(1, 5), (2, 2)])
 def test_a_run_killed_on_ray_is_resumed_there(
     config: Path, alone: dict[str, str | None], tmp_path: Path, workers: int, rounds: int
 ) -> None:
