@@ -48,8 +48,7 @@ def _form(value: object, signs: set[float]) -> object:
             return tuple((name, _form(entry, signs)) for name, entry in value.items())
         if isinstance(value, Sequence) and not isinstance(value, str):
             forms = [_form(entry, signs) for entry in value]
-            numbers = all(isinstance(form, frozenset) for form in forms)
-            return _points(len(forms)) if numbers else len(forms), frozenset(forms)
+            return _points(len(forms)), frozenset(forms)
         return re.sub(r"\d+", "0", value) if isinstance(value, str) else value
     found = np.asarray(value)
     finite = np.isfinite(found)
@@ -61,7 +60,7 @@ def _form(value: object, signs: set[float]) -> object:
 
 
 def _points(count: int) -> int:
-    """Return a number that stands for this one: many points of a curve draw as three do."""
+    """Return a number that stands for this one: many points of one form draw as three do."""
     return min(count, 3)
 
 
