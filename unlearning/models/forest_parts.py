@@ -244,28 +244,30 @@ def spliced(
     rows, mine : array
         As for :func:`patched`.
     """
-    old = {name: array[keep] for name, array in nodes.items()}
-    is_old = trees.old_among(old, grown.nodes)
-    joined = trees.joined(old, grown.nodes, is_old)
-    stays = keep & (nodes["feature"] >= 0)
-    sizes = np.zeros(len(is_old), dtype=np.int64)
-    sizes[is_old] = np.where(stays, blocks.sizes, 0)[keep]
-    sizes[~is_old] = grown.sizes
+    stays, kept = keep & (nodes["feature"] >= 0), np.flatnonzero(keep)
+    is_old = trees.old_among({name: nodes[name][kept] for name in ("tree", "path")}, grown.nodes)
+    # Where each node comes from: the old ones, one after the other, and then those that come.
+    origin, places = np.empty(len(is_old), dtype=np.int64), np.flatnonzero(is_old)
+    origin[places], origin[~is_old] = kept, len(keep) + np.arange(len(grown.sizes))
+    joined = {
+        name: np.concatenate([array, grown.nodes[name]], dtype=array.dtype).take(origin, 0)
+        for name, array in nodes.items()
+    }
+    sizes = np.append(blocks.sizes * stays, grown.sizes).take(origin)
     inner = sizes > 0
     begins = np.cumsum(sizes) - sizes
-    whole, flat = _empty(forest, int(inner.sum()), int(sizes.sum()))
+    whole, flat = _empty(forest, int(np.count_nonzero(inner)), int(sizes.sum()))
     _copy(flat, blocks, np.flatnonzero(stays), grown, is_old[inner])
     # What was replaced and is still there goes to where it lies now.
-    now = np.full(len(keep), -1)
-    now[keep] = np.flatnonzero(is_old)
     there = np.repeat(stays[rows], blocks.sizes[rows])
-    rows = rows[stays[rows]]
-    flat[stretches(begins[now[rows]], sizes[now[rows]])] = mine[there]
+    now = places[np.searchsorted(kept, rows[stays[rows]])]
+    flat[stretches(begins[now], sizes[now])] = mine[there]
     hashes = None
     if (known := blocks.hashes) is not None:
-        hashes = np.empty((int(inner.sum()), _WIDTH), np.uint8)
-        hashes[is_old[inner]] = known[stays[blocks.sizes > 0]]
-        _renew(hashes, np.union1d(now[rows], np.flatnonzero(~is_old & inner)), flat, sizes, begins)
+        number = np.append(np.cumsum(blocks.sizes > 0) - 1, np.full(len(grown.sizes), len(known)))
+        blank = np.zeros((1, _WIDTH), np.uint8)  # of those that come, hashed below
+        hashes = np.concatenate([known, blank]).take(number.take(origin[inner]), 0)
+        _renew(hashes, np.union1d(now, np.flatnonzero(~is_old & inner)), flat, sizes, begins)
     return _state(forest, joined, whole, sizes[inner].astype(np.int32), hashes)
 
 

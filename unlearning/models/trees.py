@@ -414,13 +414,9 @@ def old_among(old: Mapping[str, Array], grown: Mapping[str, Array]) -> NDArray[n
     return is_old
 
 
-def joined(
-    old: Mapping[str, Array],
-    grown: Mapping[str, Array],
-    is_old: NDArray[np.bool_] | None = None,
-) -> Arrays:
-    """Return nodes with others among them, as :func:`old_among` says, where it did so already."""
-    is_old = old_among(old, grown) if is_old is None else is_old
+def joined(old: Mapping[str, Array], grown: Mapping[str, Array]) -> Arrays:
+    """Return nodes with others among them, in order."""
+    is_old = old_among(old, grown)
     whole: Arrays = {}
     for name, array in old.items():
         whole[name] = np.empty((len(is_old), *array.shape[1:]), array.dtype)

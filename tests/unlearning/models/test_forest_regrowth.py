@@ -242,3 +242,24 @@ def test_ways_lead_to_the_same_examples_as_walks_from_the_root(plan: Plan) -> No
     long, short = passed(Links.of(opened), some), walks(opened, some)
     assert np.array_equal(np.unique(long), np.unique(short))
     assert np.array_equal(long[:, : short.shape[1]], short)
+
+
+def test_the_first_inner_node_comes_into_a_forest_of_leaves() -> None:
+    model = Forest(Plan(seed=0, inputs=2, depth=3, thresholds=3, bins=4), 2, num_trees=2)
+    counts = np.array([[3, 0], [3, 0]])
+    leaves = {**model.initial(), "feature": np.array([-1, -1], np.int32), "counts": counts}
+    leaves["left"] = named.frozen(leaves["left"])
+    blocks = forest_parts.Blocks(model, leaves)
+    assert blocks.hashed().shape == (0, 32)
+    nodes = {name: leaves[name] for name in ("tree", "path", "feature", "threshold", "counts")}
+    root = {name: array[:1] for name, array in nodes.items()}
+    root |= {"feature": np.array([0], np.int32), "counts": np.array([[2, 1]])}
+    sizes = np.array([model.plan.width])
+    grown = forest_parts.Grown(root, sizes, np.ones((model.plan.width, 2), np.int32))
+    none = np.zeros(0, dtype=np.int64)
+    keep = np.array([False, True])
+    after = forest_parts.spliced(model, nodes, blocks, keep, grown, none, none.reshape(0, 2))
+    assert after["feature"].tolist() == [0, -1]
+    assert after["counts"].tolist() == [[2, 1], [3, 0]]
+    own = hashlib.sha256(grown.left.tobytes()).digest()
+    assert [bytes(found) for found in forest_parts.block_hashes(model, after)] == [own]
