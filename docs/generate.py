@@ -243,6 +243,7 @@ def _cited(name: str) -> list[str]:
     )
 
 
+@cache
 def _methods() -> dict[str, dict[str, str]]:
     return tomllib.loads((_HERE / "methods.toml").read_text(encoding="utf-8"))
 
@@ -272,9 +273,15 @@ def _beside(name: str) -> list[str]:
     return lines + measured(name) + _with_defaults(name)
 
 
+@cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    """Return what all strategies came to with their defaults."""
+    return tallied(read(RESULTS / "defaults_all.csv"))
+
+
 def _with_defaults(name: str) -> list[str]:
     """Return the section on the defaults of a strategy; none where it answered nowhere."""
-    found = tallied(read(RESULTS / "defaults_all.csv"))
+    found = _defaults()
     if name not in found:
         return []
     facts, control = found[name], found["random reset"]
