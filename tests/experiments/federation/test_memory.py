@@ -39,27 +39,32 @@ def old() -> list[object]:
 
 
 def held_values(old: list[object]) -> Iterator[Any]:
-    """Yield every array and byte string that an object or a running function holds."""
+    """Yield every array and byte string that an object or a running function holds.
+
+    What is new comes first: who looks for one alone need not look through the rest.
+    """
     gc.collect()
     seen: set[int] = set()
     frame: FrameType | None = sys._getframe(1)
-    holders = [*old, *(one for one in gc.get_objects() if one is not old)]
+    new = [one for one in gc.get_objects() if one is not old]
     while frame is not None:
-        holders.append(frame.f_locals)
+        new.append(frame.f_locals)
         frame = frame.f_back
-    while holders:
-        held = gc.get_referents(*holders)
-        # By their types: some libraries' objects answer isinstance with a warning.
-        kinds = set(map(type, held))
-        wanted = {kind for kind in kinds if issubclass(kind, np.ndarray | bytes | bytearray)}
-        looked_at = wanted | {dict, tuple}
-        held = list(compress(held, map(looked_at.__contains__, map(type, held))))
-        new = {id(one): one for one in held if type(one) in wanted and id(one) not in seen}
-        # Of arrays alone, which the collector does not follow: few among all, so they come first.
-        apart = [one for one in held if type(one) not in wanted and not gc.is_tracked(one)]
-        holders = list({id(one): one for one in apart if id(one) not in seen}.values())
-        seen.update(new, map(id, holders))
-        yield from new.values()
+    for holders in (new, old):
+        while holders:
+            held = gc.get_referents(*holders)
+            # By their types: some libraries' objects answer isinstance with a warning.
+            kinds = set(map(type, held))
+            wanted = {kind for kind in kinds if issubclass(kind, np.ndarray | bytes | bytearray)}
+            looked_at = wanted | {dict, tuple}
+            held = list(compress(held, map(looked_at.__contains__, map(type, held))))
+            found = {id(one): one for one in held if type(one) in wanted and id(one) not in seen}
+            # Of arrays alone, which the collector does not follow: few among all, so they come
+            # first.
+            apart = [one for one in held if type(one) not in wanted and not gc.is_tracked(one)]
+            holders = list({id(one): one for one in apart if id(one) not in seen}.values())
+            seen.update(found, map(id, holders))
+            yield from found.values()
 
 
 def hits(updates: list[bytes], old: list[object]) -> Iterator[str]:
