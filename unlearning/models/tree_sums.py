@@ -482,7 +482,8 @@ def _by_candidate(
         here, who = node[begin : begin + step], example[begin : begin + step]
         size = sizes[here]
         candidate = stretches(tried.begins[here], size)
-        goes = flat[np.repeat(who * width, size) + feature[candidate]] <= tried.threshold[candidate]
+        value = flat.take(np.repeat(who * width, size) + feature.take(candidate))
+        goes = value <= tried.threshold.take(candidate)
         cell = candidate * num_classes + np.repeat(labels[who], size)
         found += np.bincount(cell[goes], minlength=len(found))
     return found.reshape(num, num_classes)
