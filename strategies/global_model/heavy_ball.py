@@ -88,6 +88,9 @@ class HeavyBall(UnlearningStrategy):
     optimiser*, not with the one that learned the model, for requests that do not depend on random
     draws or on models that were released. A round in which nobody holds data keeps model and
     momentum. Settings of ``[recovery]`` do not apply.
+
+    Where it fails: on CIFAR-10, where clients train with momentum 0.9 themselves, its steps are too
+    long with four local epochs: accuracy ends far below retraining's.
     """
 
     scopes = frozenset(Scope)

@@ -97,6 +97,9 @@ class FedEraser(UnlearningStrategy):
     later request is served with shorter steps. For sample and class requests (an
     extension) the owners stay and calibrate without the data; the stored lengths still carry the
     data's influence, and a class has touched every length.
+
+    Where it fails: on CIFAR-10, trained with momentum 0.9, steps three times as long, which make up
+    for the rounds left out, are too long with four local epochs: the model ends naming one class.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})

@@ -75,7 +75,8 @@ class NegatedUpdate(UnlearningStrategy):
     Where it fails: with two classes a client, where the leaver's update is much of what the model
     knows of its classes, so that taking it back costs accuracy that the few rounds of recovery do
     not win back; and where clients' data differ by the backdoor, some of which comes back in these
-    rounds. More ``strength`` mends the one and harms the other.
+    rounds. More ``strength`` mends the one and harms the other. On CIFAR-10 an evenly shared model
+    does not recover from the step.
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE})

@@ -74,7 +74,8 @@ class QuickDrop(UnlearningStrategy):
 
     Where it fails: with two classes a client, by accuracy. The leaver's synthetic examples stand
     for classes that few others have, the ascent on them takes those classes out, and a round of
-    repair on the others' synthetic examples does not bring them back.
+    repair on the others' synthetic examples does not bring them back. On CIFAR-10 nearly
+    everywhere: there the model is ruined by the ascent, or keeps the backdoor.
     """
 
     several_tasks = False

@@ -80,8 +80,8 @@ class MemoryPruning(UnlearningStrategy):
     them.
 
     Where it fails: on Adult, where a few of the weights that are kept are enough to tell part of a
-    trigger. A random reset of as many weights with as many rounds after it fails far more often
-    (``experiments/results/tuning.md``).
+    trigger, and on CIFAR-10 with one local epoch. A random reset of as many weights with as many
+    rounds after it fails far more often (``experiments/results/tuning.md``).
     """
 
     scopes = frozenset({Scope.CLIENT, Scope.SAMPLE, Scope.CLASS})

@@ -90,9 +90,10 @@ class PruningClient(UnlearningStrategy):
     answer is cut out of the mean of the others in that round; else out of the current model, by the
     newest updates there are. Biases, norms and buffers stay.
 
-    Where it fails: on digits, by the backdoor. Of any earlier round nothing is undone but what the
-    cut takes, and whether that is what tells a trigger is much a matter of chance: seeds differ far
-    more than with other strategies. Made against poisoned updates, it shows little of membership.
+    Where it fails: on digits and CIFAR-10, by the backdoor. Of any earlier round nothing is undone
+    but what the cut takes, and whether that is what tells a trigger is much a matter of chance:
+    seeds differ far more than with other strategies. Made against poisoned updates, it shows little
+    of membership.
     """
 
     scopes = frozenset({Scope.CLIENT})

@@ -9,7 +9,10 @@ from experiments.benchmarks.defaults import DATA, EPOCHS, SHARING, config_of, me
 from experiments.benchmarks.rows import RESULTS
 from experiments.reporting.measured import PLAIN_RETRAINING
 from experiments.tuning.trials import MEASURES
+from strategies.base import UnlearningStrategy
+from strategies.fitness import who_serves
 from strategies.registry import strategies
+from unlearning.request import Scope
 
 
 def line(
@@ -88,6 +91,14 @@ def test_a_strategy_that_often_misses_the_goal_says_why() -> None:
     ]
     assert len(often) > 5
     assert [cls.__name__ for cls in often if "Where it fails" not in str(cls.__doc__)] == []
+
+
+def test_every_strategy_of_a_clients_leave_is_measured_or_says_that_it_is_not() -> None:
+    found = defaults.tallied(defaults.read(RESULTS / "defaults_all.csv"))
+    missing = set(who_serves(UnlearningStrategy, Scope.CLIENT)) - found.keys() - {"retrain"}
+    assert missing == {"contribution-subtraction"}
+    for name in missing:
+        assert "is not measured" in str(strategies()[name].__doc__)
 
 
 def test_before_and_after_and_what_was_chosen_are_what_the_files_say() -> None:
