@@ -13,6 +13,8 @@ from experiments.audit.crew import crew
 from experiments.audit.usage import Usage
 from experiments.runs.stopping import StoppedError, ended_by_sigterm
 
+pytestmark = pytest.mark.xdist_group("crew")  # as in test_run.py
+
 
 def test_sigterm_ends_work_that_hangs() -> None:
     """Two processes sleep for ten minutes; SIGTERM comes when they are at it."""

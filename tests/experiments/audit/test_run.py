@@ -30,6 +30,9 @@ from tests.support.audits import RAW, config, stored
 from unlearning.errors import ConfigError, FedUnlearnError
 from unlearning.request import Forgotten
 
+# One process for all tests of crews: workers are forked from a server that has to import much.
+pytestmark = pytest.mark.xdist_group("crew")
+
 SIZE = 3
 
 
