@@ -245,14 +245,11 @@ def spliced(
         As for :func:`patched`.
     """
     stays, kept = keep & (nodes["feature"] >= 0), np.flatnonzero(keep)
-    is_old = trees.old_among({name: nodes[name][kept] for name in ("tree", "path")}, grown.nodes)
-    # Where each node comes from: the old ones, one after the other, and then those that come.
-    origin, places = np.empty(len(is_old), dtype=np.int64), np.flatnonzero(is_old)
-    origin[places], origin[~is_old] = kept, len(keep) + np.arange(len(grown.sizes))
-    joined = {
-        name: np.concatenate([array, grown.nodes[name]], dtype=array.dtype).take(origin, 0)
-        for name, array in nodes.items()
-    }
+    among = trees.origins({name: nodes[name][kept] for name in ("tree", "path")}, grown.nodes)
+    is_old = among < len(kept)
+    places = np.flatnonzero(is_old)
+    origin = np.append(kept, len(keep) + np.arange(len(grown.sizes))).take(among)
+    joined = trees.taken(nodes, grown.nodes, origin)
     sizes = np.append(blocks.sizes * stays, grown.sizes).take(origin)
     inner = sizes > 0
     begins = np.cumsum(sizes) - sizes

@@ -36,9 +36,10 @@ __all__ = [
     "keys",
     "last_rows",
     "level",
-    "old_among",
+    "origins",
     "stretches",
     "structure",
+    "taken",
     "ways",
 ]
 
@@ -403,25 +404,26 @@ def in_order(tree: Array, path: Array) -> Integers:
     return np.argsort(keys(tree, path), kind="stable").astype(np.int64)
 
 
-def old_among(old: Mapping[str, Array], grown: Mapping[str, Array]) -> NDArray[np.bool_]:
-    """Return which nodes are old ones where others come among them; both are in order.
+def origins(old: Mapping[str, Array], grown: Mapping[str, Array]) -> Integers:
+    """Return where each node comes from where others come among old ones; both are in order.
 
-    No node is in both.
+    It is a position in the old ones and then the others, one after the other. No node is in both.
     """
     place = np.searchsorted(keys(old["tree"], old["path"]), keys(grown["tree"], grown["path"]))
-    is_old = np.ones(len(old["tree"]) + len(place), dtype=bool)
-    is_old[place + np.arange(len(place))] = False
-    return is_old
+    return np.insert(np.arange(len(old["tree"])), place, len(old["tree"]) + np.arange(len(place)))
+
+
+def taken(old: Mapping[str, Array], grown: Mapping[str, Array], origin: Integers) -> Arrays:
+    """Return nodes from where they come: positions as of :func:`origins`."""
+    return {
+        name: np.concatenate([array, grown[name]], dtype=array.dtype).take(origin, 0)
+        for name, array in old.items()
+    }
 
 
 def joined(old: Mapping[str, Array], grown: Mapping[str, Array]) -> Arrays:
     """Return nodes with others among them, in order."""
-    is_old = old_among(old, grown)
-    whole: Arrays = {}
-    for name, array in old.items():
-        whole[name] = np.empty((len(is_old), *array.shape[1:]), array.dtype)
-        whole[name][is_old], whole[name][~is_old] = array, grown[name]
-    return whole
+    return taken(old, grown, origins(old, grown))
 
 
 class Links(NamedTuple):
