@@ -305,10 +305,7 @@ class Ledger(Closing):
 
     def events(self, request_id: str | None = None) -> list[Event]:
         """Return the events of all branches (of one request), in order."""
-        if request_id is None:
-            return [Event.of(row) for row in self._book.rows()]
-        first, last = self._docket.span(request_id) or (1, self._book.size)
-        rows = self._book.rows("request_id = ? AND seq BETWEEN ? AND ?", (request_id, first, last))
+        rows = self._book.rows() if request_id is None else self._rows(request_id)
         return [Event.of(row) for row in rows]
 
     def rows_of(self, request_id: str) -> list[Row]:
@@ -319,10 +316,14 @@ class Ledger(Closing):
         LedgerError
             If the request is unknown.
         """
-        rows = self._book.rows("request_id = ?", (request_id,))
-        if not rows:
+        if not (rows := self._rows(request_id)):
             raise LedgerError(unknown("request", request_id, [r.id for r in self.requests()]))
         return rows
+
+    def _rows(self, request_id: str) -> list[Row]:
+        """Return the rows of a request, or of the run itself; no index leads to them."""
+        first, last = self._docket.span(request_id) or (1, self._book.size)
+        return self._book.rows("request_id = ? AND seq BETWEEN ? AND ?", (request_id, first, last))
 
     @property
     def seal(self) -> Seal:
