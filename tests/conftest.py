@@ -92,27 +92,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _commands() -> Iterator[None]:
-    """Build the command line once, where typer would build all of it for every call."""
-    if "typer.testing" not in sys.modules:
-        yield
-        return
-    import typer.testing
+def _made_once() -> Iterator[None]:
+    """Build the command line once, where typer would for every call, and a kind of picture.
 
+    Each where what makes it was imported.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        built = functools.cache(typer.testing._get_command)
-        patch.setattr(typer.testing, "_get_command", built)
-        yield
+        if "typer.testing" in sys.modules:
+            import typer.testing
 
+            built = functools.cache(typer.testing._get_command)
+            patch.setattr(typer.testing, "_get_command", built)
+        if "experiments.federation.books" in sys.modules:
+            from tests.support.drawn import draw_kinds_once
 
-@pytest.fixture(scope="session", autouse=True)
-def _pictures() -> Iterator[None]:
-    """Draw pictures of one kind once, where what draws them was imported."""
-    if "experiments.federation.books" not in sys.modules:
-        yield
-        return
-    from tests.support.drawn import draw_kinds_once
-
-    with pytest.MonkeyPatch.context() as patch:
-        draw_kinds_once(patch)
+            draw_kinds_once(patch)
         yield
