@@ -49,6 +49,7 @@ from strategies.local_model.no_t import NoT, layers_to_negate
 from strategies.shares import rounds_of
 from strategies.structure.memory_pruning import MemoryPruning
 from unlearning import arrays as named
+from unlearning.errors import ConfigError, FedUnlearnError, unknown
 from unlearning.request import Scope
 
 __all__ = [
@@ -423,6 +424,8 @@ def _named(text: str) -> list[str]:
 
 def _variant(text: str) -> Try:
     """Return the try that ``NAME:STRATEGY:KEY=VALUE KEY=VALUE`` stands for."""
+    if text.count(":") < 2:
+        raise ConfigError(f"--variant is {text!r}; give NAME:STRATEGY:KEY=VALUE ...")
     name, strategy, given = text.split(":", 2)
     pairs = [f'options."{strategy}".{pair}' for pair in shlex.split(given)]
     return Try(name, strategy, from_mapping({}, "--variant", pairs).options_for(strategy))
@@ -451,11 +454,20 @@ def read(path: Path) -> list[Line]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is not in the file yet, and print the table of what is."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(_table_of(given) + "\n")
+    except FedUnlearnError as error:
+        parser.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, prog="defaults")
     parser.add_argument("--root", default="data")
     parser.add_argument("--cifar", help="an .npz that stands for CIFAR-10")
     parser.add_argument("--public", type=float, default=0.0)
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--seeds", type=_seeds, default="0")
     parser.add_argument("--data", default=",".join(DATA))
     parser.add_argument("--strategies", default=",".join(SHIPPED))
     parser.add_argument("--variant", action="append", default=[])
@@ -463,24 +475,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--before", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS / "defaults_all.csv")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _table_of(given: argparse.Namespace) -> str:
+    """Return the table that is asked for, when all that it rests on is measured."""
     if given.before:
-        sys.stdout.write(before_and_after(read(given.before), read(given.out)) + "\n")
-        return
-    seeds = [int(seed) for seed in given.seeds.split(",")]
+        if not given.before.is_file():
+            raise ConfigError(f"--before {given.before} is no file")
+        return before_and_after(read(given.before), read(given.out))
+    names = (*_named(given.strategies), *(_variant(text).name for text in given.variant))
     for data in given.data.split(","):
+        if data not in DATA:
+            raise ConfigError(f"--data: {unknown('data set', data, DATA)}")
         for sharing in SHARING:
             for epochs in EPOCHS:
                 config = config_of(data, sharing, epochs, given.root, given.cifar, given.public)
-                used: Sequence[int] = seeds
+                used: Sequence[int] = given.seeds
                 if given.elsewhere:
-                    config, used = elsewhere(config, len(seeds))
+                    config, used = elsewhere(config, len(used))
                 for seed in used:
                     place = (data, sharing, str(epochs), str(seed))
                     _measured(place, config, given)
-    names = (*_named(given.strategies), *(_variant(text).name for text in given.variant))
     lines = read(given.out)
-    sys.stdout.write((by_strategy(lines) if given.short else summary(shown(lines, names))) + "\n")
+    return by_strategy(lines) if given.short else summary(shown(lines, names))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers") from None
 
 
 def _measured(place: tuple[str, ...], config: Config, given: argparse.Namespace) -> None:

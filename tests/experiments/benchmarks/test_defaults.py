@@ -227,3 +227,23 @@ def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch, capsys) -
     assert (
         "| quit | 6 of 6 | 6 |  |  |  |  | 0.40 | 2 | 6 of 6 | 0.000 |" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--before", "none.csv"], "--before none.csv is no file"),
+        (["--data", "digitz"], "did you mean 'digits'?"),
+        (["--seeds", "0,a"], "'0,a' is no list of whole numbers"),
+        (["--variant", "no-t"], "give NAME:STRATEGY:KEY=VALUE ..."),
+        (["--strategies", "fed-erazer"], "did you mean 'fed-eraser'?"),
+        (["--public", "2"], "data.public = 2.0 should be less than 1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        defaults.main([*words, "--out", "out.csv"])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
